@@ -1,22 +1,42 @@
 #![doc = include_str!("../README.md")]
 
+mod cache;
 mod clock;
+mod commit;
+mod cookie;
 mod entropy;
 mod error;
 mod keyring;
+mod manager;
 mod memory;
+mod payload;
 mod record;
+mod save;
+mod session;
 mod store;
 mod token;
+mod web;
 
+pub use cache::CacheControl;
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use commit::Persistence;
+pub use cookie::{CookieOptions, SameSite};
 pub use entropy::{Entropy, OsEntropy};
 pub use error::{Error, ErrorKind, Result};
 pub use keyring::{Key, KeyId, Keyring, Opened};
+pub use manager::{
+    Failure, SaveErrors, SessionConfig, SessionManager, SessionManagerBuilder, Sessions,
+};
 pub use memory::MemoryStore;
 pub use record::{Label, Record, Revision, Subject, Timestamp};
+pub use save::Saved;
+pub use session::{Origin, Session};
 pub use store::{
     Capabilities, Custody, Durability, SessionStore, SubjectIndex, SubjectSession, Sweep,
     TimeSource,
 };
 pub use token::{CookieName, StoreKey, Token};
+#[cfg(feature = "axum")]
+pub use web::axum::SessionRejection;
+#[cfg(feature = "tower")]
+pub use web::tower::{SessionFuture, SessionLayer, SessionService};

@@ -1,0 +1,727 @@
+use std::{
+    error, fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header::SET_COOKIE};
+use tokio::sync::{Mutex, OnceCell};
+
+use crate::{
+    CacheControl, Clock, CookieOptions, Custody, Entropy, Error, ErrorKind, Keyring, Origin,
+    OsEntropy, Persistence, Result, Session, SessionStore, StoreKey, Subject, SubjectIndex,
+    SubjectSession, SystemClock, Token,
+    commit::{CookieAction, Draft, Policy, Stored},
+    cookie::Incoming,
+};
+
+/// What the signature of a server-side token is for.
+const TOKEN_PURPOSE: &str = "session token";
+
+/// How many requests of one process may merge their changes at the same time.
+const LANES: usize = 64;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// One named session of an application: where it is kept, its cookie, and how long it lives.
+///
+/// ```
+/// use sessionkit::{MemoryStore, SessionConfig};
+/// use std::time::Duration;
+///
+/// let config = SessionConfig::new(MemoryStore::new())
+///     .idle_timeout(Duration::from_secs(30 * 60))
+///     .absolute_lifetime(Duration::from_secs(12 * 3600));
+/// ```
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    store: Arc<dyn SessionStore>,
+    cookie: CookieOptions,
+    idle_timeout: Duration,
+    absolute_lifetime: Duration,
+    persistence: Persistence,
+    touch_after_percent: u8,
+    sealed: bool,
+}
+
+impl SessionConfig {
+    /// A session kept in `store`, with the default cookie. Stores are shared as
+    /// `Arc<dyn SessionStore>`, which is a store too.
+    pub fn new(store: impl SessionStore) -> Self {
+        Self {
+            store: Arc::new(store),
+            cookie: CookieOptions::default(),
+            idle_timeout: DAY,
+            absolute_lifetime: 30 * DAY,
+            persistence: Persistence::Browser,
+            touch_after_percent: 10,
+            sealed: true,
+        }
+    }
+
+    /// Sets the cookie; [`CookieOptions::default`] by default.
+    #[must_use]
+    pub fn cookie(mut self, cookie: CookieOptions) -> Self {
+        self.cookie = cookie;
+        self
+    }
+
+    /// Sets how long a session lives without being used when it ends with the browser; one day by
+    /// default, at least one second.
+    #[must_use]
+    pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
+        self.idle_timeout = idle_timeout;
+        self
+    }
+
+    /// Sets how long a session lives at most, however much it is used; 30 days by default.
+    #[must_use]
+    pub fn absolute_lifetime(mut self, absolute_lifetime: Duration) -> Self {
+        self.absolute_lifetime = absolute_lifetime;
+        self
+    }
+
+    /// Sets the persistence that a new session begins with; [`Persistence::Browser`] by default.
+    #[must_use]
+    pub fn persistence(mut self, persistence: Persistence) -> Self {
+        self.persistence = persistence;
+        self
+    }
+
+    /// Sets which part of its idle time, in percent, has to pass before the use of a session moves
+    /// its expiry: 10 by default, 0 to 90. A session may end this much earlier than its idle time
+    /// after it was used last; in return most requests write nothing.
+    #[must_use]
+    pub fn touch_after_percent(mut self, percent: u8) -> Self {
+        self.touch_after_percent = percent;
+        self
+    }
+
+    /// Keeps the data readable in the store, for whoever reads the database or a copy of it. By
+    /// default they are sealed under a key that only the client's token yields.
+    ///
+    /// Records written in the one way cannot be read in the other: change this together with the
+    /// namespace of the store.
+    #[must_use]
+    pub fn insecure_readable_at_rest(mut self) -> Self {
+        self.sealed = false;
+        self
+    }
+
+    fn build(self, name: &str) -> Result<Setup> {
+        self.cookie.validate()?;
+        if self.touch_after_percent > 90 {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "the part of the idle time is 0 to 90 percent",
+            ));
+        }
+        let capabilities = self.store.capabilities();
+        let policy = Policy {
+            idle_timeout: self.idle_timeout,
+            absolute_lifetime: self.absolute_lifetime,
+            persistence: self.persistence,
+            touch_after_percent: self.touch_after_percent,
+            sealed: self.sealed && capabilities.custody == Custody::Server,
+            max_data: capabilities.max_data,
+        };
+        policy.check(Persistence::Browser)?;
+        policy.check(policy.persistence)?;
+        Ok(Setup {
+            name: name.to_owned(),
+            store: self.store,
+            cookie: self.cookie,
+            custody: capabilities.custody,
+            policy,
+            lanes: (0..LANES).map(|_| Mutex::default()).collect(),
+        })
+    }
+}
+
+/// A checked [`SessionConfig`].
+pub(crate) struct Setup {
+    pub(crate) name: String,
+    pub(crate) store: Arc<dyn SessionStore>,
+    pub(crate) cookie: CookieOptions,
+    pub(crate) custody: Custody,
+    pub(crate) policy: Policy,
+    /// Where requests that change one session at the same time wait for each other.
+    pub(crate) lanes: Box<[Mutex<()>]>,
+}
+
+impl Setup {
+    pub(crate) fn subjects(&self) -> Result<&dyn SubjectIndex> {
+        self.store.subjects().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the store of session {:?} keeps no index by subject",
+                    self.name
+                ),
+            )
+        })
+    }
+}
+
+/// The sessions of an application: their stores, cookies and keys. Built once, shared by all
+/// requests; clones are cheap.
+///
+/// With a framework that has no adapter here, call [`begin`](Self::begin) with the headers of a
+/// request and [`Sessions::finish`] with those of the response:
+///
+/// ```
+/// # futures_util::FutureExt::now_or_never(async {
+/// use sessionkit::{Key, Keyring, MemoryStore, SessionManager};
+///
+/// let keyring = Keyring::new([Key::generate()?])?;
+/// let manager = SessionManager::new(MemoryStore::new(), keyring)?;
+///
+/// let request = http::HeaderMap::new();
+/// let mut response = http::HeaderMap::new();
+/// let sessions = manager.begin(&request);
+/// sessions.session().await?.insert("user", "alice")?;
+/// sessions.finish(&mut response).await?;
+/// assert!(response["set-cookie"].to_str()?.starts_with("__Host-id="));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap().unwrap();
+/// ```
+#[derive(Clone)]
+pub struct SessionManager(Arc<Manager>);
+
+type FailureHook = dyn Fn(&Failure<'_>) -> Option<Response<Bytes>> + Send + Sync;
+
+pub(crate) struct Manager {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    keyring: Keyring,
+    cache_control: CacheControl,
+    on_failure: Option<Box<FailureHook>>,
+    /// The first one is the default.
+    setups: Vec<Arc<Setup>>,
+}
+
+impl SessionManager {
+    /// A manager of one session, called `session`, with the default configuration.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`], as [`SessionManagerBuilder::build`].
+    pub fn new(store: impl SessionStore, keyring: Keyring) -> Result<Self> {
+        Self::builder(keyring)
+            .session("session", SessionConfig::new(store))
+            .build()
+    }
+
+    /// Begins the configuration of a manager.
+    pub fn builder(keyring: Keyring) -> SessionManagerBuilder {
+        SessionManagerBuilder {
+            keyring,
+            clock: Arc::new(SystemClock),
+            entropy: Arc::new(OsEntropy),
+            cache_control: CacheControl::default(),
+            on_failure: None,
+            configs: Vec::new(),
+        }
+    }
+
+    /// The sessions of the request with these headers. No store is called yet.
+    #[must_use]
+    pub fn begin(&self, headers: &HeaderMap) -> Sessions {
+        Sessions(Arc::new(Registry {
+            manager: Arc::clone(&self.0),
+            incoming: Incoming::new(headers),
+            cells: self.0.setups.iter().map(|_| OnceCell::new()).collect(),
+            used: AtomicBool::new(false),
+        }))
+    }
+
+    /// The live sessions of a subject, over all stores that keep an index.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] when no store keeps one; and as the stores say.
+    pub async fn subject_sessions(&self, subject: &Subject) -> Result<Vec<SubjectSession>> {
+        const PAGE: usize = 256;
+        let mut sessions = Vec::new();
+        for index in self.0.indexes()? {
+            let mut after = None;
+            loop {
+                let page = index.list(subject, after.as_ref(), PAGE).await?;
+                after = page.last().map(|session| session.key);
+                let last = page.len() < PAGE;
+                sessions.extend(page);
+                if last {
+                    break;
+                }
+            }
+        }
+        Ok(sessions)
+    }
+
+    /// Ends one session if it belongs to the subject, and returns whether it was live.
+    ///
+    /// # Errors
+    /// As [`subject_sessions`](Self::subject_sessions).
+    pub async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
+        let mut revoked = false;
+        for index in self.0.indexes()? {
+            revoked |= index.revoke(subject, key).await?;
+        }
+        Ok(revoked)
+    }
+
+    /// Ends every session of a subject, and returns how many were live.
+    /// [`Session::revoke_others`] ends all but the present one.
+    ///
+    /// # Errors
+    /// As [`subject_sessions`](Self::subject_sessions).
+    pub async fn revoke_all(&self, subject: &Subject) -> Result<u64> {
+        let mut revoked = 0;
+        for index in self.0.indexes()? {
+            revoked += index.revoke_all(subject, None).await?;
+        }
+        Ok(revoked)
+    }
+}
+
+impl fmt::Debug for SessionManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.0.setups.iter().map(|setup| &setup.name);
+        f.debug_struct("SessionManager")
+            .field("sessions", &names.collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Manager {
+    /// The index of each store that has one.
+    fn indexes(&self) -> Result<Vec<&dyn SubjectIndex>> {
+        let mut stores: Vec<&Arc<dyn SessionStore>> = Vec::new();
+        for setup in &self.setups {
+            if !stores.iter().any(|store| Arc::ptr_eq(store, &setup.store)) {
+                stores.push(&setup.store);
+            }
+        }
+        let indexes: Vec<_> = stores.iter().filter_map(|store| store.subjects()).collect();
+        if indexes.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "no session store keeps an index by subject",
+            ));
+        }
+        Ok(indexes)
+    }
+
+    /// The response to a failure: the application's, or an empty one that says that the service is
+    /// not available.
+    pub(crate) fn failure_response(&self, failure: &Failure<'_>) -> Option<Response<Bytes>> {
+        if let Some(hook) = &self.on_failure {
+            return hook(failure);
+        }
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        Some(response)
+    }
+
+    /// What the cookie of a session carries.
+    fn cookie_value(&self, setup: &Setup, token: &Token) -> Vec<u8> {
+        match setup.custody {
+            Custody::Server => {
+                self.keyring
+                    .sign(TOKEN_PURPOSE, setup.cookie.name().as_str(), token.expose())
+            }
+            Custody::Client => token.expose().to_vec(),
+        }
+    }
+}
+
+/// Configures a [`SessionManager`].
+#[must_use]
+pub struct SessionManagerBuilder {
+    keyring: Keyring,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    cache_control: CacheControl,
+    on_failure: Option<Box<FailureHook>>,
+    configs: Vec<(String, SessionConfig)>,
+}
+
+impl SessionManagerBuilder {
+    /// Adds a session. The first one is the default, which [`Sessions::session`] gives.
+    pub fn session(mut self, name: &str, config: SessionConfig) -> Self {
+        self.configs.push((name.to_owned(), config));
+        self
+    }
+
+    /// Sets the clock by which sessions expire; [`SystemClock`] by default. The stores are to be
+    /// opened with the same one.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Sets the source of tokens, revisions and nonces; [`OsEntropy`] by default, and always outside
+    /// tests.
+    pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
+        self.entropy = entropy;
+        self
+    }
+
+    /// Sets what responses that depend on a session tell caches; [`CacheControl::NoStore`] by
+    /// default.
+    pub fn cache_control(mut self, cache_control: CacheControl) -> Self {
+        self.cache_control = cache_control;
+        self
+    }
+
+    /// Sets the response to a session that cannot be loaded or saved.
+    ///
+    /// By default it is 503 with an empty body. `None` in answer to [`Failure::Save`] keeps the
+    /// handler's response; in answer to [`Failure::Load`], which comes before there is one, it
+    /// gives the default.
+    pub fn on_failure<F>(mut self, hook: F) -> Self
+    where
+        F: Fn(&Failure<'_>) -> Option<Response<Bytes>> + Send + Sync + 'static,
+    {
+        self.on_failure = Some(Box::new(hook));
+        self
+    }
+
+    /// Checks the configuration.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] when there is no session, two have one name or one cookie name,
+    /// a browser would refuse a cookie, or a lifetime is out of its range.
+    pub fn build(self) -> Result<SessionManager> {
+        let setups = self
+            .configs
+            .into_iter()
+            .map(|(name, config)| config.build(&name).map(Arc::new))
+            .collect::<Result<Vec<_>>>()?;
+        if setups.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidConfig, "there is no session"));
+        }
+        for (position, setup) in setups.iter().enumerate() {
+            let clashes = |other: &Arc<Setup>| {
+                other.name == setup.name || other.cookie.overlaps(&setup.cookie)
+            };
+            if setups[..position].iter().any(clashes) {
+                return Err(Error::new(
+                    ErrorKind::InvalidConfig,
+                    format!(
+                        "session {:?} needs a name and a cookie of its own",
+                        setup.name
+                    ),
+                ));
+            }
+        }
+        Ok(SessionManager(Arc::new(Manager {
+            clock: self.clock,
+            entropy: self.entropy,
+            keyring: self.keyring,
+            cache_control: self.cache_control,
+            on_failure: self.on_failure,
+            setups,
+        })))
+    }
+}
+
+impl fmt::Debug for SessionManagerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionManagerBuilder")
+            .field("configs", &self.configs)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What has gone wrong with a session, for the hook that chooses the response.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Failure<'a> {
+    /// A session cannot be loaded.
+    Load(&'a Error),
+    /// Sessions cannot be saved.
+    Save(&'a SaveErrors),
+}
+
+/// The sessions of one request, each given once, loaded when first asked for, and saved together.
+///
+/// Clones are the same sessions.
+#[derive(Clone)]
+pub struct Sessions(Arc<Registry>);
+
+struct Registry {
+    manager: Arc<Manager>,
+    incoming: Incoming,
+    cells: Vec<OnceCell<Session>>,
+    used: AtomicBool,
+}
+
+impl Sessions {
+    /// The default session.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    ///
+    /// # Cancel safety
+    /// As [`get`](Self::get).
+    pub async fn session(&self) -> Result<Session> {
+        self.open(0).await
+    }
+
+    /// The session of this name, which the manager was built with.
+    ///
+    /// A cookie that is forged, expired or unknown gives a new session; it is never adopted. Nothing
+    /// is stored before something is written to the session.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] when there is no session of this name;
+    /// [`ErrorKind::Corrupt`] when the stored one cannot be read, see [`restart`](Self::restart);
+    /// and as the store says. The browser keeps its cookie, and a later call tries again.
+    ///
+    /// # Cancel safety
+    /// A later call begins anew.
+    pub async fn get(&self, name: &str) -> Result<Session> {
+        self.open(self.position(name)?).await
+    }
+
+    /// A new session in place of one that cannot be read: once it is written to, the browser gets
+    /// its cookie, and the old record is left to expire. If the session was given already, that one
+    /// is ended, and what is written to it begins another.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] when there is no session of this name.
+    pub async fn restart(&self, name: &str) -> Result<Session> {
+        let position = self.position(name)?;
+        let setup = &self.0.manager.setups[position];
+        self.0.used.store(true, Ordering::Relaxed);
+        let mut fresh = false;
+        let session = self.0.cells[position]
+            .get_or_init(async || {
+                fresh = true;
+                self.new_session(setup, Origin::Restarted, None)
+            })
+            .await;
+        if !fresh {
+            session.destroy();
+        }
+        Ok(session.clone())
+    }
+
+    /// Saves every session that has changed, at the same time, and writes the cookies and cache
+    /// headers of all into the head of the response.
+    ///
+    /// # Errors
+    /// What could not be saved, each with its session's name. The headers are complete for those
+    /// that were: send them even if another response takes the place of the handler's
+    /// ([`write_headers`](Self::write_headers)).
+    ///
+    /// # Cancel safety
+    /// Each session is then saved or not.
+    pub async fn finish(&self, headers: &mut HeaderMap) -> Result<(), SaveErrors> {
+        let given = self.given();
+        let saves = join_all(given.iter().map(|session| session.save())).await;
+        self.write_headers(headers);
+        let failed = given.iter().zip(saves).filter_map(|(session, saved)| {
+            let error = saved.err()?;
+            Some((session.0.setup.name.clone(), error))
+        });
+        SaveErrors::check(failed.collect())
+    }
+
+    /// Writes the cookies and cache headers of sessions that were saved.
+    pub fn write_headers(&self, headers: &mut HeaderMap) {
+        let given = self.given();
+        let cookies: Vec<_> = given
+            .iter()
+            .flat_map(|session| self.cookies(session))
+            .collect();
+        if self.is_used() {
+            let cache_control = self.0.manager.cache_control;
+            cache_control.apply(headers, !cookies.is_empty());
+        }
+        for cookie in cookies {
+            headers.append(SET_COOKIE, cookie);
+        }
+    }
+
+    /// Whether a session was asked for, so that the response depends on it.
+    pub(crate) fn is_used(&self) -> bool {
+        self.0.used.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn failure_response(&self, failure: &Failure<'_>) -> Option<Response<Bytes>> {
+        self.0.manager.failure_response(failure)
+    }
+
+    fn position(&self, name: &str) -> Result<usize> {
+        let mut setups = self.0.manager.setups.iter();
+        setups.position(|setup| setup.name == name).ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidConfig,
+                format!("there is no session {name:?}"),
+            )
+        })
+    }
+
+    fn given(&self) -> Vec<Session> {
+        self.0
+            .cells
+            .iter()
+            .filter_map(OnceCell::get)
+            .cloned()
+            .collect()
+    }
+
+    async fn open(&self, position: usize) -> Result<Session> {
+        self.0.used.store(true, Ordering::Relaxed);
+        let setup = &self.0.manager.setups[position];
+        self.0.cells[position]
+            .get_or_try_init(|| self.load(setup))
+            .await
+            .cloned()
+    }
+
+    async fn load(&self, setup: &Arc<Setup>) -> Result<Session> {
+        let values = self.0.incoming.values(&setup.cookie);
+        let origin = if self.0.incoming.has(&setup.cookie) {
+            Origin::Rejected
+        } else {
+            Origin::NoCookie
+        };
+        match setup.custody {
+            Custody::Server => self.load_verified(setup, values, origin).await,
+            Custody::Client => self.load_sealed(setup, values, origin).await,
+        }
+    }
+
+    /// The first value with a signature of ours names the session; the others never reach the store.
+    async fn load_verified(
+        &self,
+        setup: &Arc<Setup>,
+        values: Vec<Vec<u8>>,
+        origin: Origin,
+    ) -> Result<Session> {
+        let manager = &self.0.manager;
+        let name = setup.cookie.name();
+        let verified = values.iter().find_map(|value| {
+            let opened = manager
+                .keyring
+                .verify(TOKEN_PURPOSE, name.as_str(), value)?;
+            (opened.payload.len() == Token::LEN).then_some(opened)
+        });
+        let Some(opened) = verified else {
+            return Ok(self.new_session(setup, origin, None));
+        };
+        let token = Token::from_bytes(opened.payload, name);
+        self.load_token(setup, token, opened.current).await
+    }
+
+    /// The first value that the store can open is the session.
+    async fn load_sealed(
+        &self,
+        setup: &Arc<Setup>,
+        values: Vec<Vec<u8>>,
+        origin: Origin,
+    ) -> Result<Session> {
+        for value in values {
+            let token = Token::from_bytes(value, setup.cookie.name());
+            let session = self.load_token(setup, token, true).await?;
+            if !session.is_new() {
+                return Ok(session);
+            }
+        }
+        Ok(self.new_session(setup, origin, None))
+    }
+
+    async fn load_token(
+        &self,
+        setup: &Arc<Setup>,
+        token: Token,
+        token_current: bool,
+    ) -> Result<Session> {
+        let now = self.0.manager.clock.now();
+        let record = setup.store.load(&token).await?;
+        let stored = match record {
+            Some(record) => Stored::read(&record, token, token_current, &setup.policy, now)?,
+            None => None,
+        };
+        let origin = match stored {
+            Some(_) => Origin::Stored,
+            None => Origin::Ended,
+        };
+        Ok(self.new_session(setup, origin, stored))
+    }
+
+    fn new_session(&self, setup: &Arc<Setup>, origin: Origin, stored: Option<Stored>) -> Session {
+        Session::new(
+            Arc::clone(&self.0.manager),
+            Arc::clone(setup),
+            origin,
+            Draft::new(stored, &setup.policy),
+        )
+    }
+
+    fn cookies(&self, session: &Session) -> Vec<HeaderValue> {
+        let setup = &session.0.setup;
+        let draft = session.0.draft();
+        let options = draft.cookie_options.as_ref().unwrap_or(&setup.cookie);
+        match draft.cookie_action() {
+            CookieAction::Keep => Vec::new(),
+            CookieAction::Remove => options.remove(&self.0.incoming),
+            CookieAction::Set { token, expires_at } => {
+                let now = self.0.manager.clock.now();
+                let max_age = expires_at.map(|at| at.saturating_duration_since(now));
+                let value = self.0.manager.cookie_value(setup, &token);
+                options.set(&value, max_age, &self.0.incoming)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions")
+            .field("given", &self.given())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The sessions of a request that could not be saved, at least one.
+#[derive(Debug)]
+pub struct SaveErrors(Vec<(String, Error)>);
+
+impl SaveErrors {
+    fn check(errors: Vec<(String, Error)>) -> Result<(), Self> {
+        if errors.is_empty() {
+            return Ok(());
+        }
+        Err(Self(errors))
+    }
+
+    /// The name of each session, with what went wrong.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Error)> {
+        self.0.iter().map(|(name, error)| (name.as_str(), error))
+    }
+}
+
+impl fmt::Display for SaveErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sessions could not be saved")?;
+        for (position, (name, error)) in self.iter().enumerate() {
+            let separator = if position == 0 { ':' } else { ';' };
+            write!(f, "{separator} {name:?}: {error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl error::Error for SaveErrors {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        let (_, first) = self.0.first()?;
+        first.source()
+    }
+}

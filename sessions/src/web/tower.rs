@@ -1,0 +1,144 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{Failure, SessionManager, Sessions};
+
+/// Gives every request its [`Sessions`], as a request extension, and saves them before the head of
+/// the response is sent.
+///
+/// A save that fails replaces the response, unless the manager's
+/// [`on_failure`](crate::SessionManagerBuilder::on_failure) says otherwise; the body type of the
+/// service has to be made from bytes for that. A body that is still being streamed comes too late:
+/// what it changes is saved only by [`Session::save`](crate::Session::save).
+///
+/// If the client disconnects, the server drops the request: sessions that were being saved are then
+/// saved or not.
+///
+/// ```
+/// use sessionkit::{Key, Keyring, MemoryStore, SessionLayer, SessionManager};
+///
+/// let keyring = Keyring::new([Key::generate()?])?;
+/// let layer = SessionLayer::new(SessionManager::new(MemoryStore::new(), keyring)?);
+/// # let _ = layer;
+/// # Ok::<(), sessionkit::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SessionLayer {
+    manager: SessionManager,
+}
+
+impl SessionLayer {
+    /// A layer for the sessions of this manager.
+    #[must_use]
+    pub fn new(manager: SessionManager) -> Self {
+        Self { manager }
+    }
+}
+
+impl<S> Layer<S> for SessionLayer {
+    type Service = SessionService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        SessionService {
+            inner,
+            manager: self.manager.clone(),
+        }
+    }
+}
+
+/// The service that [`SessionLayer`] makes of another one.
+#[derive(Clone, Debug)]
+pub struct SessionService<S> {
+    inner: S,
+    manager: SessionManager,
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for SessionService<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    ResBody: From<Bytes> + Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = SessionFuture<S::Future, ResBody>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        let sessions = self.manager.begin(request.headers());
+        request.extensions_mut().insert(sessions.clone());
+        SessionFuture {
+            handler: self.inner.call(request),
+            sessions,
+            finish: None,
+        }
+    }
+}
+
+type Finish<B> = Pin<Box<dyn Future<Output = Response<B>> + Send>>;
+
+pin_project! {
+    /// The response of a [`SessionService`].
+    pub struct SessionFuture<F, B> {
+        #[pin]
+        handler: F,
+        sessions: Sessions,
+        finish: Option<Finish<B>>,
+    }
+}
+
+impl<F, B, E> Future for SessionFuture<F, B>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: From<Bytes> + Send + 'static,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if this.finish.is_none() {
+            let response = ready!(this.handler.poll(context))?;
+            if !this.sessions.is_used() {
+                return Poll::Ready(Ok(response));
+            }
+            *this.finish = Some(Box::pin(finish(this.sessions.clone(), response)));
+        }
+        match this.finish {
+            Some(finish) => finish.as_mut().poll(context).map(Ok),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<F, B> fmt::Debug for SessionFuture<F, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionFuture")
+            .field("sessions", &self.sessions)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn finish<B: From<Bytes> + Send>(
+    sessions: Sessions,
+    mut response: Response<B>,
+) -> Response<B> {
+    if let Err(errors) = sessions.finish(response.headers_mut()).await
+        && let Some(replacement) = sessions.failure_response(&Failure::Save(&errors))
+    {
+        response = replacement.map(B::from);
+        sessions.write_headers(response.headers_mut());
+    }
+    response
+}
