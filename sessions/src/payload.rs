@@ -197,7 +197,7 @@ pub(crate) fn encode_value<T: Serialize + ?Sized>(key: &str, value: &T) -> Resul
 }
 
 pub(crate) fn decode_value<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T> {
-    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+    let mut deserializer = rmp_serde::Deserializer::new(bytes);
     T::deserialize(&mut deserializer)
         .ok()
         // A longer sequence read as a shorter tuple leaves something over.
