@@ -1,0 +1,29 @@
+//! The catalogue, a file for each group.
+
+use crate::Case;
+
+mod life;
+
+/// A case whose calls come one after the other, or with `parallel` from concurrent tasks.
+macro_rules! case {
+    ($group:ident $name:ident [$($need:ident)*] $contract:literal $why:literal) => {
+        crate::cases::case!(@ true, $group $name [$($need)*] $contract $why)
+    };
+    (parallel $group:ident $name:ident [$($need:ident)*] $contract:literal $why:literal) => {
+        crate::cases::case!(@ false, $group $name [$($need)*] $contract $why)
+    };
+    (@ $sequential:literal, $group:ident $name:ident [$($need:ident)*] $contract:literal $why:literal) => {
+        crate::Case {
+            name: stringify!($name),
+            group: crate::Group::$group,
+            contract: $contract,
+            why: $why,
+            needs: &[$(crate::Need::$need),*],
+            sequential: $sequential,
+            run: |context| Box::pin($name(context)),
+        }
+    };
+}
+use case;
+
+pub(crate) const ALL: &[&[Case]] = &[life::CASES];

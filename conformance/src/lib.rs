@@ -1,0 +1,21 @@
+#![doc = include_str!("../README.md")]
+
+mod cases;
+mod context;
+mod harness;
+mod random;
+mod recorder;
+mod registry;
+mod runner;
+mod suite;
+mod verdict;
+
+pub use context::Context;
+pub use harness::{Fault, Harness, MemoryHarness, RawEntry};
+pub use random::Random;
+pub use registry::{Case, Group, Need, find_case, registry};
+pub use runner::{CaseReport, MakeHarness, Options, run_case};
+pub use verdict::{Failure, Outcome, Verdict};
+
+#[doc(hidden)]
+pub use suite::run_suite_test;

@@ -1,0 +1,244 @@
+use std::{
+    any::Any,
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::BoxFuture;
+use sessionkit::Result;
+use tokio::runtime;
+
+use crate::{Case, Context, Failure, Group, Harness, Outcome, Verdict};
+
+/// Makes the harness of one case.
+pub type MakeHarness = Arc<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Harness>>> + Send + Sync>;
+
+/// How cases are run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Determines the random choices of the cases.
+    pub seed: u64,
+    /// When a case is given up.
+    pub watchdog: Duration,
+}
+
+impl Default for Options {
+    /// Seed 1, and 60 seconds for each case.
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            watchdog: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What came of one case on one store.
+#[derive(Clone, Debug)]
+pub struct CaseReport {
+    /// The case.
+    pub case: &'static Case,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// How long it took.
+    pub duration: Duration,
+    /// How many checks it made.
+    pub checks: usize,
+    /// Names the sequence of calls that the case made; equal for two runs with one seed. `None`
+    /// where the calls are made by concurrent tasks, whose order nobody determines.
+    pub operations: Option<u64>,
+}
+
+/// Runs a case on a thread and a runtime of its own.
+#[must_use]
+pub fn run_case(case: &'static Case, make: &MakeHarness, options: &Options) -> CaseReport {
+    let start = Instant::now();
+    let (send, receive) = mpsc::channel();
+    let (make, seed, limit) = (Arc::clone(make), options.seed, options.watchdog);
+    let spawned = thread::Builder::new()
+        .name(case.name.into())
+        .spawn(move || {
+            let ran = catch_unwind(AssertUnwindSafe(|| run_here(case, &make, seed, limit)));
+            let ran = ran.unwrap_or_else(|panic| Ran::from(panicked(&*panic)));
+            // Nobody listens any more when the watchdog was faster.
+            let _ = send.send(ran);
+        });
+    // A thread that is stuck in a blocking call does not see the watchdog inside its runtime.
+    let ran = match spawned {
+        Ok(_) => receive
+            .recv_timeout(limit + Duration::from_secs(5))
+            .unwrap_or_else(|_| Ran::from(too_slow(limit))),
+        Err(error) => Ran::from(Verdict::Error(format!("no thread can be started: {error}"))),
+    };
+    CaseReport {
+        case,
+        verdict: ran.verdict,
+        duration: start.elapsed(),
+        checks: ran.checks,
+        operations: ran.operations,
+    }
+}
+
+struct Ran {
+    verdict: Verdict,
+    checks: usize,
+    operations: Option<u64>,
+}
+
+impl From<Verdict> for Ran {
+    fn from(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            checks: 0,
+            operations: None,
+        }
+    }
+}
+
+fn run_here(case: &'static Case, make: &MakeHarness, seed: u64, limit: Duration) -> Ran {
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return Ran::from(Verdict::Error(format!("no runtime: {error}"))),
+    };
+    let make = make();
+    // On a worker, because the main thread of a runtime is not one of its workers.
+    let ran = runtime.block_on(async move {
+        tokio::spawn(async move {
+            let harness = match make.await {
+                Ok(harness) => harness,
+                Err(error) => {
+                    return Ran::from(Verdict::Error(format!("the harness cannot start: {error}")));
+                }
+            };
+            match Context::new(harness, case.name, seed, case.sequential).await {
+                Ok(context) => run_in(case, Arc::new(context), limit).await,
+                Err(failure) => Ran::from(failure.into_verdict()),
+            }
+        })
+        .await
+    });
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    ran.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => Ran::from(panicked(&*panic)),
+        Err(error) => Ran::from(Verdict::Error(error.to_string())),
+    })
+}
+
+async fn run_in(case: &'static Case, context: Arc<Context>, limit: Duration) -> Ran {
+    let outcome = match applies(case, &context).await {
+        Ok(()) => run_caught(case, &context, limit).await,
+        Err(failure) => Err(failure),
+    };
+    let clean = tokio::time::timeout(limit, context.clean_up()).await;
+    let clean = clean.unwrap_or_else(|_| Err(Failure::error("destroying the namespaces hangs")));
+    let verdict = match (outcome, clean) {
+        (Ok(()), Ok(())) => Verdict::Pass,
+        (Ok(()), Err(failure)) | (Err(failure), _) => failure.into_verdict(),
+    };
+    Ran {
+        verdict,
+        checks: context.checks(),
+        operations: case.sequential.then(|| {
+            let mut hash = DefaultHasher::new();
+            context.meter().trace().hash(&mut hash);
+            hash.finish()
+        }),
+    }
+}
+
+/// Runs the case in a task, which keeps a panic in.
+async fn run_caught(case: &'static Case, context: &Arc<Context>, limit: Duration) -> Outcome {
+    let inside = Arc::clone(context);
+    let mut task = tokio::spawn(async move { (case.run)(&inside).await });
+    match tokio::time::timeout(limit, &mut task).await {
+        Ok(Ok(outcome)) => outcome.and_then(|()| proved_something(case, context)),
+        Ok(Err(error)) => Err(Failure::from_verdict(match error.try_into_panic() {
+            Ok(panic) => panicked(&*panic),
+            Err(error) => Verdict::Error(error.to_string()),
+        })),
+        Err(_) => {
+            task.abort();
+            Err(Failure::from_verdict(too_slow(limit)))
+        }
+    }
+}
+
+async fn applies(case: &Case, context: &Context) -> Outcome {
+    let subjects = context.open().await?.subjects().is_some();
+    match case.inapplicable(context.capabilities(), subjects) {
+        Some(reason) => Err(Failure::skip(reason)),
+        None => Ok(()),
+    }
+}
+
+/// A case that checked nothing, or a race that nobody ran, is no pass.
+fn proved_something(case: &Case, context: &Context) -> Outcome {
+    if context.checks() == 0 {
+        return Err(Failure::error("the case checked nothing"));
+    }
+    if case.group == Group::Conc && context.contention() == 0 {
+        return Err(Failure::inconclusive(format!(
+            "no two of the {} calls ran at the same time",
+            context.meter().calls()
+        )));
+    }
+    Ok(())
+}
+
+fn too_slow(limit: Duration) -> Verdict {
+    Verdict::Fail {
+        expected: format!("the case ends within {} s", limit.as_secs()),
+        actual: "a call is still running".into(),
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Verdict {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("something that is no text");
+    Verdict::Fail {
+        expected: "no panic".into(),
+        actual: format!("a panic: {text}"),
+    }
+}
+
+/// What was expected, what came, why it matters, and how to run the case alone.
+pub(crate) struct Explained<'a> {
+    pub(crate) case: &'a Case,
+    pub(crate) verdict: &'a Verdict,
+    pub(crate) seed: u64,
+    pub(crate) again: &'a str,
+}
+
+impl fmt::Display for Explained<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let case = self.case;
+        writeln!(
+            f,
+            "{} {}: {}",
+            case.id(),
+            self.verdict.word(),
+            case.sentence()
+        )?;
+        match self.verdict {
+            Verdict::Fail { expected, actual } => {
+                writeln!(f, "  expected: {expected}")?;
+                writeln!(f, "  actual:   {actual}")?;
+            }
+            other => writeln!(f, "  reason:   {}", other.reason())?,
+        }
+        writeln!(f, "  contract: {}", case.contract)?;
+        writeln!(f, "  why:      {}", case.why)?;
+        writeln!(f, "  seed:     {}", self.seed)?;
+        write!(f, "  again:    {}", self.again)
+    }
+}

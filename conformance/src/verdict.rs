@@ -1,0 +1,123 @@
+use std::fmt;
+
+use sessionkit::Error;
+
+/// What a case returns.
+pub type Outcome<T = ()> = Result<T, Failure>;
+
+/// Why a case did not pass.
+#[derive(Debug)]
+pub struct Failure(Verdict);
+
+impl Failure {
+    /// The store does something else than the contract says.
+    pub fn new(expected: impl fmt::Display, actual: impl fmt::Display) -> Self {
+        Self(Verdict::Fail {
+            expected: expected.to_string(),
+            actual: actual.to_string(),
+        })
+    }
+
+    /// The case does not apply, and this is why.
+    pub fn skip(reason: impl Into<String>) -> Self {
+        Self(Verdict::Skip(reason.into()))
+    }
+
+    /// The case ran and proved nothing, for instance because no calls overlapped.
+    pub fn inconclusive(reason: impl Into<String>) -> Self {
+        Self(Verdict::Inconclusive(reason.into()))
+    }
+
+    /// The harness broke, not the store.
+    pub fn error(reason: impl Into<String>) -> Self {
+        Self(Verdict::Error(reason.into()))
+    }
+
+    pub(crate) const fn from_verdict(verdict: Verdict) -> Self {
+        Self(verdict)
+    }
+
+    /// The verdict that this makes.
+    #[must_use]
+    pub fn into_verdict(self) -> Verdict {
+        self.0
+    }
+}
+
+/// A call failed that the contract has succeed.
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::new("the call succeeds", describe_error(&error))
+    }
+}
+
+/// What came of one case on one store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// The store keeps this clause.
+    Pass,
+    /// The store breaks it.
+    Fail {
+        /// What the contract has.
+        expected: String,
+        /// What came instead.
+        actual: String,
+    },
+    /// The case does not apply to this store, or the harness lacks a hook.
+    Skip(String),
+    /// The store breaks the clause, and its author knows.
+    Waived {
+        /// Why that is accepted.
+        reason: String,
+        /// Where it is tracked.
+        link: String,
+        /// The last day on which the waiver holds, as `YYYY-MM-DD`.
+        until: String,
+    },
+    /// The case ran and proved nothing.
+    Inconclusive(String),
+    /// The harness, the waiver file or the kit itself is at fault.
+    Error(String),
+}
+
+impl Verdict {
+    /// The word of the verdict in reports.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail { .. } => "fail",
+            Self::Skip(_) => "skip",
+            Self::Waived { .. } => "waived",
+            Self::Inconclusive(_) => "inconclusive",
+            Self::Error(_) => "error",
+        }
+    }
+
+    /// The reason in one text, empty for a pass.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Pass => String::new(),
+            Self::Fail { expected, actual } => format!("expected {expected}; got {actual}"),
+            Self::Waived {
+                reason,
+                link,
+                until,
+            } => format!("{reason} ({link}, until {until})"),
+            Self::Skip(reason) | Self::Inconclusive(reason) | Self::Error(reason) => reason.clone(),
+        }
+    }
+}
+
+/// An error with its kind and its causes.
+pub(crate) fn describe_error(error: &Error) -> String {
+    let mut text = format!("{:?}: {error}", error.kind());
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
