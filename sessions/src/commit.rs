@@ -81,7 +81,7 @@ impl Policy {
     ) -> Timestamp {
         let idle_time = self.idle_time(persistence);
         let target = (now + idle_time).min(self.end(created_at));
-        let step = idle_time * u32::from(self.touch_after_percent) / 100;
+        let step = (idle_time / 100).saturating_mul(self.touch_after_percent.into());
         match previous {
             Some(previous)
                 if target == previous
