@@ -12,7 +12,8 @@ use crate::support::{START, SpyStore, TestEntropy, World, set_cookies};
 
 const KEY: &str = "f1e2d3c4b5a697887766554433221100ffeeddccbbaa99881029384756afbecd";
 
-const COOKIE: &str = "Af2QuHoAAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHzuNcKbruTb5hmg-7p0ZYRK_YswVrf6tZi2qyEnRpRdd";
+const COOKIE: &str =
+    "Af2QuHoAAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHzuNcKbruTb5hmg-7p0ZYRK_YswVrf6tZi2qyEnRpRdd";
 const SEALED: &str = "AigpKissLS4vMDEyM/+4JQoOuOhrD9A8yp7Luv3lyIFRyUgx4Y18IETlVB3NlDek2NYLeVZcRUDBkrsG5PpU1YgJUieUaS6YLg==";
 const READABLE: &str = "AQGAowUBAgVjb3VudAEHBHVzZXIGpWFsaWNlAQdub3RpY2VzAQAGpXNhdmVk";
 

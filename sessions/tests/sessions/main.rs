@@ -1,5 +1,7 @@
 //! Sessions as an application uses them, over the memory store.
 
+#![expect(clippy::unwrap_used, reason = "a test panics when it fails")]
+
 mod support;
 
 mod concurrency;
@@ -14,3 +16,4 @@ mod registry;
 mod subjects;
 mod tokens;
 mod values;
+mod with_client;

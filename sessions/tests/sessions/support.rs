@@ -220,7 +220,10 @@ impl SpyStore {
 
     /// The next call of this operation has a fault.
     pub(crate) fn next(&self, operation: &'static str, fault: Fault) {
-        self.faults.lock().unwrap().push_back((operation, fault));
+        self.faults
+            .lock()
+            .expect("no test panics with the lock")
+            .push_back((operation, fault));
     }
 
     /// Changes every record that is loaded from now on.
@@ -230,7 +233,10 @@ impl SpyStore {
 
     /// Every record that was written, in order.
     pub(crate) fn written(&self) -> Vec<Record> {
-        self.written.lock().unwrap().clone()
+        self.written
+            .lock()
+            .expect("no test panics with the lock")
+            .clone()
     }
 
     pub(crate) fn last_written(&self) -> Record {
@@ -238,7 +244,10 @@ impl SpyStore {
     }
 
     fn fault(&self, operation: &'static str) -> Option<Fault> {
-        self.calls.lock().unwrap().push(operation);
+        self.calls
+            .lock()
+            .expect("no test panics with the lock")
+            .push(operation);
         let mut faults = self.faults.lock().unwrap();
         let position = faults.iter().position(|(faulty, _)| *faulty == operation)?;
         faults.remove(position).map(|(_, fault)| fault)
@@ -252,7 +261,10 @@ impl SpyStore {
     ) -> Result<T> {
         let fault = self.fault(operation);
         if let Some(record) = record {
-            self.written.lock().unwrap().push(record.clone());
+            self.written
+                .lock()
+                .expect("no test panics with the lock")
+                .push(record.clone());
         }
         match fault {
             Some(Fault::Fail(kind)) => return Err(Error::from(kind)),

@@ -16,11 +16,14 @@ enum Shape {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Nested {
     depth: u32,
-    inner: Option<Box<Nested>>,
+    inner: Option<Box<Self>>,
 }
 
 /// Stores a value, loads it in another request, and compares.
-async fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: T) {
+async fn check<T>(value: T)
+where
+    T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug + Send + Sync,
+{
     let world = World::new();
     let mut browser = world.browser();
     browser
