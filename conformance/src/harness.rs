@@ -2,11 +2,13 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use sessionkit::{
-    Clock, ErrorKind, Keyring, ManualClock, MemoryStore, Result, SessionStore, SystemClock,
+    Clock, CookieName, Entropy, ErrorKind, Keyring, ManualClock, MemoryStore, Record, Result,
+    SessionStore, SystemClock, Token,
 };
 
 /// Opens a store for the kit, and gives it a hand inside where there is one.
@@ -59,6 +61,20 @@ pub trait Harness: Send + Sync + 'static {
         None
     }
 
+    /// The deadline that the harness opens its stores with: five seconds, the default of every
+    /// store. A shorter one makes the cases of hanging servers shorter.
+    fn deadline(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+
+    /// How the application makes tokens.
+    ///
+    /// # Errors
+    /// Those of the source of randomness.
+    fn make_token(&self, entropy: &dyn Entropy, cookie: &CookieName) -> Result<Token> {
+        Token::random(entropy, cookie)
+    }
+
     /// The keyring that a client-side store of this namespace was opened with, so that the kit can
     /// rotate its keys.
     fn keyring(&self, namespace: &str) -> Option<Keyring> {
@@ -96,6 +112,16 @@ pub trait Harness: Send + Sync + 'static {
         Err(ErrorKind::Unsupported.into())
     }
 
+    /// Puts records into a namespace, byte for byte as released versions of the store wrote them and
+    /// as a future one may, and returns how each has to read.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) where there is no such hook.
+    async fn golden(&self, namespace: &str) -> Result<Vec<Golden>> {
+        let _ = namespace;
+        Err(ErrorKind::Unsupported.into())
+    }
+
     /// Breaks the backend of the stores opened by this harness, or repairs it.
     ///
     /// # Errors
@@ -104,6 +130,21 @@ pub trait Harness: Send + Sync + 'static {
         let _ = fault;
         Err(ErrorKind::Unsupported.into())
     }
+
+    /// The name of the broken store that the kit must catch to show that it is awake.
+    #[doc(hidden)]
+    fn canary(&self) -> &'static str {
+        "delete-does-nothing"
+    }
+}
+
+/// A record that a hook wrote in the format of another version.
+#[derive(Clone, Debug)]
+pub struct Golden {
+    /// The token that names it.
+    pub token: Token,
+    /// The record, or `None` where the format is newer than the store.
+    pub record: Option<Record>,
 }
 
 /// Something that a backend holds.
@@ -153,6 +194,8 @@ pub enum Fault {
     Busy,
     /// The table or directory of the store is gone.
     Vanished,
+    /// The server, or its sessions, keep the time of a zone far from UTC.
+    TimeZone,
 }
 
 /// A harness of the memory store, the reference: it shows the shape of one.

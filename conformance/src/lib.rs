@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod broken;
 mod cases;
 mod context;
 mod harness;
@@ -11,7 +12,7 @@ mod suite;
 mod verdict;
 
 pub use context::Context;
-pub use harness::{Fault, Harness, MemoryHarness, RawEntry};
+pub use harness::{Fault, Golden, Harness, MemoryHarness, RawEntry};
 pub use random::Random;
 pub use registry::{Case, Group, Need, find_case, registry};
 pub use runner::{CaseReport, MakeHarness, Options, run_case};

@@ -1,0 +1,139 @@
+//! The index by subject, which is a look at every record.
+
+use std::ops::Bound;
+
+use async_trait::async_trait;
+use sessionkit::{Record, Result, StoreKey, Subject, SubjectIndex, SubjectSession};
+use tokio::task::yield_now;
+
+use super::{
+    codec::decode,
+    store::{BrokenStore, Disk, lock},
+};
+
+#[async_trait]
+impl SubjectIndex for BrokenStore {
+    async fn list(
+        &self,
+        subject: &Subject,
+        after: Option<&StoreKey>,
+        limit: usize,
+    ) -> Result<Vec<SubjectSession>> {
+        self.request().await?;
+        let mut sessions: Vec<_> = self
+            .sessions_of(&self.disk(), subject)
+            .into_iter()
+            .map(|(_, session)| session)
+            .collect();
+        match self.shared.bug {
+            "list-ignores-the-position" => {}
+            "list-counts-from-the-start" => {
+                let seen = lock(&self.shared.seen)
+                    .insert(subject.clone(), 0)
+                    .unwrap_or(0);
+                let seen = if after.is_some() { seen + limit } else { 0 };
+                lock(&self.shared.seen).insert(subject.clone(), seen);
+                sessions.drain(..seen.min(sessions.len()));
+            }
+            "list-is-unordered" => sessions.reverse(),
+            _ => sessions.retain(|session| after.is_none_or(|after| session.key > *after)),
+        }
+        if !self.has("list-ignores-the-limit") {
+            sessions.truncate(limit);
+        }
+        Ok(sessions)
+    }
+
+    async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
+        self.request().await?;
+        let mut disk = self.disk();
+        let name = self.name_of(key);
+        let Some(record) = disk.get(&name).map(|bytes| decode(bytes)).transpose()? else {
+            return Ok(self.has("revoke-is-always-true"));
+        };
+        let theirs =
+            record.subject.as_ref() == Some(subject) || self.has("revoke-ignores-the-subject");
+        if theirs {
+            disk.remove(&name);
+        }
+        Ok(theirs && record.is_live(self.now()))
+    }
+
+    async fn revoke_all(&self, subject: &Subject, except: Option<&StoreKey>) -> Result<u64> {
+        self.request().await?;
+        let early = self.sessions_of(&self.disk(), subject);
+        if self.has("revoke-all-looks-once") {
+            for _ in 0..3 {
+                yield_now().await;
+            }
+        }
+        let mut disk = self.disk();
+        let mut sessions = match self.has("revoke-all-looks-once") {
+            true => early,
+            false => self.sessions_of(&disk, subject),
+        };
+        match self.shared.bug {
+            "revoke-all-spares-nobody" => {}
+            "revoke-all-stops-early" => sessions.truncate(3),
+            _ => sessions.retain(|(_, session)| Some(&session.key) != except),
+        }
+        let removed = sessions
+            .iter()
+            .filter(|(name, _)| disk.remove(name).is_some());
+        Ok(removed.count() as u64)
+    }
+}
+
+impl BrokenStore {
+    fn name_of(&self, key: &StoreKey) -> Vec<u8> {
+        [self.prefix(), key.to_hex().into_bytes()].concat()
+    }
+
+    /// The sessions of a subject in the order of their keys, with the names they are stored under.
+    fn sessions_of(&self, disk: &Disk, subject: &Subject) -> Vec<(Vec<u8>, SubjectSession)> {
+        let (prefix, now) = (self.prefix(), self.now());
+        let range = disk.range::<[u8], _>((Bound::Included(&*prefix), Bound::Unbounded));
+        range
+            .take_while(|(name, _)| name.starts_with(&prefix))
+            .filter_map(|(name, bytes)| Some((name, decode(bytes).ok()?)))
+            .filter(|(_, record)| record.is_live(now) || self.has("list-shows-expired"))
+            .filter(|(name, record)| self.belongs(name, record, subject))
+            .filter_map(|(name, record)| {
+                let hex = std::str::from_utf8(&name[prefix.len()..]).ok()?;
+                let session = SubjectSession {
+                    key: StoreKey::from_hex(hex)?,
+                    created_at: record.created_at,
+                    expires_at: record.expires_at,
+                    label: match self.has("list-drops-the-label") {
+                        true => sessionkit::Label::default(),
+                        false => record.label,
+                    },
+                };
+                Some((name.clone(), session))
+            })
+            .collect()
+    }
+
+    fn belongs(&self, name: &[u8], record: &Record, subject: &Subject) -> bool {
+        let Some(theirs) = &record.subject else {
+            return false;
+        };
+        let (theirs_text, text) = (theirs.as_str(), subject.as_str());
+        match self.shared.bug {
+            "subjects-ignore-case" => theirs_text.eq_ignore_ascii_case(text),
+            "subjects-are-prefixes" => theirs_text.starts_with(text),
+            "subjects-are-trimmed" => theirs_text.trim() == text.trim(),
+            "index-is-written-later" => {
+                theirs == subject && lock(&self.shared.indexed).contains(name)
+            }
+            "index-keeps-the-old" => {
+                let former = lock(&self.shared.former);
+                theirs == subject
+                    || former
+                        .iter()
+                        .any(|(old, key)| old == subject && key == name)
+            }
+            _ => theirs == subject,
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Stores that are wrong in one place each, and that the kit has to catch.
+//!
+//! A case that never failed proves nothing. [`BrokenHarness`] opens a complete store, with every
+//! hook a harness can have; told the name of one of [`BUGS`] it opens the same store with that bug.
+//! The command opens them with the URL `broken:NAME`.
+
+mod client;
+mod codec;
+mod index;
+mod store;
+mod table;
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use sessionkit::{
+    Clock, Entropy, Error, ErrorKind, Key, Keyring, ManualClock, Record, Result, SessionStore,
+    Subject, SystemClock, Token,
+};
+
+pub use table::{BUGS, Bug};
+
+use self::{
+    client::SealedStore,
+    codec::encode,
+    store::{BrokenStore, Disk, lock},
+};
+use crate::{Fault, Golden, Harness, RawEntry};
+
+/// A harness of the store of this module.
+#[derive(Debug)]
+pub struct BrokenHarness(Arc<Shared>);
+
+/// The backend, and everything else that the handles of one harness have in common.
+#[derive(Debug)]
+struct Shared {
+    bug: &'static str,
+    client: bool,
+    deadline: Duration,
+    clock: Arc<ManualClock>,
+    disk: Mutex<Disk>,
+    fault: Mutex<Fault>,
+    /// Namespaces whose connection was closed.
+    closed: Mutex<HashSet<String>>,
+    opened: Mutex<HashSet<String>>,
+    indexed: Mutex<BTreeSet<Vec<u8>>>,
+    former: Mutex<Vec<(Subject, Vec<u8>)>>,
+    seen: Mutex<HashMap<Subject, usize>>,
+    keyrings: Mutex<HashMap<String, Keyring>>,
+}
+
+impl Shared {
+    fn fault(&self) -> Fault {
+        *lock(&self.fault)
+    }
+
+    fn take_closed(&self, namespace: &str) -> bool {
+        lock(&self.closed).remove(namespace)
+    }
+}
+
+impl BrokenHarness {
+    /// A harness of the store with this bug, or of the correct store: the server-side one for `""`,
+    /// the client-side one for `"client"`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] when no bug has that name.
+    pub fn new(name: &str) -> Result<Self> {
+        let (bug, client) = match name {
+            "" => ("", false),
+            "client" => ("", true),
+            name => {
+                let bug = BUGS.iter().find(|bug| bug.name == name).ok_or_else(|| {
+                    Error::new(
+                        ErrorKind::InvalidConfig,
+                        format!("there is no bug {name:?}"),
+                    )
+                })?;
+                (bug.name, bug.client)
+            }
+        };
+        Ok(Self(Arc::new(Shared {
+            bug,
+            client,
+            deadline: Duration::from_millis(500),
+            clock: Arc::new(ManualClock::new(SystemClock.now())),
+            disk: Mutex::default(),
+            fault: Mutex::new(Fault::None),
+            closed: Mutex::default(),
+            opened: Mutex::default(),
+            indexed: Mutex::default(),
+            former: Mutex::default(),
+            seen: Mutex::default(),
+            keyrings: Mutex::default(),
+        })))
+    }
+
+    fn has(&self, bug: &str) -> bool {
+        self.0.bug == bug
+    }
+
+    fn prefix(namespace: &str) -> Vec<u8> {
+        format!("{namespace}/").into_bytes()
+    }
+}
+
+#[async_trait]
+impl Harness for BrokenHarness {
+    async fn open(&self, namespace: &str) -> Result<Arc<dyn SessionStore>> {
+        let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        let valid = (1..=40).contains(&namespace.len()) && namespace.bytes().all(valid);
+        match self.0.bug {
+            "any-namespace" | "namespace-as-pattern" => {}
+            "bad-namespace-is-unavailable" if !valid => return Err(ErrorKind::Unavailable.into()),
+            "bad-namespace-panics" => assert!(valid, "no such table"),
+            _ if !valid => return Err(ErrorKind::InvalidConfig.into()),
+            _ => {}
+        }
+        if matches!(self.0.fault(), Fault::Down | Fault::Vanished)
+            && !self.has("opens-without-a-server")
+        {
+            return Err(ErrorKind::Unavailable.into());
+        }
+        let first = lock(&self.0.opened).insert(namespace.into());
+        if self.has("setup-fails-when-done") && !first {
+            return Err(ErrorKind::Exists.into());
+        }
+        if self.0.client {
+            let keyring = self.keyring(namespace).ok_or(ErrorKind::InvalidConfig)?;
+            return Ok(Arc::new(SealedStore::new(Arc::clone(&self.0), keyring)));
+        }
+        if self.has("open-empties") {
+            lock(&self.0.disk).retain(|key, _| !key.starts_with(&Self::prefix(namespace)));
+        }
+        Ok(Arc::new(BrokenStore::new(
+            Arc::clone(&self.0),
+            namespace,
+            !first,
+        )))
+    }
+
+    async fn destroy(&self, namespace: &str) -> Result<()> {
+        if !self.has("destroy-leaves-records") {
+            lock(&self.0.disk).retain(|key, _| !key.starts_with(&Self::prefix(namespace)));
+        }
+        Ok(())
+    }
+
+    fn clock(&self) -> Option<Arc<ManualClock>> {
+        Some(Arc::clone(&self.0.clock))
+    }
+
+    fn deadline(&self) -> Duration {
+        self.0.deadline
+    }
+
+    fn keyring(&self, namespace: &str) -> Option<Keyring> {
+        if !self.0.client {
+            return None;
+        }
+        let name = if self.has("sealed-for-everybody") {
+            ""
+        } else {
+            namespace
+        };
+        let mut keyrings = lock(&self.0.keyrings);
+        if !keyrings.contains_key(name) {
+            let keyring = Keyring::new([Key::generate().ok()?]).ok()?;
+            keyrings.insert(name.into(), keyring);
+        }
+        keyrings.get(name).cloned()
+    }
+
+    fn make_token(&self, entropy: &dyn Entropy, cookie: &sessionkit::CookieName) -> Result<Token> {
+        let token = Token::random(entropy, cookie);
+        match self.0.bug {
+            "tokens-without-entropy" => {
+                Ok(token.unwrap_or_else(|_| Token::from_bytes(vec![4; 32], cookie)))
+            }
+            "tokens-are-short" => {
+                token.map(|token| Token::from_bytes(token.expose()[..8].to_vec(), cookie))
+            }
+            "tokens-repeat" => token.map(|token| {
+                let first = vec![token.expose()[0]; 16];
+                Token::from_bytes([first, vec![7; 16]].concat(), cookie)
+            }),
+            _ => token,
+        }
+    }
+
+    async fn raw_dump(&self, namespace: &str) -> Result<Vec<RawEntry>> {
+        if self.0.client {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        Ok(entries(&lock(&self.0.disk), &Self::prefix(namespace)))
+    }
+
+    async fn raw_write(&self, _namespace: &str, entry: &RawEntry) -> Result<()> {
+        if self.0.client {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        lock(&self.0.disk).insert(entry.name.clone(), entry.value.clone());
+        Ok(())
+    }
+
+    async fn foreign(&self, namespace: &str) -> Result<Vec<RawEntry>> {
+        if self.0.client {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        let mut disk = lock(&self.0.disk);
+        if lock(&self.0.opened).insert(format!("foreign {namespace}")) {
+            disk.insert(b"etc/passwd".to_vec(), b"root".to_vec());
+            disk.insert(
+                format!("foreign/{namespace}").into_bytes(),
+                b"not ours".to_vec(),
+            );
+        }
+        let named = |name: &[u8]| !name.starts_with(&Self::prefix(namespace));
+        let all = entries(&disk, b"");
+        Ok(all.into_iter().filter(|entry| named(&entry.name)).collect())
+    }
+
+    async fn golden(&self, namespace: &str) -> Result<Vec<Golden>> {
+        if self.0.client {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        let cookie = sessionkit::CookieName::new("__Host-id")?;
+        let store = BrokenStore::new(Arc::clone(&self.0), namespace, true);
+        let (old, newer) = (
+            Token::random(&sessionkit::OsEntropy, &cookie)?,
+            Token::random(&sessionkit::OsEntropy, &cookie)?,
+        );
+        let record = Record {
+            data: "golden".into(),
+            revision: sessionkit::Revision::from_bits(7),
+            created_at: self.0.clock.now(),
+            expires_at: self.0.clock.now() + Duration::from_secs(3600),
+            subject: None,
+            label: sessionkit::Label::default(),
+        };
+        let mut bytes = encode(&record);
+        lock(&self.0.disk).insert(store.key(&old), bytes.clone());
+        bytes[0] = 2;
+        lock(&self.0.disk).insert(store.key(&newer), bytes);
+        Ok(vec![
+            Golden {
+                token: old,
+                record: Some(record),
+            },
+            Golden {
+                token: newer,
+                record: None,
+            },
+        ])
+    }
+
+    async fn fault(&self, fault: Fault) -> Result<()> {
+        if self.0.client {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        match fault {
+            Fault::CloseConnections => *lock(&self.0.closed) = lock(&self.0.opened).clone(),
+            Fault::Crash if self.has("writes-are-lost-in-a-crash") => lock(&self.0.disk).clear(),
+            Fault::Crash => {}
+            fault => *lock(&self.0.fault) = fault,
+        }
+        Ok(())
+    }
+
+    fn canary(&self) -> &'static str {
+        match self.has("the-canary-is-alive") {
+            true => "",
+            false => "delete-does-nothing",
+        }
+    }
+}
+
+fn entries(disk: &Disk, prefix: &[u8]) -> Vec<RawEntry> {
+    disk.iter()
+        .filter(|(name, _)| name.starts_with(prefix))
+        .map(|(name, value)| RawEntry {
+            name: name.clone(),
+            value: value.clone(),
+        })
+        .collect()
+}

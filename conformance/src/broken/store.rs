@@ -1,0 +1,686 @@
+//! The store: correct where no fault is asked for, wrong in one place where one is.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    fmt,
+    ops::Bound,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use sessionkit::{
+    Capabilities, Clock, Durability, Error, ErrorKind, Label, Record, Result, Revision,
+    SessionStore, SubjectIndex, Sweep, SystemClock, Timestamp, Token,
+};
+use tokio::{sync::Semaphore, task::yield_now};
+
+use super::{
+    Shared,
+    codec::{decode, encode},
+};
+use crate::Fault;
+
+/// The largest data: the limits of the catalogue and a bit.
+pub(super) const MAX_DATA: usize = (1 << 20) + 17;
+
+pub(super) type Disk = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A handle to the backend of a [`BrokenHarness`](super::BrokenHarness).
+pub(super) struct BrokenStore {
+    pub(super) shared: Arc<Shared>,
+    pub(super) namespace: String,
+    /// Whether other handles were opened before this one.
+    pub(super) later: bool,
+    cache: Mutex<HashMap<Vec<u8>, Record>>,
+    wire: Mutex<VecDeque<Option<Record>>>,
+    busy: AtomicBool,
+    pool: Semaphore,
+}
+
+impl fmt::Debug for BrokenStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("BrokenStore");
+        if self.has("debug-shows-data") {
+            let disk = self.disk();
+            let texts: Vec<_> = disk
+                .values()
+                .map(|value| value.escape_ascii().to_string())
+                .collect();
+            debug.field("disk", &texts);
+        }
+        debug.finish_non_exhaustive()
+    }
+}
+
+enum Access {
+    Read,
+    Write,
+    Remove,
+}
+
+impl BrokenStore {
+    pub(super) fn new(shared: Arc<Shared>, namespace: &str, later: bool) -> Self {
+        Self {
+            shared,
+            namespace: namespace.into(),
+            later,
+            cache: Mutex::default(),
+            wire: Mutex::default(),
+            busy: AtomicBool::new(false),
+            pool: Semaphore::new(1),
+        }
+    }
+
+    pub(super) fn has(&self, bug: &str) -> bool {
+        self.shared.bug == bug
+    }
+
+    pub(super) fn disk(&self) -> MutexGuard<'_, Disk> {
+        lock(&self.shared.disk)
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    /// The time by which a record of the namespace is compared, shifted when the server's zone
+    /// leaks into it.
+    fn expiry_now(&self) -> Timestamp {
+        if self.has("zone-shifts-expiry") && self.shared.fault() == Fault::TimeZone {
+            return self.now() + Duration::from_secs(5 * 3600);
+        }
+        self.now()
+    }
+
+    pub(super) fn prefix(&self) -> Vec<u8> {
+        if self.has("namespaces-are-one") {
+            return b"all/".to_vec();
+        }
+        if self.has("namespaces-without-separator") {
+            return self.namespace.clone().into_bytes();
+        }
+        if self.has("namespace-as-pattern") && self.namespace.contains(['_', '*', '%']) {
+            return self.namespace.replace(['_', '*', '%'], "").into_bytes();
+        }
+        format!("{}/", self.namespace).into_bytes()
+    }
+
+    pub(super) fn key(&self, token: &Token) -> Vec<u8> {
+        let mut key = self.prefix();
+        let hex = token.key().to_hex();
+        let text = String::from_utf8_lossy(token.expose());
+        match self.shared.bug {
+            "files-under-the-token" | "keys-hold-the-token" => {
+                key.extend(
+                    token
+                        .expose()
+                        .iter()
+                        .flat_map(|byte| format!("{byte:02x}").into_bytes()),
+                );
+            }
+            "tokens-ignore-case" => key.extend_from_slice(text.to_lowercase().as_bytes()),
+            "tokens-are-trimmed" => {
+                key.extend_from_slice(text.trim_end_matches([' ', '\0', '=']).as_bytes())
+            }
+            "tokens-are-prefixes" => key.extend(token.expose().iter().take(6)),
+            "tokens-are-paths" if text.contains("..") => key = b"etc/passwd".to_vec(),
+            "tokens-are-cut" => key.extend(token.expose().iter().take(64)),
+            "keys-collide" => key.extend_from_slice(&hex.as_bytes()[..1]),
+            _ => key.extend_from_slice(hex.as_bytes()),
+        }
+        key
+    }
+
+    /// The record under a key, live or not.
+    fn stored(&self, disk: &Disk, token: &Token) -> Result<Option<Record>> {
+        let Some(bytes) = disk.get(&self.key(token)) else {
+            return Ok(None);
+        };
+        match self.shared.bug {
+            "corrupt-panics" => Ok(Some(decode(bytes).expect("the disk is never wrong"))),
+            "corrupt-is-none" => Ok(decode(bytes).ok()),
+            "corrupt-is-unavailable" => decode(bytes)
+                .map(Some)
+                .map_err(|_| ErrorKind::Unavailable.into()),
+            "trusts-lengths"
+                if bytes
+                    .get(9..)
+                    .is_some_and(|rest| rest.starts_with(&[255; 8])) =>
+            {
+                Err(ErrorKind::TooLarge.into())
+            }
+            "newer-format-is-none" if bytes.first() > Some(&1) => Ok(None),
+            _ => decode(bytes).map(Some),
+        }
+    }
+
+    fn live(&self, disk: &Disk, token: &Token) -> Result<Option<Record>> {
+        let now = self.expiry_now();
+        Ok(self
+            .stored(disk, token)?
+            .filter(|record| record.is_live(now)))
+    }
+
+    fn live_at(&self, disk: &Disk, token: &Token, expected: Revision) -> Result<Record> {
+        let record = self.live(disk, token)?.ok_or(ErrorKind::Missing)?;
+        if record.revision != expected && !self.has("revisions-are-not-compared") {
+            return Err(ErrorKind::Conflict.into());
+        }
+        Ok(record)
+    }
+
+    fn put(&self, disk: &mut Disk, token: &Token, record: &Record) {
+        let record = self.spoiled(record);
+        lock(&self.cache).insert(self.key(token), record.clone());
+        disk.insert(self.key(token), encode(&record));
+    }
+
+    /// The record as a backend with the wrong column types would keep it.
+    fn spoiled(&self, record: &Record) -> Record {
+        let mut record = record.clone();
+        let text = |change: fn(&str) -> String| {
+            Label::new(&change(record.label.as_str())).expect("a shorter label")
+        };
+        match self.shared.bug {
+            "drops-the-label" => record.label = Label::default(),
+            "drops-the-creation" => record.created_at = self.now() + Duration::from_millis(1),
+            "data-are-text" => {
+                record.data = String::from_utf8_lossy(&record.data)
+                    .into_owned()
+                    .into_bytes()
+                    .into();
+            }
+            "data-end-at-nul" => {
+                let end = record.data.iter().position(|byte| *byte == 0);
+                record.data.truncate(end.unwrap_or(record.data.len()));
+            }
+            "labels-are-ascii" => {
+                record.label = text(|label| label.chars().filter(char::is_ascii).collect())
+            }
+            "labels-are-trimmed" => record.label = text(|label| label.trim().into()),
+            "labels-are-quoted" => record.label = text(|label| label.replace(['\'', '\\'], "")),
+            "data-are-cut-at-64k" => record.data.truncate(65_535),
+            "expiry-in-seconds" => {
+                let millis = record.expires_at.as_millis();
+                record.expires_at = Timestamp::from_millis(millis - millis % 1000);
+            }
+            "expiry-in-32-bits" => {
+                record.expires_at = record
+                    .expires_at
+                    .min(Timestamp::from_millis(2_147_483_647_000));
+            }
+            "past-expiry-is-forever" if record.expires_at <= self.now() => {
+                record.expires_at = Timestamp::MAX;
+            }
+            "short-expiry-is-forever"
+                if record.expires_at < self.now() + Duration::from_secs(1) =>
+            {
+                record.expires_at = Timestamp::MAX;
+            }
+            _ => {}
+        }
+        record
+    }
+
+    /// The way of a request to the backend.
+    async fn arrive(&self, access: Access, token: Option<&Token>) -> Result<()> {
+        if self.has("stays-busy-after-a-drop") && self.busy.swap(true, Ordering::SeqCst) {
+            return Err(ErrorKind::Unavailable.into());
+        }
+        if self.has("drops-leak-tasks") {
+            tokio::spawn(std::future::pending::<()>());
+        }
+        if self.has("logs-the-token")
+            && let Some(token) = token
+        {
+            tracing::trace!("asking for {}", token.expose().escape_ascii());
+        }
+        yield_now().await;
+        match (self.shared.fault(), access) {
+            (Fault::Down | Fault::Vanished, _) if self.has("errors-name-the-token") => {
+                let token = token.map(|token| token.expose().escape_ascii().to_string());
+                Err(Error::new(
+                    ErrorKind::Unavailable,
+                    format!("no answer for {token:?}"),
+                ))
+            }
+            (Fault::Down | Fault::Vanished, _) => Err(ErrorKind::Unavailable.into()),
+            (Fault::Hang, _) if self.has("hangs-with-the-server") => std::future::pending().await,
+            (Fault::Hang | Fault::Busy, _) if self.has("busy-is-conflict") => {
+                Err(ErrorKind::Conflict.into())
+            }
+            (Fault::Hang, _) => {
+                tokio::time::sleep(self.shared.deadline).await;
+                Err(ErrorKind::Unavailable.into())
+            }
+            (Fault::Busy, Access::Write | Access::Remove) => {
+                tokio::time::sleep(self.shared.deadline / 2).await;
+                Err(ErrorKind::Unavailable.into())
+            }
+            (Fault::Full, Access::Write) if self.has("full-evicts") => {
+                self.disk().clear();
+                Err(ErrorKind::Full.into())
+            }
+            (Fault::Full, Access::Write) => Err(ErrorKind::Full.into()),
+            (Fault::ReadOnly, Access::Read) if self.has("read-only-is-down") => {
+                Err(ErrorKind::Unavailable.into())
+            }
+            (Fault::ReadOnly, Access::Write | Access::Remove) => Err(ErrorKind::Unavailable.into()),
+            (Fault::Slow, _) => {
+                for _ in 0..50 {
+                    yield_now().await;
+                }
+                match self.has("short-reads") {
+                    true => Err(ErrorKind::Corrupt.into()),
+                    false => Ok(()),
+                }
+            }
+            _ if self.shared.take_closed(&self.namespace)
+                && self.has("closed-connection-fails") =>
+            {
+                Err(ErrorKind::Unavailable.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The way of a request for the index.
+    pub(super) async fn request(&self) -> Result<()> {
+        self.arrive(Access::Read, None).await
+    }
+
+    /// The way of the answer back.
+    async fn answer(&self) -> Result<()> {
+        yield_now().await;
+        self.busy.store(false, Ordering::SeqCst);
+        match self.shared.fault() {
+            Fault::LoseReplies if self.has("lost-reply-is-unavailable") => {
+                Err(ErrorKind::Unavailable.into())
+            }
+            Fault::LoseReplies => Err(ErrorKind::Ambiguous.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Between a check and what depends on it, where only a broken store can be interrupted.
+    async fn gap(&self, bug: &str) {
+        if self.has(bug) {
+            for _ in 0..3 {
+                yield_now().await;
+            }
+        }
+    }
+
+    fn forgives(&self, error: &Error) -> bool {
+        match self.shared.bug {
+            "missing-is-ok" => error.kind() == ErrorKind::Missing,
+            _ => false,
+        }
+    }
+}
+
+#[async_trait]
+impl SessionStore for BrokenStore {
+    fn capabilities(&self) -> Capabilities {
+        let capabilities = Capabilities::server(MAX_DATA).durability(Durability::Disk);
+        match self.shared.bug {
+            "handles-differ" if self.later => capabilities.staleness(Duration::from_millis(1)),
+            "claims-a-native-sweep" => capabilities.sweep(Sweep::Native),
+            "claims-no-sweep" => capabilities.sweep(Sweep::Unsupported),
+            _ => capabilities,
+        }
+    }
+
+    async fn create(&self, token: Token, record: &Record) -> Result<Token> {
+        let mut record = record.clone();
+        if self.has("too-large-is-cut") {
+            record.data.truncate(MAX_DATA);
+        }
+        record.check_size(MAX_DATA)?;
+        self.arrive(Access::Write, Some(&token)).await?;
+        let _permit = match self.has("pool-deadlocks") {
+            true => Some(
+                self.pool
+                    .acquire_many(1)
+                    .await
+                    .map_err(|_| ErrorKind::Unavailable)?,
+            ),
+            false => None,
+        };
+        let found = self.live(&self.disk(), &token)?;
+        self.gap("create-checks-then-inserts").await;
+        {
+            let mut disk = self.disk();
+            let old = self.stored(&disk, &token)?;
+            let live = match self.has("create-checks-then-inserts") {
+                true => found,
+                false => self.live(&disk, &token)?,
+            };
+            match self.shared.bug {
+                "create-overwrites" => {}
+                "expired-still-exists" if old.is_some() => return Err(ErrorKind::Exists.into()),
+                _ if live.is_some() => return Err(ErrorKind::Exists.into()),
+                _ => {}
+            }
+            if let (Some(old), "create-inherits") = (old, self.shared.bug) {
+                record.subject = old.subject;
+                record.data = old.data;
+            }
+            self.put(&mut disk, &token, &record);
+        }
+        self.gap("index-is-written-later").await;
+        lock(&self.shared.indexed).insert(self.key(&token));
+        if self.has("create-returns-another-token") {
+            return Ok(Token::from_bytes(vec![0; 32], token.cookie()));
+        }
+        self.answer().await?;
+        Ok(token)
+    }
+
+    async fn load(&self, token: &Token) -> Result<Option<Record>> {
+        match self.arrive(Access::Read, Some(token)).await {
+            Err(_) if self.has("load-hides-errors") => return Ok(None),
+            arrived => arrived?,
+        }
+        if let (Some(record), "caches-for-ever") =
+            (lock(&self.cache).get(&self.key(token)), self.shared.bug)
+        {
+            return Ok(Some(record.clone()).filter(|record| record.is_live(self.now())));
+        }
+        let mut record = {
+            let disk = self.disk();
+            match self.shared.bug {
+                "expiry-is-not-checked" => self.stored(&disk, token)?,
+                "expires-a-second-early" => self
+                    .live(&disk, token)?
+                    .filter(|record| record.is_live(self.now() + Duration::from_secs(1))),
+                _ => self.live(&disk, token)?,
+            }
+        };
+        if let Some(found) = &mut record {
+            lock(&self.cache).insert(self.key(token), found.clone());
+            match self.shared.bug {
+                "load-extends" => {
+                    found.expires_at = found.expires_at + Duration::from_secs(600);
+                    self.put(&mut self.disk(), token, found);
+                }
+                "data-come-back-empty" => found.data.clear(),
+                "loads-are-torn" => {
+                    let half = found.data.len() / 2;
+                    yield_now().await;
+                    if let Some(now) = self.live(&self.disk(), token)? {
+                        let torn = [&found.data[..half], &now.data[now.data.len() / 2..]].concat();
+                        found.data = torn.into();
+                    }
+                }
+                _ => {}
+            }
+        }
+        if self.has("load-stores-a-blank") && record.is_none() {
+            let mut blank = self.key(token);
+            blank.push(b'?');
+            self.disk().insert(blank, Vec::new());
+        }
+        if self.has("empty-is-absent") {
+            record = record.filter(|record| !record.data.is_empty());
+        }
+        if self.has("answers-get-mixed-up") {
+            lock(&self.wire).push_back(record);
+            yield_now().await;
+            record = lock(&self.wire).pop_front().flatten();
+        }
+        match self.answer().await {
+            Err(_) if self.has("load-hides-errors") => Ok(None),
+            answer => answer.map(|()| record),
+        }
+    }
+
+    async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
+        if record.data.len() > MAX_DATA && self.has("too-large-clears") {
+            self.disk().remove(&self.key(token));
+        }
+        record.check_size(MAX_DATA)?;
+        self.arrive(Access::Write, Some(token)).await?;
+        if self.has("locks-its-pool-twice") {
+            let _first = self.pool.acquire().await;
+            yield_now().await;
+            let _second = self.pool.acquire().await;
+        }
+        let early = self.live_at(&self.disk(), token, expected);
+        self.gap("update-checks-then-writes").await;
+        {
+            let mut disk = self.disk();
+            let stored = match self.shared.bug {
+                "update-checks-then-writes" => early,
+                "update-inserts" => Ok(record.clone()),
+                "update-revives" => self
+                    .stored(&disk, token)?
+                    .ok_or_else(|| ErrorKind::Missing.into()),
+                "revision-is-one-bit" => self
+                    .live(&disk, token)?
+                    .filter(|stored| (stored.revision.to_bits() ^ expected.to_bits()) & 1 == 0)
+                    .ok_or_else(|| ErrorKind::Conflict.into()),
+                _ => self.live_at(&disk, token, expected),
+            };
+            match stored {
+                Ok(stored) => {
+                    let mut record = record.clone();
+                    match self.shared.bug {
+                        "update-merges" => record.subject.clone_from(&stored.subject),
+                        "update-keeps-the-expiry" => record.expires_at = stored.expires_at,
+                        "update-drops-the-expiry" => record.expires_at = Timestamp::MAX,
+                        "update-keeps-the-revision" => record.revision = stored.revision,
+                        _ => {}
+                    }
+                    if let (Some(old), true) = (stored.subject, self.has("index-keeps-the-old")) {
+                        lock(&self.shared.former).push((old, self.key(token)));
+                    }
+                    self.put(&mut disk, token, &record);
+                }
+                Err(error) if self.forgives(&error) => {}
+                Err(error) => {
+                    if self.has("conflict-writes-anyway") && error.kind() == ErrorKind::Conflict {
+                        self.put(&mut disk, token, record);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        if self.has("repeats-lost-calls") && self.shared.fault() == Fault::LoseReplies {
+            self.live_at(&self.disk(), token, expected)?;
+        }
+        self.answer().await?;
+        Ok(token.clone())
+    }
+
+    async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
+        self.arrive(Access::Write, Some(token)).await?;
+        let early = self.live(&self.disk(), token)?;
+        self.gap("touch-checks-then-writes").await;
+        {
+            let mut disk = self.disk();
+            let stored = match self.shared.bug {
+                "touch-checks-then-writes" => early,
+                "touch-revives" => self.stored(&disk, token)?,
+                _ => self.live(&disk, token)?,
+            };
+            match stored {
+                Some(mut record) => {
+                    match self.shared.bug {
+                        "touch-only-extends" => {
+                            record.expires_at = record.expires_at.max(expires_at);
+                        }
+                        "touch-uses-a-default" => {
+                            record.expires_at = self.now() + Duration::from_secs(86_400);
+                        }
+                        _ => record.expires_at = expires_at,
+                    }
+                    if self.has("touch-changes-the-revision") {
+                        record.revision = Revision::from_bits(!record.revision.to_bits());
+                    }
+                    self.put(&mut disk, token, &record);
+                }
+                None if self.has("missing-is-ok") => {}
+                None => return Err(ErrorKind::Missing.into()),
+            }
+        }
+        self.answer().await?;
+        Ok(token.clone())
+    }
+
+    async fn rotate(
+        &self,
+        from: &Token,
+        to: Token,
+        expected: Revision,
+        record: &Record,
+    ) -> Result<Token> {
+        record.check_size(MAX_DATA)?;
+        self.arrive(Access::Write, Some(from)).await?;
+        let early = self.live_at(&self.disk(), from, expected);
+        self.gap("rotate-checks-then-writes").await;
+        {
+            let mut disk = self.disk();
+            match self.shared.bug {
+                "rotate-checks-then-writes" => drop(early?),
+                "rotate-revives" => {
+                    self.stored(&disk, from)?.ok_or(ErrorKind::Missing)?;
+                }
+                _ => drop(self.live_at(&disk, from, expected)?),
+            }
+            if self.live(&disk, &to)?.is_some() && !self.has("rotate-overwrites") {
+                return Err(ErrorKind::Exists.into());
+            }
+            if !self.has("rotate-keeps-the-old") {
+                disk.remove(&self.key(from));
+            }
+            if self.has("rotate-loses-the-subject") {
+                let subject = None;
+                let record = Record {
+                    subject,
+                    ..record.clone()
+                };
+                self.put(&mut disk, &to, &record);
+            } else if !self.has("rotate-removes-first") {
+                self.put(&mut disk, &to, record);
+            }
+        }
+        if self.has("rotate-removes-first") {
+            yield_now().await;
+            self.put(&mut self.disk(), &to, record);
+        }
+        self.answer().await?;
+        Ok(to)
+    }
+
+    async fn delete(&self, token: &Token) -> Result<()> {
+        match self.arrive(Access::Remove, Some(token)).await {
+            Err(_) if self.has("delete-hides-errors") => return Ok(()),
+            arrived => arrived?,
+        }
+        if self.has("delete-does-nothing") {
+            return Ok(());
+        }
+        if self.has("delete-stores-an-empty-record")
+            && let Some(mut record) = self.live(&self.disk(), token)?
+        {
+            record.data.clear();
+            self.put(&mut self.disk(), token, &record);
+            return Ok(());
+        }
+        if self.has("delete-reads-first") {
+            self.stored(&self.disk(), token)?;
+        }
+        let removed = self.disk().remove(&self.key(token));
+        lock(&self.cache).remove(&self.key(token));
+        if self.has("delete-of-nothing-fails") && removed.is_none() {
+            return Err(ErrorKind::Missing.into());
+        }
+        if self.has("delete-removes-by-prefix") {
+            let start = self.key(token)[..self.prefix().len() + 1].to_vec();
+            self.disk().retain(|key, _| !key.starts_with(&start));
+        }
+        self.answer().await
+    }
+
+    async fn sweep(&self, limit: usize) -> Result<u64> {
+        match self.shared.bug {
+            "claims-a-native-sweep" => return Ok(7),
+            "claims-no-sweep" => return Ok(0),
+            _ => {}
+        }
+        self.arrive(Access::Remove, None).await?;
+        let now = match self.shared.bug {
+            "sweep-has-its-own-clock" => SystemClock.now() + Duration::from_secs(7200),
+            "sweep-is-early" => self.now() + Duration::from_secs(2),
+            _ => self.expiry_now(),
+        };
+        let early = self.expired(&self.disk(), now)?;
+        self.gap("sweep-checks-then-deletes").await;
+        let (mut removed, seen) = (0, early.0.len());
+        {
+            let mut disk = self.disk();
+            let (mut expired, rotten) = match self.has("sweep-checks-then-deletes") {
+                true => early,
+                false => self.expired(&disk, now)?,
+            };
+            if !self.has("sweep-ignores-the-limit") {
+                expired.truncate(limit);
+            }
+            for key in &expired {
+                removed += u64::from(disk.remove(key).is_some());
+            }
+            match self.shared.bug {
+                "sweep-keeps-leftovers" => {}
+                _ => rotten.iter().for_each(|key| drop(disk.remove(key))),
+            }
+            match self.shared.bug {
+                "sweep-removes-strangers" => disk.retain(|key, _| !key.starts_with(b"foreign")),
+                "sweep-empties" => disk.retain(|key, _| !key.starts_with(&self.prefix())),
+                "sweep-reaches-the-neighbours" => {
+                    disk.retain(|_, bytes| decode(bytes).map_or(true, |record| record.is_live(now)))
+                }
+                _ => {}
+            }
+        }
+        self.answer().await?;
+        match self.shared.bug {
+            "sweep-miscounts" => Ok(removed + 1),
+            "sweep-counts-what-it-saw" => Ok(seen as u64),
+            _ => Ok(removed),
+        }
+    }
+
+    fn subjects(&self) -> Option<&dyn SubjectIndex> {
+        Some(self)
+    }
+}
+
+impl BrokenStore {
+    /// The keys of the expired records of the namespace, and those of temporary files.
+    fn expired(&self, disk: &Disk, now: Timestamp) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>)> {
+        let prefix = self.prefix();
+        let (mut expired, mut rotten) = (Vec::new(), Vec::new());
+        let range = disk.range::<[u8], _>((Bound::Included(&*prefix), Bound::Unbounded));
+        for (key, bytes) in range.take_while(|(key, _)| key.starts_with(&prefix)) {
+            if key.ends_with(b".tmp") {
+                rotten.push(key.clone());
+                continue;
+            }
+            match decode(bytes) {
+                Ok(record) if !record.is_live(now) => expired.push(key.clone()),
+                Err(error) if self.has("sweep-stops-at-rot") => return Err(error),
+                _ => {}
+            }
+        }
+        Ok((expired, rotten))
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
