@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use sessionkit::{
 use tokio::sync::Barrier;
 
 use crate::{
-    Failure, Fault, Harness, Outcome, Random, RawEntry,
+    Failure, Fault, Golden, Harness, Outcome, Random, RawEntry,
     recorder::{Meter, Recorder},
     verdict::describe_error,
 };
@@ -222,6 +222,14 @@ impl Context {
         }
     }
 
+    /// Lets time pass until the clock shows this instant.
+    pub async fn pass_until(&self, instant: Timestamp) {
+        let left = instant.saturating_duration_since(self.now());
+        if !left.is_zero() {
+            self.pass(left).await;
+        }
+    }
+
     /// By how much a record may outlive or fall short of its expiry, network and scheduling
     /// included where the kit has to wait for real.
     #[must_use]
@@ -238,7 +246,7 @@ impl Context {
     #[must_use]
     pub fn moment(&self) -> Duration {
         if self.has_manual_clock() {
-            Duration::from_secs(60).max(10 * self.capabilities.expiry_granularity)
+            Duration::from_secs(60).max(20 * self.capabilities.expiry_granularity)
         } else {
             Duration::from_millis(600).max(3 * self.capabilities.expiry_granularity)
         }
@@ -282,6 +290,15 @@ impl Context {
         Ok(entries)
     }
 
+    /// Records of other versions, which the harness has put into the namespace.
+    ///
+    /// # Errors
+    /// A skip when the harness has no such hook.
+    pub async fn golden(&self) -> Outcome<Vec<Golden>> {
+        let records = self.harness.golden(&self.namespace).await;
+        records.map_err(missing_hook("golden"))
+    }
+
     /// Breaks or repairs the backend.
     ///
     /// # Errors
@@ -302,7 +319,7 @@ impl Context {
             .ok_or_else(|| Failure::skip("the harness has no hook keyring"))
     }
 
-    /// Runs the futures in tasks of their own that begin at the same moment.
+    /// Runs the futures in tasks of their own that begin at the same moment, two and two.
     ///
     /// # Errors
     /// When one of them panics.
@@ -312,11 +329,11 @@ impl Context {
         F: Future<Output = T> + Send + 'static,
     {
         let futures: Vec<_> = futures.into_iter().collect();
-        let barrier = Arc::new(Barrier::new(futures.len()));
+        let gate = Arc::new(Gate::new(futures.len()));
         let tasks = futures.into_iter().map(|future| {
-            let barrier = Arc::clone(&barrier);
+            let gate = Arc::clone(&gate);
             tokio::spawn(async move {
-                barrier.wait().await;
+                gate.pass().await;
                 future.await
             })
         });
@@ -458,6 +475,37 @@ impl Context {
             }
         }
         Ok(())
+    }
+}
+
+/// Holds tasks back until all of them are there, and lets two go in the same instant.
+struct Gate {
+    all: Barrier,
+    count: usize,
+    arrived: AtomicUsize,
+}
+
+impl Gate {
+    /// How long a task waits for the one that it starts with: long for a worker to wake up.
+    const PATIENCE: Duration = Duration::from_micros(200);
+
+    fn new(count: usize) -> Self {
+        Self {
+            all: Barrier::new(count),
+            count,
+            arrived: AtomicUsize::new(0),
+        }
+    }
+
+    async fn pass(&self) {
+        self.all.wait().await;
+        let number = self.arrived.fetch_add(1, Ordering::SeqCst) + 1;
+        let pair = number.next_multiple_of(2).min(self.count);
+        let start = Instant::now();
+        // The worker of this task is busy, so that another worker has to take the next task.
+        while self.arrived.load(Ordering::SeqCst) < pair && start.elapsed() < Self::PATIENCE {
+            std::hint::spin_loop();
+        }
     }
 }
 

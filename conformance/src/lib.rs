@@ -4,6 +4,7 @@ pub mod broken;
 mod cases;
 mod context;
 mod harness;
+mod model;
 mod random;
 mod recorder;
 mod registry;

@@ -1,4 +1,5 @@
-use sessionkit::{ErrorKind, SessionStore};
+use futures_util::future::join_all;
+use sessionkit::{Custody, Durability, ErrorKind, Label, Record};
 
 use super::case;
 use crate::{Case, Context, Outcome};
@@ -25,16 +26,25 @@ pub(super) const CASES: &[Case] = &[
     case!(Life l07_rotate_moves_the_record [Server]
         "After `Ok` the old token is dead and the new one holds `record`."
         "The id that an attacker planted before the login works after it (session fixation)."),
+    case!(Life l08_an_empty_record_is_a_record []
+        "larger data are [`TooLarge`](crate::ErrorKind::TooLarge) before anything is written"
+        "An empty session and no session are mixed up, so that a logout leaves something behind."),
+    case!(Life l09_every_handle_sees_what_another_one_wrote []
+        "Each call takes effect at one instant or not at all, as seen by every handle,"
+        "The next request goes to another process, and the user is logged out."),
+    case!(Life l10_opening_a_namespace_again_changes_nothing []
+        "Two namespaces (prefix, table, directory) never see or change each other's"
+        "Two processes that start together fail, or a deployment ends every session."),
 ];
 
 async fn l01_create_then_load_is_equal(cx: &Context) -> Outcome {
     let store = cx.open().await?;
     let mut record = cx.record("hello");
     record.subject = Some(cx.subject("alice"));
-    record.label = sessionkit::Label::new("Firefox on Linux")?;
+    record.label = Label::new("Firefox on Linux")?;
     let given = cx.token();
     let token = cx.ok("create", store.create(given.clone(), &record).await)?;
-    if cx.capabilities().custody == sessionkit::Custody::Server {
+    if cx.capabilities().custody == Custody::Server {
         cx.check(
             token == given,
             "create returns the token it was given",
@@ -64,7 +74,7 @@ async fn l03_update_replaces_the_whole_record(cx: &Context) -> Outcome {
     let store = cx.open().await?;
     let mut first = cx.record("a much longer first version, with a role");
     first.subject = Some(cx.subject("alice"));
-    first.label = sessionkit::Label::new("old")?;
+    first.label = Label::new("old")?;
     let token = store.create(cx.token(), &first).await?;
     let mut second = cx.record("second");
     second.expires_at = second.expires_at + cx.moment();
@@ -168,4 +178,90 @@ async fn l07_rotate_moves_the_record(cx: &Context) -> Outcome {
         .await?;
     cx.holds("of the new token after rotate", &store, &new, &second)
         .await
+}
+
+async fn l08_an_empty_record_is_a_record(cx: &Context) -> Outcome {
+    let store = cx.open().await?;
+    let empty = cx.record("");
+    let token = cx.ok(
+        "create of an empty record",
+        store.create(cx.token(), &empty).await,
+    )?;
+    cx.holds("of an empty record", &store, &token, &empty)
+        .await?;
+    let full = cx.changed(&empty, "full");
+    let token = cx.ok("update", store.update(&token, empty.revision, &full).await)?;
+    let again = cx.changed(&full, "");
+    let token = cx.ok(
+        "update to empty",
+        store.update(&token, full.revision, &again).await,
+    )?;
+    cx.holds("of a record that was emptied", &store, &token, &again)
+        .await?;
+    if cx.capabilities().custody == Custody::Server {
+        cx.ok("delete", store.delete(&token).await)?;
+        cx.absent("after delete", &store, &token).await?;
+    }
+    Ok(())
+}
+
+async fn l09_every_handle_sees_what_another_one_wrote(cx: &Context) -> Outcome {
+    let (store, other) = (cx.open().await?, cx.open().await?);
+    let first = cx.record("first");
+    let token = store.create(cx.token(), &first).await?;
+    cx.holds("on another handle after create", &other, &token, &first)
+        .await?;
+    let second = cx.changed(&first, "second");
+    let token = cx.ok(
+        "update",
+        other.update(&token, first.revision, &second).await,
+    )?;
+    cx.settle().await;
+    cx.holds("on the first handle after update", &store, &token, &second)
+        .await?;
+    let later = second.expires_at + cx.moment();
+    let token = cx.ok("touch", store.touch(&token, later).await)?;
+    cx.settle().await;
+    let third = Record {
+        expires_at: later,
+        ..second
+    };
+    cx.holds("on another handle after touch", &other, &token, &third)
+        .await?;
+    let fourth = cx.changed(&third, "fourth");
+    let rotated = store
+        .rotate(&token, cx.token(), third.revision, &fourth)
+        .await;
+    let token = cx.ok("rotate", rotated)?;
+    cx.holds("on another handle after rotate", &other, &token, &fourth)
+        .await?;
+    if cx.capabilities().durability > Durability::Process {
+        drop((store, other));
+        let reopened = cx.open().await?;
+        cx.holds("after all handles were dropped", &reopened, &token, &fourth)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn l10_opening_a_namespace_again_changes_nothing(cx: &Context) -> Outcome {
+    let store = cx.open().await?;
+    let record = cx.record("hello");
+    let token = store.create(cx.token(), &record).await?;
+    let fresh = format!("{}_fresh", cx.namespace());
+    for namespace in [cx.namespace(), &fresh] {
+        let opened = join_all((0..8).map(|_| cx.try_open_in(namespace))).await;
+        for handle in opened {
+            let handle = cx.ok("one of eight opens at the same time", handle)?;
+            cx.absent("of an unknown token", &handle, &cx.token())
+                .await?;
+        }
+    }
+    cx.holds(
+        "after the namespace was opened again",
+        &store,
+        &token,
+        &record,
+    )
+    .await
 }

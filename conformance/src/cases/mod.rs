@@ -2,7 +2,11 @@
 
 use crate::Case;
 
+mod conc;
+mod fid;
+mod key;
 mod life;
+mod time;
 
 /// A case whose calls come one after the other, or with `parallel` from concurrent tasks.
 macro_rules! case {
@@ -26,4 +30,10 @@ macro_rules! case {
 }
 use case;
 
-pub(crate) const ALL: &[&[Case]] = &[life::CASES];
+pub(crate) const ALL: &[&[Case]] = &[
+    life::CASES,
+    fid::CASES,
+    key::CASES,
+    time::CASES,
+    conc::CASES,
+];

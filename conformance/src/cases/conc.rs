@@ -1,0 +1,626 @@
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use sessionkit::{ErrorKind, Record, Result, Revision, SessionStore, Token};
+use tokio::task::yield_now;
+
+use super::case;
+use crate::{Case, Context, Failure, Outcome, context::describe};
+
+pub(super) const CASES: &[Case] = &[
+    case!(parallel Conc c01_of_many_creates_of_one_token_one_succeeds [Server]
+        "Of any number of concurrent calls with one token exactly one succeeds."
+        "Two users get one session: each sees the other's data."),
+    case!(parallel Conc c02_of_many_updates_of_one_revision_one_succeeds [Server CompareAndSwap]
+        "[`Conflict`](crate::ErrorKind::Conflict) when the stored revision is another"
+        "Two requests of one user save, and the changes of one of them are lost silently."),
+    case!(parallel Conc c03_no_increment_is_lost [Server CompareAndSwap]
+        "Replaces a live record whose revision is `expected`, the expiry included, in one step"
+        "Counters, carts and rate limits lose changes under load."),
+    case!(parallel Conc c04_no_reader_sees_half_of_a_write [Server]
+        "No reader sees half of a write."
+        "A session mixed of two versions: the rights of one with the name of another."),
+    case!(parallel Conc c05_an_update_does_not_bring_a_deleted_record_back [Server]
+        "Never inserts."
+        "A request that was on its way logs the user in again (CVE-2025-46336)."),
+    case!(parallel Conc c06_touch_and_rotate_do_not_bring_a_deleted_record_back [Server]
+        "No call stores anything for such a token except `create`"
+        "A logout is undone by the next request that prolongs or renews the session."),
+    case!(parallel Conc c07_of_two_rotations_one_succeeds [Server]
+        "Of concurrent rotations of one token at most one succeeds."
+        "One login becomes two sessions, and ending one of them leaves the other."),
+    case!(parallel Conc c08_a_rotation_and_an_update_do_not_both_succeed [Server CompareAndSwap]
+        "[`Conflict`](crate::ErrorKind::Conflict) when its revision is another"
+        "A save is acknowledged and lost, because the session moved meanwhile."),
+    case!(parallel Conc c09_a_revision_is_not_met_again [Server CompareAndSwap]
+        "a revision is never met again, not even after a session was deleted and created anew"
+        "A change made for an earlier session is applied to a later one (ABA)."),
+    case!(parallel Conc c10_a_sweep_spares_what_is_prolonged_in_time [Server ExplicitSweep]
+        "a record whose expiry is extended in time survives"
+        "The user is active, and logged out by the cleaner."),
+    case!(parallel Conc c11_what_was_deleted_is_not_loaded_by_anybody [Server]
+        "After `Ok` no handle, cache or host returns the record."
+        "A cache puts the session back that was deleted while it was being read."),
+    case!(parallel Conc c13_64_tasks_share_a_handle [Server]
+        "Each call ends within the deadline"
+        "Under load, requests wait for each other for ever."),
+];
+
+type Store = Arc<dyn SessionStore>;
+type Answer = BoxFuture<'static, Result<Token>>;
+
+/// Repeats a race until calls have really met, within reason.
+struct Rounds<'a> {
+    cx: &'a Context,
+    handles: [Store; 2],
+    round: usize,
+    start: Instant,
+}
+
+impl<'a> Rounds<'a> {
+    async fn new(cx: &'a Context) -> Outcome<Self> {
+        Ok(Self {
+            cx,
+            handles: [cx.open().await?, cx.open().await?],
+            round: 0,
+            start: Instant::now(),
+        })
+    }
+
+    /// Whether to go on: at least 20 rounds, then until calls have met eight times or five seconds
+    /// are over.
+    fn next(&mut self) -> bool {
+        self.round += 1;
+        self.round <= 20 || (self.cx.contention() < 8 && self.start.elapsed().as_secs() < 5)
+    }
+
+    fn handle(&self, number: usize) -> Store {
+        Arc::clone(&self.handles[number % 2])
+    }
+
+    async fn race(&self, calls: Vec<Answer>) -> Outcome<Vec<Result<Token>>> {
+        self.cx.race(calls).await
+    }
+
+    fn create(&self, number: usize, token: &Token, record: &Record) -> Answer {
+        let (store, token, record) = (self.handle(number), token.clone(), record.clone());
+        async move { store.create(token, &record).await }.boxed()
+    }
+
+    fn update(&self, number: usize, token: &Token, expected: Revision, record: &Record) -> Answer {
+        let (store, token, record) = (self.handle(number), token.clone(), record.clone());
+        async move { store.update(&token, expected, &record).await }.boxed()
+    }
+
+    fn touch(&self, number: usize, token: &Token, record: &Record) -> Answer {
+        let (store, token, expires_at) = (self.handle(number), token.clone(), record.expires_at);
+        async move {
+            store
+                .touch(&token, expires_at + Duration::from_secs(60))
+                .await
+        }
+        .boxed()
+    }
+
+    fn rotate(
+        &self,
+        number: usize,
+        from: &Token,
+        to: &Token,
+        expected: Revision,
+        record: &Record,
+    ) -> Answer {
+        let (store, record) = (self.handle(number), record.clone());
+        let (from, to) = (from.clone(), to.clone());
+        async move { store.rotate(&from, to, expected, &record).await }.boxed()
+    }
+
+    fn delete(&self, number: usize, token: &Token) -> Answer {
+        let (store, token) = (self.handle(number), token.clone());
+        async move { store.delete(&token).await.map(|()| token) }.boxed()
+    }
+
+    /// A live record under a new token.
+    async fn start(&self) -> Outcome<(Token, Record)> {
+        let (token, record) = (self.cx.token(), self.cx.record("first"));
+        self.handles[0].create(token.clone(), &record).await?;
+        Ok((token, record))
+    }
+
+    async fn gone(&self, when: &str, token: &Token) -> Outcome {
+        self.cx.settle().await;
+        for handle in &self.handles {
+            self.cx.absent(when, handle, token).await?;
+        }
+        Ok(())
+    }
+
+    async fn kept(&self, when: &str, token: &Token, record: &Record) -> Outcome {
+        self.cx.settle().await;
+        for handle in &self.handles {
+            self.cx.holds(when, handle, token, record).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The one call that succeeded; all others failed in this way.
+fn winner(
+    cx: &Context,
+    what: &str,
+    answers: &[Result<Token>],
+    kinds: &[ErrorKind],
+) -> Outcome<usize> {
+    let won: Vec<_> = (0..answers.len())
+        .filter(|number| answers[*number].is_ok())
+        .collect();
+    let expected = format!("1 of {} {what} succeeds", answers.len());
+    cx.check(
+        won.len() == 1,
+        expected,
+        format_args!("{} succeed", won.len()),
+    )?;
+    for answer in answers.iter().filter(|answer| answer.is_err()) {
+        cx.err_in(
+            &format!("one of the other {what}"),
+            kinds,
+            answer.as_ref().map_err(copy),
+        )?;
+    }
+    Ok(won[0])
+}
+
+fn copy(error: &sessionkit::Error) -> sessionkit::Error {
+    sessionkit::Error::new(error.kind(), error.to_string())
+}
+
+async fn c01_of_many_creates_of_one_token_one_succeeds(cx: &Context) -> Outcome {
+    let mut rounds = Rounds::new(cx).await?;
+    while rounds.next() {
+        let token = cx.token();
+        let records: Vec<_> = (0..32)
+            .map(|number| cx.record(format!("{number}")))
+            .collect();
+        let calls = records.iter().enumerate();
+        let calls = calls.map(|(number, record)| rounds.create(number, &token, record));
+        let answers = rounds.race(calls.collect()).await?;
+        let won = winner(cx, "creates of one token", &answers, &[ErrorKind::Exists])?;
+        rounds
+            .kept("after the creates", &token, &records[won])
+            .await?;
+    }
+    Ok(())
+}
+
+async fn c02_of_many_updates_of_one_revision_one_succeeds(cx: &Context) -> Outcome {
+    let mut rounds = Rounds::new(cx).await?;
+    while rounds.next() {
+        let (token, first) = rounds.start().await?;
+        let records: Vec<_> = (0..8)
+            .map(|number| cx.changed(&first, format!("{number}")))
+            .collect();
+        let calls = records.iter().enumerate();
+        let calls =
+            calls.map(|(number, record)| rounds.update(number, &token, first.revision, record));
+        let answers = rounds.race(calls.collect()).await?;
+        let won = winner(
+            cx,
+            "updates of one revision",
+            &answers,
+            &[ErrorKind::Conflict],
+        )?;
+        rounds
+            .kept("after the updates", &token, &records[won])
+            .await?;
+    }
+    Ok(())
+}
+
+async fn c03_no_increment_is_lost(cx: &Context) -> Outcome {
+    let rounds = Rounds::new(cx).await?;
+    let (token, record) = (cx.token(), cx.record("0"));
+    rounds.handles[0].create(token.clone(), &record).await?;
+    let entropy = Arc::new(crate::Random::new(cx.random().next()));
+    let workers = (0..8).map(|number| {
+        let (store, token, entropy) = (rounds.handle(number), token.clone(), Arc::clone(&entropy));
+        async move { increment(&*store, &token, &entropy, 25).await }
+    });
+    for conflicts in cx.race(workers).await? {
+        for _ in 0..conflicts? {
+            cx.contended();
+        }
+    }
+    cx.settle().await;
+    let found = rounds.handles[1].load(&token).await?;
+    let value = found.map(|found| String::from_utf8_lossy(&found.data).into_owned());
+    cx.equal("200 increments give", &value, &Some("200".into()))
+}
+
+/// Adds one to a number, `times` times; returns how often somebody else was faster.
+async fn increment(
+    store: &dyn SessionStore,
+    token: &Token,
+    entropy: &crate::Random,
+    times: usize,
+) -> Outcome<usize> {
+    let (mut done, mut conflicts) = (0, 0);
+    while done < times {
+        let Some(record) = store.load(token).await? else {
+            return Err(Failure::new(
+                "a record that nobody deletes stays",
+                "load is None",
+            ));
+        };
+        let text = String::from_utf8_lossy(&record.data);
+        let Ok(value) = text.parse::<u64>() else {
+            return Err(Failure::new("a number that was stored", text));
+        };
+        // Gives the others the chance to be in between.
+        yield_now().await;
+        let next = Record {
+            data: (value + 1).to_string().into(),
+            revision: Revision::from_bits(entropy.next()),
+            ..record.clone()
+        };
+        match store.update(token, record.revision, &next).await {
+            Ok(_) => done += 1,
+            Err(error) if error.kind() == ErrorKind::Conflict => conflicts += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(conflicts)
+}
+
+async fn c04_no_reader_sees_half_of_a_write(cx: &Context) -> Outcome {
+    let mut rounds = Rounds::new(cx).await?;
+    let size = cx.capabilities().max_data.min(256 << 10);
+    let (token, first) = (cx.token(), letters(cx, b'a', size));
+    rounds.handles[0].create(token.clone(), &first).await?;
+    while rounds.next() {
+        let mut tasks: Vec<BoxFuture<'static, Outcome>> = Vec::new();
+        for number in 0..2_u8 {
+            let record = letters(cx, b'a' + (rounds.round as u8 * 2 + number) % 26, size);
+            let (store, token) = (rounds.handle(number.into()), token.clone());
+            tasks.push(replace(store, token, record).boxed());
+        }
+        for number in 0..4 {
+            tasks.push(read_whole(rounds.handle(number), token.clone(), size).boxed());
+        }
+        for outcome in cx.race(tasks).await? {
+            outcome?;
+        }
+        cx.check(true, "", "")?;
+    }
+    Ok(())
+}
+
+/// A record of one letter, which its revision names.
+fn letters(cx: &Context, letter: u8, size: usize) -> Record {
+    let revision = Revision::from_bits(cx.revision().to_bits() << 8 | u64::from(letter));
+    Record {
+        revision,
+        ..cx.record(vec![letter; size])
+    }
+}
+
+/// Replaces the record, whatever its revision.
+async fn replace(store: Store, token: Token, record: Record) -> Outcome {
+    loop {
+        let Some(stored) = store.load(&token).await? else {
+            return Err(Failure::new("a record that nobody deletes", "load is None"));
+        };
+        match store.update(&token, stored.revision, &record).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Conflict => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn read_whole(store: Store, token: Token, size: usize) -> Outcome {
+    for _ in 0..4 {
+        let found = store.load(&token).await?;
+        let whole = found.as_ref().is_some_and(|found| {
+            let letter = found.revision.to_bits() as u8;
+            found.data == vec![letter; size]
+        });
+        if !whole {
+            let expected = format!("{size} times the letter that the revision names");
+            return Err(Failure::new(expected, describe(found.as_ref())));
+        }
+        yield_now().await;
+    }
+    Ok(())
+}
+
+async fn c05_an_update_does_not_bring_a_deleted_record_back(cx: &Context) -> Outcome {
+    let mut rounds = Rounds::new(cx).await?;
+    while rounds.next() {
+        let (token, first) = rounds.start().await?;
+        let loaded = rounds.handles[0]
+            .load(&token)
+            .await?
+            .unwrap_or_else(|| first.clone());
+        let second = cx.changed(&loaded, "second");
+        if rounds.round % 2 == 0 {
+            rounds.handles[1].delete(&token).await?;
+            let updated = rounds.handles[0]
+                .update(&token, loaded.revision, &second)
+                .await;
+            cx.err(
+                "update after another handle deleted",
+                ErrorKind::Missing,
+                updated,
+            )?;
+        } else {
+            let calls = vec![
+                rounds.update(0, &token, loaded.revision, &second),
+                rounds.delete(1, &token),
+            ];
+            let mut answers = rounds.race(calls).await?;
+            cx.ok("delete during an update", answers.remove(1))?;
+            if let Err(error) = answers.remove(0) {
+                cx.err(
+                    "update during a delete",
+                    ErrorKind::Missing,
+                    Err::<(), _>(error),
+                )?;
+            }
+        }
+        rounds.gone("after update and delete", &token).await?;
+    }
+    Ok(())
+}
+
+async fn c06_touch_and_rotate_do_not_bring_a_deleted_record_back(cx: &Context) -> Outcome {
+    let mut rounds = Rounds::new(cx).await?;
+    while rounds.next() {
+        let (token, first) = rounds.start().await?;
+        let calls = vec![rounds.touch(0, &token, &first), rounds.delete(1, &token)];
+        let mut answers = rounds.race(calls).await?;
+        cx.ok("delete during a touch", answers.remove(1))?;
+        if let Err(error) = answers.remove(0) {
+            cx.err(
+                "touch during a delete",
+                ErrorKind::Missing,
+                Err::<(), _>(error),
+            )?;
+        }
+        rounds.gone("after touch and delete", &token).await?;
+
+        let (token, first) = rounds.start().await?;
+        let (to, second) = (cx.token(), cx.changed(&first, "second"));
+        let calls = vec![
+            rounds.rotate(0, &token, &to, first.revision, &second),
+            rounds.delete(1, &token),
+        ];
+        let mut answers = rounds.race(calls).await?;
+        cx.ok("delete during a rotation", answers.remove(1))?;
+        rounds
+            .gone("of the old token after rotate and delete", &token)
+            .await?;
+        match answers.remove(0) {
+            Ok(_) => {
+                rounds
+                    .kept("of the new token after rotate", &to, &second)
+                    .await?
+            }
+            Err(error) => {
+                cx.err(
+                    "rotate during a delete",
+                    ErrorKind::Missing,
+                    Err::<(), _>(error),
+                )?;
+                rounds
+                    .gone("of the new token after rotate failed", &to)
+                    .await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn c07_of_two_rotations_one_succeeds(cx: &Context) -> Outcome {
+    let mut rounds = Rounds::new(cx).await?;
+    while rounds.next() {
+        let (token, first) = rounds.start().await?;
+        let targets: Vec<_> = (0..4)
+            .map(|_| (cx.token(), cx.changed(&first, "moved")))
+            .collect();
+        let calls = targets.iter().enumerate().map(|(number, (to, record))| {
+            rounds.rotate(number, &token, to, first.revision, record)
+        });
+        let answers = rounds.race(calls.collect()).await?;
+        let kinds = [ErrorKind::Missing, ErrorKind::Conflict];
+        let won = winner(cx, "rotations of one token", &answers, &kinds)?;
+        rounds.gone("of the old token", &token).await?;
+        for (number, (to, record)) in targets.iter().enumerate() {
+            if number == won {
+                rounds.kept("of the target that won", to, record).await?;
+            } else {
+                rounds.gone("of a target that lost", to).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn c08_a_rotation_and_an_update_do_not_both_succeed(cx: &Context) -> Outcome {
+    let mut rounds = Rounds::new(cx).await?;
+    while rounds.next() {
+        let (token, first) = rounds.start().await?;
+        let (to, moved, changed) = (
+            cx.token(),
+            cx.changed(&first, "moved"),
+            cx.changed(&first, "changed"),
+        );
+        let calls = vec![
+            rounds.rotate(0, &token, &to, first.revision, &moved),
+            rounds.update(1, &token, first.revision, &changed),
+        ];
+        let answers = rounds.race(calls).await?;
+        let kinds = [ErrorKind::Missing, ErrorKind::Conflict];
+        if winner(cx, "calls, a rotation and an update,", &answers, &kinds)? == 0 {
+            rounds
+                .gone("of the old token after the rotation won", &token)
+                .await?;
+            rounds
+                .kept("of the new token after the rotation won", &to, &moved)
+                .await?;
+        } else {
+            rounds
+                .kept("after the update won", &token, &changed)
+                .await?;
+            rounds
+                .gone("of the target after the update won", &to)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+async fn c09_a_revision_is_not_met_again(cx: &Context) -> Outcome {
+    let rounds = Rounds::new(cx).await?;
+    for _ in 0..32 {
+        let (token, first) = rounds.start().await?;
+        rounds.handles[1].delete(&token).await?;
+        let second = cx.record("second");
+        rounds.handles[1].create(token.clone(), &second).await?;
+        let late = cx.changed(&first, "late");
+        let updated = rounds.handles[0]
+            .update(&token, first.revision, &late)
+            .await;
+        cx.err(
+            "update with the revision of an earlier record",
+            ErrorKind::Conflict,
+            updated,
+        )?;
+        let rotated = rounds.handles[0]
+            .rotate(&token, cx.token(), first.revision, &late)
+            .await;
+        cx.err(
+            "rotate with the revision of an earlier record",
+            ErrorKind::Conflict,
+            rotated,
+        )?;
+        cx.contended();
+        rounds.kept("after they failed", &token, &second).await?;
+    }
+    Ok(())
+}
+
+async fn c10_a_sweep_spares_what_is_prolonged_in_time(cx: &Context) -> Outcome {
+    let Some(clock) = cx.manual_clock() else {
+        return Err(Failure::skip(
+            "the harness has no hook clock that the store goes by",
+        ));
+    };
+    let mut rounds = Rounds::new(cx).await?;
+    while rounds.next() {
+        let record = cx.record_for("hello", cx.moment());
+        let mut tokens = Vec::new();
+        for _ in 0..8 {
+            let token = cx.token();
+            rounds.handles[0].create(token.clone(), &record).await?;
+            tokens.push(token);
+        }
+        clock.set(record.expires_at - cx.margin() - Duration::from_millis(1));
+        let later = Record {
+            expires_at: record.expires_at + cx.moment(),
+            ..record.clone()
+        };
+        let mut calls: Vec<_> = tokens
+            .iter()
+            .map(|token| {
+                let (store, token, later) = (rounds.handle(0), token.clone(), later.expires_at);
+                async move { store.touch(&token, later).await }.boxed()
+            })
+            .collect();
+        let (store, sweeping, past) = (
+            rounds.handle(1),
+            Arc::clone(&clock),
+            record.expires_at + cx.margin(),
+        );
+        let token = tokens[0].clone();
+        calls.push(
+            async move {
+                sweeping.set(past);
+                store.sweep(100).await.map(|_| token)
+            }
+            .boxed(),
+        );
+        let answers = rounds.race(calls).await?;
+        for (token, answer) in tokens.iter().zip(answers) {
+            match answer {
+                Ok(_) => {
+                    rounds
+                        .kept("of a record that was touched in time", token, &later)
+                        .await?
+                }
+                Err(error) => {
+                    cx.err(
+                        "touch during a sweep",
+                        ErrorKind::Missing,
+                        Err::<(), _>(error),
+                    )?;
+                    rounds
+                        .gone("of a record that was touched too late", token)
+                        .await?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn c11_what_was_deleted_is_not_loaded_by_anybody(cx: &Context) -> Outcome {
+    let mut rounds = Rounds::new(cx).await?;
+    while rounds.next() {
+        let (token, _) = rounds.start().await?;
+        let mut calls = vec![rounds.delete(0, &token)];
+        for number in 0..6 {
+            let (store, token) = (rounds.handle(number), token.clone());
+            calls.push(async move { store.load(&token).await.map(|_| token) }.boxed());
+        }
+        for answer in rounds.race(calls).await? {
+            cx.ok("load or delete", answer)?;
+        }
+        rounds
+            .gone("after delete, which loads ran beside", &token)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn c13_64_tasks_share_a_handle(cx: &Context) -> Outcome {
+    let store = cx.open().await?;
+    let mut rounds = Rounds::new(cx).await?;
+    while rounds.next() {
+        let (token, record) = rounds.start().await?;
+        let calls = (0..64).map(|_| {
+            let (store, token, next) = (
+                Arc::clone(&store),
+                token.clone(),
+                cx.changed(&record, "next"),
+            );
+            async move {
+                let Some(stored) = store.load(&token).await? else {
+                    return Err(ErrorKind::Missing.into());
+                };
+                match store.update(&token, stored.revision, &next).await {
+                    Err(error) if error.kind() == ErrorKind::Conflict => Ok(token),
+                    other => other,
+                }
+            }
+        });
+        let all = tokio::time::timeout(Duration::from_secs(30), cx.race(calls)).await;
+        let stuck = |_| Failure::new("64 tasks end within 30 s", "some of them still wait");
+        for answer in all.map_err(stuck)?? {
+            cx.ok("load and update by one of 64 tasks", answer)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,203 @@
+use std::collections::HashSet;
+
+use sessionkit::{Entropy, Error, ErrorKind, OsEntropy, Result, Token};
+
+use super::case;
+use crate::{Case, Context, Outcome};
+
+pub(super) const CASES: &[Case] = &[
+    case!(Key k01_tokens_that_differ_in_letter_case_are_two_sessions [Server]
+        "Two tokens are equal when their bytes are"
+        "A collation that ignores case gives one user the session of another."),
+    case!(Key k02_padding_does_not_lead_to_a_session [Server]
+        "Two tokens are equal when their bytes are"
+        "A backend that pads or trims keys finds a session under an id that was never given out."),
+    case!(Key k03_a_token_that_begins_another_is_independent [Server]
+        "Two tokens are equal when their bytes are"
+        "A search by prefix reads or deletes the sessions of others."),
+    case!(Key k04_hostile_tokens_reach_nothing [Server]
+        "under a key that cannot hold a path, a quote or a wildcard"
+        "A cookie names a file or a row that is no session (CVE-2024-3400, CherryPy CVE-2008-0252)."),
+    case!(Key k05_tokens_are_unique_and_evenly_distributed []
+        "The length of a random token, in bytes: 256 bits."
+        "Tokens that can be guessed are sessions that can be stolen."),
+    case!(Key k06_without_randomness_there_is_no_token []
+        "[`ErrorKind::Unavailable`] when the source of randomness fails."
+        "A fallback token is the same for everybody (fiber, CVE-2025-66565)."),
+    case!(Key k07_every_token_finds_its_own_record []
+        "A server-side store returns the token it was given; a client-side store returns one that contains the record."
+        "Two tokens share a row, and one user sees the session of another."),
+    case!(Key k08_long_and_short_tokens_are_keys_like_any_other [Server]
+        "A server-side store returns the token it was given"
+        "A key column that is too short cuts ids until two of them are the same."),
+];
+
+/// Tokens of readable bytes, as a store would meet them that files records under the token itself.
+fn spelled(cx: &Context, text: impl AsRef<[u8]>) -> Token {
+    Token::from_bytes(text.as_ref().to_vec(), cx.cookie())
+}
+
+/// A random text that tokens of this case begin with.
+fn stem(cx: &Context) -> String {
+    (0..24)
+        .map(|_| char::from(b'a' + cx.random().below(26) as u8))
+        .collect()
+}
+
+/// Creates a record under the first token and checks that none of the others leads to it.
+async fn stand_apart(cx: &Context, own: &Token, others: &[(&str, Token)]) -> Outcome {
+    let store = cx.open().await?;
+    let record = cx.record("own");
+    store.create(own.clone(), &record).await?;
+    for (what, other) in others {
+        cx.absent(&format!("of the token {what}"), &store, other)
+            .await?;
+        let touched = store.touch(other, record.expires_at).await;
+        cx.err(
+            &format!("touch of the token {what}"),
+            ErrorKind::Missing,
+            touched,
+        )?;
+        let theirs = cx.record(what.as_bytes().to_vec());
+        let created = store.create(other.clone(), &theirs).await;
+        cx.ok(&format!("create of the token {what}"), created)?;
+        cx.holds(&format!("of the token {what}"), &store, other, &theirs)
+            .await?;
+        cx.holds("of the first token", &store, own, &record).await?;
+        cx.ok("delete", store.delete(other).await)?;
+        cx.holds("of the first token after that", &store, own, &record)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn k01_tokens_that_differ_in_letter_case_are_two_sessions(cx: &Context) -> Outcome {
+    let stem = stem(cx);
+    let mixed = format!("A{}", &stem[1..]);
+    let others = [
+        ("in capitals", spelled(cx, stem.to_uppercase())),
+        ("with one capital", spelled(cx, mixed)),
+    ];
+    stand_apart(cx, &spelled(cx, &stem), &others).await
+}
+
+async fn k02_padding_does_not_lead_to_a_session(cx: &Context) -> Outcome {
+    let stem = stem(cx);
+    let with = |before: &str, after: &str| spelled(cx, format!("{before}{stem}{after}"));
+    let others = [
+        ("with a space behind", with("", " ")),
+        ("with a space before", with(" ", "")),
+        ("with a NUL behind", with("", "\0")),
+        ("with padding behind", with("", "=")),
+        ("with a line end behind", with("", "\n")),
+    ];
+    stand_apart(cx, &spelled(cx, &stem), &others).await
+}
+
+async fn k03_a_token_that_begins_another_is_independent(cx: &Context) -> Outcome {
+    let stem = stem(cx);
+    let others = [
+        ("that is longer", spelled(cx, format!("{stem}x"))),
+        ("that is shorter", spelled(cx, &stem[..23])),
+        ("with a separator", spelled(cx, format!("{stem}:1"))),
+        (
+            "that begins alike",
+            spelled(cx, format!("{}zzzzzzzz", &stem[..16])),
+        ),
+    ];
+    stand_apart(cx, &spelled(cx, &stem), &others).await
+}
+
+async fn k04_hostile_tokens_reach_nothing(cx: &Context) -> Outcome {
+    let foreign = cx.foreign().await;
+    let others = [
+        ("of a path", spelled(cx, "../../../../../../etc/passwd")),
+        ("of another path", spelled(cx, "..\\..\\windows")),
+        ("of the directory", spelled(cx, ".")),
+        ("of a wildcard", spelled(cx, "*")),
+        ("of another wildcard", spelled(cx, "%")),
+        ("of a query", spelled(cx, "' OR '1'='1")),
+        ("of a command", spelled(cx, "x\r\nFLUSHALL\r\n")),
+        ("without a byte", spelled(cx, "")),
+        ("with a NUL", spelled(cx, "a\0b")),
+    ];
+    stand_apart(cx, &cx.token(), &others).await?;
+    match foreign {
+        Ok(before) => cx.equal("what lives beside is", &cx.foreign().await?, &before),
+        Err(_) => Ok(()),
+    }
+}
+
+async fn k05_tokens_are_unique_and_evenly_distributed(cx: &Context) -> Outcome {
+    const TOKENS: usize = 100_000;
+    let mut seen = HashSet::with_capacity(TOKENS);
+    let mut counts = [0_u32; 256];
+    for _ in 0..TOKENS {
+        let token = cx.harness().make_token(&OsEntropy, cx.cookie())?;
+        if token.expose().len() != Token::LEN {
+            return cx.equal(
+                "the length of a token is",
+                &token.expose().len(),
+                &Token::LEN,
+            );
+        }
+        token
+            .expose()
+            .iter()
+            .for_each(|byte| counts[usize::from(*byte)] += 1);
+        let first: [u8; 16] = *token.expose().first_chunk().expect("a token has 32 bytes");
+        seen.insert(first);
+    }
+    cx.equal("the number of different tokens is", &seen.len(), &TOKENS)?;
+    let expected = (TOKENS * Token::LEN) as f64 / 256.0;
+    let chi: f64 = counts
+        .iter()
+        .map(|count| (f64::from(*count) - expected).powi(2) / expected)
+        .sum();
+    // 255 degrees of freedom: beyond 400 once in more than ten million runs.
+    cx.check(
+        chi < 400.0,
+        "bytes that are evenly distributed",
+        format_args!("chi-square {chi:.0}"),
+    )
+}
+
+#[derive(Debug)]
+struct NoEntropy;
+
+impl Entropy for NoEntropy {
+    fn fill(&self, _bytes: &mut [u8]) -> Result<()> {
+        Err(Error::from(ErrorKind::Unavailable))
+    }
+}
+
+async fn k06_without_randomness_there_is_no_token(cx: &Context) -> Outcome {
+    let made = cx.harness().make_token(&NoEntropy, cx.cookie());
+    cx.err("a token without randomness", ErrorKind::Unavailable, made)
+}
+
+async fn k07_every_token_finds_its_own_record(cx: &Context) -> Outcome {
+    let store = cx.open().await?;
+    let mut records = Vec::new();
+    for number in 0..200 {
+        let record = cx.record(format!("record {number}"));
+        let created = store.create(cx.token(), &record).await;
+        records.push((cx.ok("create of a random token", created)?, record));
+    }
+    for (token, record) in &records {
+        cx.holds("of one of 200 tokens", &store, token, record)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn k08_long_and_short_tokens_are_keys_like_any_other(cx: &Context) -> Outcome {
+    let long = "x".repeat(4096);
+    let others = [
+        ("of one byte", spelled(cx, "x")),
+        ("of 255 bytes", spelled(cx, &long[..255])),
+        ("of 4095 bytes", spelled(cx, &long[..4095])),
+        ("of 4097 bytes", spelled(cx, format!("{long}y"))),
+    ];
+    stand_apart(cx, &spelled(cx, &long), &others).await
+}

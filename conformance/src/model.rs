@@ -1,0 +1,290 @@
+//! Random sequences of calls, answered by a store and by the simplest model of one.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use sessionkit::{
+    ErrorKind, Record, Result, Revision, SessionStore, StoreKey, Subject, Sweep, Timestamp, Token,
+};
+
+use crate::{Context, Failure, Outcome, Random, Verdict, context::describe};
+
+const TOKENS: usize = 4;
+
+/// One call, made of small numbers so that a sequence can be shortened and still mean something.
+#[derive(Clone, Copy)]
+pub(crate) struct Step {
+    call: Call,
+    handle: usize,
+    token: usize,
+    to: usize,
+    /// Whether the call names the revision that is stored.
+    current: bool,
+    len: usize,
+    lifetime: u32,
+    subject: usize,
+    number: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Call {
+    Create,
+    Load,
+    Update,
+    Touch,
+    Rotate,
+    Delete,
+    Sweep,
+    Pass,
+    List,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let expected = if self.current { "current" } else { "other" };
+        let (handle, token, to, len) = (self.handle, self.token, self.to, self.len);
+        match self.call {
+            Call::Create => write!(f, "{handle}: create(t{token}, {len} bytes)"),
+            Call::Update => write!(f, "{handle}: update(t{token}, {expected}, {len} bytes)"),
+            Call::Touch => write!(f, "{handle}: touch(t{token}, {} units)", self.lifetime),
+            Call::Rotate => write!(f, "{handle}: rotate(t{token}, t{to}, {expected})"),
+            Call::Load | Call::Delete => write!(f, "{handle}: {:?}(t{token})", self.call),
+            Call::Sweep | Call::Pass => write!(f, "{:?}", self.call),
+            Call::List => write!(f, "{handle}: list(subject {})", self.subject),
+        }
+    }
+}
+
+impl Step {
+    pub(crate) fn random(random: &Random) -> Self {
+        use Call::{Create, Delete, List, Load, Pass, Rotate, Sweep, Touch, Update};
+        const CALLS: [Call; 16] = [
+            Create, Create, Create, Load, Load, Load, Update, Update, Update, Touch, Rotate,
+            Rotate, Delete, Sweep, Pass, List,
+        ];
+        let token = random.below(TOKENS);
+        Self {
+            call: *random.pick(&CALLS),
+            handle: random.below(2),
+            token,
+            to: (token + 1 + random.below(TOKENS - 1)) % TOKENS,
+            current: random.below(4) > 0,
+            len: *random.pick(&[0, 1, 7, 64, 300]),
+            lifetime: *random.pick(&[1, 2, 3]),
+            subject: random.below(3),
+            number: random.next(),
+        }
+    }
+}
+
+/// Runs the steps in a namespace of their own.
+pub(crate) async fn run(cx: &Context, name: &str, steps: &[Step]) -> Outcome {
+    let namespace = format!("{}_{name}", cx.namespace());
+    let mut pair = Pair {
+        cx,
+        handles: [cx.open_in(&namespace).await?, cx.open_in(&namespace).await?],
+        tokens: std::array::from_fn(|_| cx.token()),
+        model: HashMap::new(),
+    };
+    for (position, step) in steps.iter().enumerate() {
+        if let Err(failure) = pair.step(step).await {
+            return Err(named(failure, &steps[..=position]));
+        }
+    }
+    Ok(())
+}
+
+/// Leaves out what does not matter to a failure: first many steps at once, then single ones.
+pub(crate) async fn shrink(cx: &Context, mut steps: Vec<Step>, mut failure: Failure) -> Failure {
+    let mut runs = 0;
+    let mut chunk = steps.len() / 2;
+    while chunk > 0 {
+        let mut start = 0;
+        while start < steps.len() && runs < 400 {
+            let end = (start + chunk).min(steps.len());
+            let fewer = [&steps[..start], &steps[end..]].concat();
+            runs += 1;
+            match run(cx, &format!("shrink{runs}"), &fewer).await {
+                Err(smaller) => (steps, failure) = (fewer, smaller),
+                Ok(()) => start = end,
+            }
+        }
+        chunk /= 2;
+    }
+    failure
+}
+
+fn named(failure: Failure, steps: &[Step]) -> Failure {
+    match failure.into_verdict() {
+        Verdict::Fail { expected, actual } => {
+            let steps: Vec<_> = steps.iter().map(Step::to_string).collect();
+            Failure::new(expected, format!("{actual} after {}", steps.join(", ")))
+        }
+        other => Failure::from_verdict(other),
+    }
+}
+
+struct Pair<'a> {
+    cx: &'a Context,
+    handles: [Arc<dyn SessionStore>; 2],
+    tokens: [Token; TOKENS],
+    model: HashMap<usize, Record>,
+}
+
+impl Pair<'_> {
+    fn live(&self, token: usize) -> Option<&Record> {
+        let now = self.cx.now();
+        self.model.get(&token).filter(|record| record.is_live(now))
+    }
+
+    fn subject(&self, number: usize) -> Option<Subject> {
+        (number > 0).then(|| self.cx.subject(&format!("subject{number}")))
+    }
+
+    fn record(&self, step: &Step) -> Record {
+        let mut record = self
+            .cx
+            .record_for(vec![step.number as u8; step.len], self.lifetime(step));
+        record.subject = self.subject(step.subject);
+        record
+    }
+
+    fn lifetime(&self, step: &Step) -> std::time::Duration {
+        match self.cx.has_manual_clock() {
+            true => self.cx.moment() * step.lifetime,
+            false => std::time::Duration::from_secs(3600) * step.lifetime,
+        }
+    }
+
+    fn expected(&self, step: &Step) -> Revision {
+        match self.live(step.token) {
+            Some(record) if step.current => record.revision,
+            _ => Revision::from_bits(step.number),
+        }
+    }
+
+    /// Why a write at this revision fails, if it does.
+    fn refusal(&self, token: usize, expected: Revision) -> Option<ErrorKind> {
+        match self.live(token) {
+            None => Some(ErrorKind::Missing),
+            Some(record) if record.revision != expected => Some(ErrorKind::Conflict),
+            Some(_) => None,
+        }
+    }
+
+    async fn step(&mut self, step: &Step) -> Outcome {
+        let store = Arc::clone(&self.handles[step.handle]);
+        let token = self.tokens[step.token].clone();
+        match step.call {
+            Call::Create => {
+                let record = self.record(step);
+                let refusals = self.live(step.token).map(|_| ErrorKind::Exists);
+                let created = store.create(token, &record).await;
+                self.settle(step, refusals.as_slice(), created, |model| {
+                    model.insert(step.token, record);
+                })
+            }
+            Call::Update => {
+                let (record, expected) = (self.record(step), self.expected(step));
+                let refusals = self.refusal(step.token, expected);
+                let updated = store.update(&token, expected, &record).await;
+                self.settle(step, refusals.as_slice(), updated, |model| {
+                    model.insert(step.token, record);
+                })
+            }
+            Call::Touch => {
+                let expires_at = self.cx.now() + self.lifetime(step);
+                let refusals = self
+                    .live(step.token)
+                    .is_none()
+                    .then_some(ErrorKind::Missing);
+                let touched = store.touch(&token, expires_at).await;
+                self.settle(step, refusals.as_slice(), touched, |model| {
+                    set_expiry(model, step.token, expires_at);
+                })
+            }
+            Call::Rotate => self.rotate(step, &*store, &token).await,
+            Call::Load => {
+                let found = self.cx.ok("load", store.load(&token).await)?;
+                let expected = self.live(step.token);
+                let text = format!("{step} is {}", describe(expected));
+                self.cx
+                    .check(found.as_ref() == expected, text, describe(found.as_ref()))
+            }
+            Call::Delete => {
+                self.cx.ok("delete", store.delete(&token).await)?;
+                self.model.remove(&step.token);
+                Ok(())
+            }
+            Call::Pass => {
+                if self.cx.has_manual_clock() {
+                    self.cx.pass(self.cx.moment() * 7 / 10).await;
+                }
+                Ok(())
+            }
+            Call::Sweep => self.sweep(&*store).await,
+            Call::List => self.list(step, &*store).await,
+        }
+    }
+
+    /// Compares the answer to a write, and does the same to the model.
+    fn settle(
+        &mut self,
+        step: &Step,
+        refusals: &[ErrorKind],
+        answer: Result<Token>,
+        change: impl FnOnce(&mut HashMap<usize, Record>),
+    ) -> Outcome {
+        let call = step.to_string();
+        if refusals.is_empty() {
+            self.cx.ok(&call, answer)?;
+            change(&mut self.model);
+            return Ok(());
+        }
+        self.cx.err_in(&call, refusals, answer)
+    }
+
+    async fn rotate(&mut self, step: &Step, store: &dyn SessionStore, token: &Token) -> Outcome {
+        let (record, expected) = (self.record(step), self.expected(step));
+        let mut refusals: Vec<_> = self.refusal(step.token, expected).into_iter().collect();
+        if self.live(step.to).is_some() && refusals != [ErrorKind::Missing] {
+            refusals.push(ErrorKind::Exists);
+        }
+        let to = self.tokens[step.to].clone();
+        let rotated = store.rotate(token, to, expected, &record).await;
+        self.settle(step, &refusals, rotated, |model| {
+            model.remove(&step.token);
+            model.insert(step.to, record);
+        })
+    }
+
+    async fn sweep(&self, store: &dyn SessionStore) -> Outcome {
+        if self.cx.capabilities().sweep != Sweep::Explicit {
+            return Ok(());
+        }
+        self.cx.ok("sweep", store.sweep(100).await).map(drop)
+    }
+
+    async fn list(&self, step: &Step, store: &dyn SessionStore) -> Outcome {
+        let (Some(index), Some(subject)) = (store.subjects(), self.subject(step.subject)) else {
+            return Ok(());
+        };
+        let mut expected: Vec<StoreKey> = (0..TOKENS)
+            .filter(|token| {
+                self.live(*token)
+                    .is_some_and(|record| record.subject.as_ref() == Some(&subject))
+            })
+            .map(|token| self.tokens[token].key())
+            .collect();
+        expected.sort();
+        let listed = self.cx.ok("list", index.list(&subject, None, 100).await)?;
+        let listed: Vec<_> = listed.iter().map(|session| session.key.to_hex()).collect();
+        let expected: Vec<_> = expected.iter().map(StoreKey::to_hex).collect();
+        self.cx.equal(&format!("{step} is"), &listed, &expected)
+    }
+}
+
+fn set_expiry(model: &mut HashMap<usize, Record>, token: usize, expires_at: Timestamp) {
+    if let Some(record) = model.get_mut(&token) {
+        record.expires_at = expires_at;
+    }
+}
