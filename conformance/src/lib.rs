@@ -4,6 +4,8 @@ pub mod broken;
 mod cases;
 mod context;
 mod harness;
+pub mod history;
+pub mod linearizability;
 mod model;
 mod random;
 mod recorder;
