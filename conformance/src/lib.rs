@@ -7,6 +7,7 @@ mod harness;
 pub mod history;
 pub mod linearizability;
 mod model;
+pub mod proxy;
 mod random;
 mod recorder;
 mod registry;
