@@ -1,0 +1,129 @@
+//! What the kit finds in published stores, exactly: a finding that vanishes fails as well as a new
+//! one. The reasons are in `docs/conformance-findings.md`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use sessionkit_conformance::{Case, Harness, MakeHarness, Options, Verdict, registry, run_case};
+use sessionkit_conformance_third_party::{Caching, Memory, Moka, Sqlite};
+
+const DOCS: &str = include_str!("../../../docs/conformance-findings.md");
+
+/// A store and what is wrong with it.
+struct Expected {
+    /// The title of its section in the documentation.
+    title: &'static str,
+    /// The cases that always fail.
+    findings: &'static [&'static str],
+    /// The cases that fail when two calls meet in a moment that nobody can force from outside.
+    races: &'static [&'static str],
+}
+
+/// Runs every case and compares what failed with what is expected.
+fn assert_findings<H: Harness>(make: fn() -> H, expected: &Expected) {
+    let make: MakeHarness =
+        Arc::new(move || Box::pin(async move { Ok(Arc::new(make()) as Arc<dyn Harness>) }));
+    let verdicts = run_all(&make);
+    let mut failed = BTreeMap::new();
+    for (case, verdict) in &verdicts {
+        match verdict {
+            Verdict::Pass | Verdict::Skip(_) => {}
+            Verdict::Fail { .. } => drop(failed.insert(case.id(), verdict.reason())),
+            other => panic!("{} {}: {}", case.name, other.word(), other.reason()),
+        }
+    }
+    for (id, reason) in &failed {
+        println!("{id} {reason}");
+    }
+    let races: BTreeSet<String> = expected.races.iter().map(|id| (*id).into()).collect();
+    let found: BTreeSet<String> = failed
+        .into_keys()
+        .filter(|id| !races.contains(id))
+        .collect();
+    let findings: BTreeSet<String> = expected.findings.iter().map(|id| (*id).into()).collect();
+    assert_eq!(found, findings, "the findings are others than expected");
+    assert_explained(expected);
+}
+
+fn run_all(make: &MakeHarness) -> Vec<(&'static Case, Verdict)> {
+    let waiting = Mutex::new(registry());
+    let verdicts = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let next = waiting.lock().unwrap().next();
+                    let Some(case) = next else {
+                        return;
+                    };
+                    let report = run_case(case, make, &Options::default());
+                    verdicts.lock().unwrap().push((case, report.verdict));
+                }
+            });
+        }
+    });
+    verdicts.into_inner().unwrap()
+}
+
+/// Every finding is explained in the section of its store, and nothing else is.
+fn assert_explained(expected: &Expected) {
+    let heading = format!("## {}\n", expected.title);
+    let section = DOCS
+        .split_once(&heading)
+        .expect("the store has a section")
+        .1;
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let explained: BTreeSet<&str> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("- **")?.split_once("**"))
+        .flat_map(|(ids, _)| ids.split(", "))
+        .collect();
+    let known: BTreeSet<&str> = [expected.findings, expected.races]
+        .concat()
+        .into_iter()
+        .collect();
+    assert_eq!(explained, known, "the section explains other cases");
+}
+
+#[test]
+fn tower_sessions_memory_store() {
+    let expected = Expected {
+        title: "`tower_sessions::MemoryStore`",
+        findings: &[],
+        races: &[],
+    };
+    assert_findings(Memory::new, &expected);
+}
+
+#[test]
+fn tower_sessions_moka_store() {
+    let expected = Expected {
+        title: "`tower_sessions_moka_store::MokaStore`",
+        findings: &[],
+        races: &[],
+    };
+    assert_findings(Moka::new, &expected);
+}
+
+#[test]
+fn tower_sessions_sqlx_store_on_sqlite() {
+    let expected = Expected {
+        title: "`tower_sessions_sqlx_store::SqliteStore`",
+        findings: &[],
+        races: &[],
+    };
+    assert_findings(Sqlite::new, &expected);
+}
+
+#[test]
+fn tower_sessions_caching_store() {
+    let expected = Expected {
+        title: "`tower_sessions::CachingSessionStore`",
+        findings: &[],
+        races: &[],
+    };
+    assert_findings(Caching::new, &expected);
+}
