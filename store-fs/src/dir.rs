@@ -1,0 +1,386 @@
+use std::{
+    fs::File,
+    os::{fd::OwnedFd, unix::fs::FileExt},
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use rustix::{
+    fs::{
+        AtFlags, CWD, Dir as Entries, FileType, FlockOperation, Mode, OFlags, Stat, Timespec,
+        Timestamps, fchmod, flock, fstat, futimens, mkdirat, openat, renameat, statat, unlinkat,
+    },
+    io::{Errno, Result as Io},
+    process::geteuid,
+};
+use sessionkit::{Error, ErrorKind, Result, StoreKey, Timestamp};
+
+use crate::{
+    fail::{Fail, corrupt, error},
+    fault,
+    format::{self, Header, MAX_FILE, MAX_HEADER},
+};
+
+const DIR_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+/// The bits that let others than the owner read, write or search.
+const OTHERS: u32 = 0o077;
+const OTHERS_WRITE: u32 = 0o022;
+
+/// An open directory. Names are looked up in it one at a time and no symbolic link is followed, so
+/// that nothing outside can be reached, whatever becomes of the path that it was opened by.
+#[derive(Debug)]
+pub(crate) struct Dir(OwnedFd);
+
+impl Dir {
+    /// Opens the directory of a store, and creates it unless it exists.
+    pub(crate) fn root(path: &Path) -> Result<Self> {
+        // Without the trailing slash, which would make the last component's link be followed.
+        let path: PathBuf = path.components().collect();
+        match openat(CWD, &path, dir_flags(), Mode::empty()) {
+            Err(Errno::NOENT) => Self::create_root(&path),
+            opened => opened.map(Self),
+        }
+        .map_err(|errno| unusable(&path, errno))
+    }
+
+    fn create_root(path: &Path) -> Io<Self> {
+        match mkdirat(CWD, path, Mode::from_raw_mode(DIR_MODE)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        let parent = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        // The parent may be unreadable to us. The directory exists, which is all that was asked.
+        if let Ok(parent) = openat(CWD, parent, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+            let _ = rustix::fs::fsync(&parent);
+        }
+        openat(CWD, path, dir_flags(), Mode::empty()).map(Self)
+    }
+
+    /// Makes the directory ours alone.
+    ///
+    /// One that others could write to is refused, because what they left in it is there to stay.
+    /// One that they could only read is closed to them, unless `is_ours` denies a name in it: then
+    /// it serves something else as well.
+    pub(crate) fn protect(&self, path: &Path, is_ours: impl Fn(&str) -> bool) -> Result<()> {
+        let refuse = |what: &str| {
+            let message = format!("the session directory {} {what}", path.display());
+            Error::new(ErrorKind::InvalidConfig, message)
+        };
+        let stat = fstat(&self.0).map_err(error)?;
+        if stat.st_uid != geteuid().as_raw() {
+            return Err(refuse("belongs to another user"));
+        }
+        if stat.st_mode & OTHERS_WRITE != 0 {
+            return Err(refuse(
+                "can be written by others than its owner; give the store a new one",
+            ));
+        }
+        if stat.st_mode & OTHERS == 0 {
+            return Ok(());
+        }
+        for name in self.names().map_err(error)? {
+            if !is_ours(&name.map_err(error)?) {
+                return Err(refuse(
+                    "can be read by others and has other files in it; give the store its own one, \
+                     or set the mode to 0700",
+                ));
+            }
+        }
+        fchmod(&self.0, Mode::from_raw_mode(DIR_MODE))
+            .map_err(|errno| refuse("cannot be closed to others").with_source(errno))
+    }
+
+    /// Refuses a file system without locks.
+    pub(crate) fn probe_lock(&self, path: &Path) -> Result<()> {
+        let locked = self.try_lock().map_err(|errno| unusable(path, errno))?;
+        if locked {
+            self.unlock();
+        }
+        Ok(())
+    }
+
+    /// Whether the directory itself was removed.
+    pub(crate) fn is_removed(&self) -> Io<bool> {
+        Ok(fstat(&self.0)?.st_nlink == 0)
+    }
+
+    /// The directory of this name in this one.
+    pub(crate) fn child(&self, name: &str) -> Result<Option<Self>, Fail> {
+        match openat(&self.0, name, dir_flags(), Mode::empty()) {
+            Ok(fd) => Ok(Some(Self(fd))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::LOOP | Errno::MLINK | Errno::NOTDIR) => {
+                Err(corrupt("a directory of the store has been replaced by something else").into())
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Creates a directory; returns whether it did not exist.
+    pub(crate) fn create_child(&self, name: &str) -> Io<bool> {
+        fault::point("create directory")?;
+        match mkdirat(&self.0, name, Mode::from_raw_mode(DIR_MODE)) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Removes a directory that is empty, and no other.
+    pub(crate) fn remove_child(&self, name: &str) -> Io<()> {
+        fault::point("remove directory")?;
+        unlinkat(&self.0, name, AtFlags::REMOVEDIR)
+    }
+
+    /// The names in the directory; those that are not UTF-8 are nobody of ours.
+    pub(crate) fn names(&self) -> Io<impl Iterator<Item = Io<String>>> {
+        Ok(
+            Entries::read_from(&self.0)?.filter_map(|entry| match entry {
+                Ok(entry) => match entry.file_name().to_str() {
+                    Ok("." | "..") | Err(_) => None,
+                    Ok(name) => Some(Ok(name.to_owned())),
+                },
+                Err(errno) => Some(Err(errno)),
+            }),
+        )
+    }
+
+    /// A new empty file, `None` when the name is taken.
+    pub(crate) fn create_file(&self, name: &str) -> Io<Option<File>> {
+        fault::point("create file")?;
+        let flags = OFlags::WRONLY
+            | OFlags::CREATE
+            | OFlags::EXCL
+            | OFlags::NOFOLLOW
+            | OFlags::NONBLOCK
+            | OFlags::CLOEXEC;
+        match openat(&self.0, name, flags, Mode::from_raw_mode(FILE_MODE)) {
+            Ok(fd) => Ok(Some(File::from(fd))),
+            Err(Errno::EXIST) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Opens a file of ours and refuses everything else that may have been put in its place.
+    pub(crate) fn open_file(&self, name: &str) -> Result<Option<Stored>, Fail> {
+        self.open_as(name, OFlags::RDONLY)
+    }
+
+    /// As [`open_file`](Self::open_file), to write in place.
+    pub(crate) fn open_to_write(&self, name: &str) -> Result<Option<Stored>, Fail> {
+        self.open_as(name, OFlags::RDWR)
+    }
+
+    fn open_as(&self, name: &str, access: OFlags) -> Result<Option<Stored>, Fail> {
+        // Not to wait for the other end of a FIFO, nor to become the terminal's owner.
+        let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = match openat(&self.0, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::LOOP | Errno::MLINK | Errno::NXIO | Errno::NODEV | Errno::ISDIR) => {
+                return Err(not_a_file().into());
+            }
+            Err(errno) => return Err(errno.into()),
+        };
+        // Checked on what was opened, not on the name, which may mean something else by now.
+        let stat = fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(not_a_file().into());
+        }
+        // No links at all are left to a file that was replaced after it had been opened.
+        if stat.st_nlink > 1 {
+            return Err(corrupt("the session's file has a second name").into());
+        }
+        if stat.st_uid != geteuid().as_raw() {
+            return Err(corrupt("the session's file belongs to another user").into());
+        }
+        if stat.st_mode & OTHERS != 0 {
+            return Err(corrupt("the session's file is open to others than its owner").into());
+        }
+        Ok(Some(Stored {
+            id: FileId::of(&stat),
+            size: usize::try_from(stat.st_size).unwrap_or(usize::MAX),
+            file,
+        }))
+    }
+
+    /// What is at a name, without opening it.
+    pub(crate) fn stat(&self, name: &str) -> Io<Option<Stat>> {
+        match statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Removes whatever is at a name, a link itself and not its target. Returns whether there was
+    /// something.
+    pub(crate) fn remove(&self, name: &str) -> Result<bool, Fail> {
+        fault::point("remove file")?;
+        match unlinkat(&self.0, name, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            // Linux says the former, POSIX the latter.
+            Err(Errno::ISDIR | Errno::PERM) => match self.remove_child(name) {
+                Ok(()) => Ok(true),
+                Err(Errno::NOENT) => Ok(false),
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                    Err(corrupt("a directory with files in it is in the place of a session").into())
+                }
+                Err(errno) => Err(errno.into()),
+            },
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Gives a file another name, here or in `to`, and replaces what has that name.
+    pub(crate) fn rename(&self, name: &str, to: &Self, new_name: &str) -> Result<(), Fail> {
+        fault::point("rename")?;
+        match renameat(&self.0, name, &to.0, new_name) {
+            Err(Errno::ISDIR | Errno::NOTEMPTY) => Err(not_a_file().into()),
+            renamed => Ok(renamed?),
+        }
+    }
+
+    /// Makes the names in the directory survive a power failure.
+    pub(crate) fn sync(&self) -> Io<()> {
+        fault::point("sync directory")?;
+        rustix::fs::fsync(&self.0)
+    }
+
+    pub(crate) fn try_lock(&self) -> Io<bool> {
+        try_lock(&self.0)
+    }
+
+    /// Said to the kernel rather than left to `close`: a child process may have inherited the
+    /// descriptor for the moment between `fork` and `exec`, and would keep the lock.
+    pub(crate) fn unlock(&self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Takes the lock of an open file for as long as it stays open, unless another holds it.
+pub(crate) fn try_lock(file: impl rustix::fd::AsFd) -> Io<bool> {
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Notes a session's expiry as the file's time of modification, by which a sweep passes over the
+/// files that are not due without opening them. It is a hint: the record decides.
+///
+/// The time of access is set a second later, or else a `relatime` mount would write a new one at
+/// every read of a file that was "modified" in the future.
+pub(crate) fn note_expiry(file: &File, expires_at: Timestamp) {
+    let times = |millis: i64| Timespec {
+        tv_sec: millis.div_euclid(1000),
+        tv_nsec: (millis.rem_euclid(1000) * 1_000_000) as _,
+    };
+    let millis = expires_at.as_millis();
+    // A file system that cannot keep that date makes the sweep slower and nothing else.
+    let _ = futimens(
+        file,
+        &Timestamps {
+            last_access: times(millis + 1000),
+            last_modification: times(millis),
+        },
+    );
+}
+
+/// What [`note_expiry`] noted, in milliseconds; never later than that.
+pub(crate) fn noted_expiry(stat: &Stat) -> i64 {
+    #[expect(
+        clippy::unnecessary_cast,
+        reason = "the width of these fields differs between systems"
+    )]
+    let (seconds, nanos) = (stat.st_mtime as i64, stat.st_mtime_nsec as i64);
+    seconds
+        .saturating_mul(1000)
+        .saturating_add(nanos / 1_000_000)
+}
+
+/// Which file it is, for as long as it is kept open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileId(u64, u64);
+
+impl FileId {
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self(stat.st_dev as _, stat.st_ino as _)
+    }
+}
+
+/// A file of ours, open. Its contents never change: a write replaces the file.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) file: File,
+    pub(crate) id: FileId,
+    pub(crate) size: usize,
+}
+
+impl Stored {
+    /// The header of the record that this file holds for `key`, and where its section starts.
+    pub(crate) fn header(&self, key: &StoreKey) -> Result<(usize, Header)> {
+        format::find(key, self.size, |start| {
+            let mut bytes = [0; MAX_HEADER];
+            let len = MAX_HEADER.min(self.size.saturating_sub(start));
+            self.read(&mut bytes[..len], start)?;
+            Ok(bytes)
+        })
+    }
+
+    /// The whole file.
+    pub(crate) fn contents(&self) -> Result<Bytes> {
+        // Not to reserve what a damaged or foreign file claims to have.
+        if self.size > MAX_FILE {
+            return Err(format::damaged());
+        }
+        let mut bytes = vec![0; self.size];
+        self.read(&mut bytes, 0)?;
+        Ok(bytes.into())
+    }
+
+    fn read(&self, buffer: &mut [u8], start: usize) -> Result<()> {
+        self.file
+            .read_exact_at(buffer, start as u64)
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::UnexpectedEof => format::damaged(),
+                _ => Error::new(ErrorKind::Unavailable, "the session's file cannot be read")
+                    .with_source(error),
+            })
+    }
+}
+
+fn dir_flags() -> OFlags {
+    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
+}
+
+fn not_a_file() -> Error {
+    corrupt("what is in the session's place is not a file of the store")
+}
+
+fn unusable(path: &Path, errno: Errno) -> Error {
+    let why = match errno {
+        Errno::NOENT => "has no parent directory",
+        Errno::NOTDIR | Errno::LOOP | Errno::MLINK => "is not a directory, or a link to one",
+        Errno::ACCESS | Errno::PERM => "does not let this process in",
+        Errno::ROFS => "does not exist, on a read-only file system",
+        Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::BADF | Errno::INVAL => {
+            "is on a file system without locks"
+        }
+        errno => return error(errno),
+    };
+    Error::new(
+        ErrorKind::InvalidConfig,
+        format!("the session directory {} {why}", path.display()),
+    )
+    .with_source(std::io::Error::from(errno))
+}

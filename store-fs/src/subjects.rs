@@ -1,0 +1,225 @@
+use std::collections::BTreeMap;
+
+use sessionkit::{Result, StoreKey, Subject, SubjectSession, Timestamp};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    call::Call,
+    dir::Dir,
+    fail::Fail,
+    tree::{Found, Tree, dir_name, retry, shard_of},
+};
+
+/// The directory of the index, in the root directory.
+pub(crate) const DIR: &str = "subjects";
+
+/// The index by subject: an empty file for each session that has one, named by a hash of the
+/// subject and the session's key.
+///
+/// An entry is a hint, the record decides. It is written before the record that needs it becomes
+/// visible and removed after, both under the lock of the record's shard; so it is there for every
+/// record, and one without a record is left over from a process that died.
+impl Tree {
+    pub(crate) fn list(
+        &self,
+        call: &Call,
+        subject: &Subject,
+        after: Option<&StoreKey>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<SubjectSession>, Fail> {
+        let mut sessions = Vec::new();
+        for key in self.keys_of(subject)? {
+            call.check()?;
+            if sessions.len() == limit {
+                break;
+            }
+            if after.is_some_and(|after| key <= *after) {
+                continue;
+            }
+            let Some(shard) = self.shard(shard_of(&key))? else {
+                continue;
+            };
+            if let Some(found) = self.find_of(subject, &shard, &key, now)? {
+                sessions.push(SubjectSession {
+                    key,
+                    created_at: found.header.created_at,
+                    expires_at: found.header.expires_at,
+                    label: found.header.label,
+                });
+            }
+        }
+        Ok(sessions)
+    }
+
+    pub(crate) fn revoke(
+        &self,
+        call: &Call,
+        subject: &Subject,
+        key: &StoreKey,
+        now: Timestamp,
+    ) -> Result<bool> {
+        retry(call, || {
+            let Some(shard) = self.shard(shard_of(key))? else {
+                return Ok(false);
+            };
+            let revoked = self.revoke_in(&shard, call, subject, key, now)?;
+            if revoked {
+                self.settle(&shard)?;
+            }
+            Ok(revoked)
+        })
+    }
+
+    pub(crate) fn revoke_all(
+        &self,
+        call: &Call,
+        subject: &Subject,
+        except: Option<&StoreKey>,
+        now: Timestamp,
+    ) -> Result<u64> {
+        let mut revoked = 0;
+        let mut changed = BTreeMap::new();
+        retry(call, || {
+            let Some(dir) = self.entries(number_of(subject))? else {
+                return Ok(());
+            };
+            // No session of this subject moves to another key until all have been looked at.
+            let _lock = self.subjects.lock(number_of(subject), &dir, call)?;
+            for key in self.keys_of(subject)? {
+                call.check()?;
+                if Some(&key) == except {
+                    continue;
+                }
+                let number = shard_of(&key);
+                let Some(shard) = self.shard(number)? else {
+                    continue;
+                };
+                if self.revoke_in(&shard, call, subject, &key, now)? {
+                    revoked += 1;
+                    changed.insert(number, shard);
+                }
+            }
+            Ok(())
+        })?;
+        for shard in changed.values() {
+            self.settle(shard)?;
+        }
+        Ok(revoked)
+    }
+
+    fn revoke_in(
+        &self,
+        shard: &Dir,
+        call: &Call,
+        subject: &Subject,
+        key: &StoreKey,
+        now: Timestamp,
+    ) -> Result<bool, Fail> {
+        let _lock = self.shards.lock(shard_of(key), shard, call)?;
+        let Some(found) = self.find_of(subject, shard, key, now)? else {
+            return Ok(false);
+        };
+        call.commit()?;
+        self.remove(shard, key, Some(&found))
+    }
+
+    /// The live record of a key if it belongs to the subject. One that cannot be read belongs to
+    /// nobody, and nobody can use it.
+    fn find_of(
+        &self,
+        subject: &Subject,
+        shard: &Dir,
+        key: &StoreKey,
+        now: Timestamp,
+    ) -> Result<Option<Found>, Fail> {
+        let found = match self.find(shard, key) {
+            Err(fail) if fail.is_corrupt() => None,
+            found => found?,
+        };
+        Ok(found.filter(|found| {
+            now < found.header.expires_at && found.header.subject.as_ref() == Some(subject)
+        }))
+    }
+
+    /// The keys in the entries of a subject, in ascending order.
+    fn keys_of(&self, subject: &Subject) -> Result<Vec<StoreKey>, Fail> {
+        let Some(dir) = self.entries(number_of(subject))? else {
+            return Ok(Vec::new());
+        };
+        let prefix = prefix(subject);
+        let mut keys = Vec::new();
+        for name in dir.names()? {
+            keys.extend(name?.strip_prefix(&prefix).and_then(StoreKey::from_hex));
+        }
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
+    /// Adds an entry; the caller holds the lock of the key's shard.
+    pub(crate) fn add_to_index(&self, subject: &Subject, key: &StoreKey) -> Result<(), Fail> {
+        let dir = self.entries_or_create(subject)?;
+        let is_new = dir.create_file(&entry(subject, key))?.is_some();
+        if is_new && self.sync.names() {
+            dir.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Removes an entry; the caller holds the lock of the key's shard.
+    pub(crate) fn remove_from_index(&self, subject: &Subject, key: &StoreKey) -> Result<(), Fail> {
+        if let Some(dir) = self.entries(number_of(subject))? {
+            dir.remove(&entry(subject, key))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn index(&self) -> Result<Option<Dir>, Fail> {
+        self.root.child(DIR)
+    }
+
+    /// The directory of the index with a number.
+    pub(crate) fn entries(&self, number: u8) -> Result<Option<Dir>, Fail> {
+        match self.index()? {
+            Some(index) => index.child(&dir_name(number)),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn entries_or_create(&self, subject: &Subject) -> Result<Dir, Fail> {
+        let index = self.child_or_create(&self.root, DIR)?;
+        self.child_or_create(&index, &dir_name(number_of(subject)))
+    }
+}
+
+/// The number of the directory with the entries of a subject.
+pub(crate) fn number_of(subject: &Subject) -> u8 {
+    hash_of(subject)[0]
+}
+
+/// The key in the name of an entry.
+pub(crate) fn key_in(name: &str) -> Option<StoreKey> {
+    let (hash, key) = name.split_once('-')?;
+    let is_hash = hash.len() == 32
+        && hash
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    StoreKey::from_hex(key).filter(|_| is_hash)
+}
+
+fn entry(subject: &Subject, key: &StoreKey) -> String {
+    format!("{}{}", prefix(subject), key.to_hex())
+}
+
+fn prefix(subject: &Subject) -> String {
+    let hash = hash_of(subject);
+    let number = u128::from_be_bytes(*hash.first_chunk().expect("a hash has 32 bytes"));
+    format!("{number:032x}-")
+}
+
+fn hash_of(subject: &Subject) -> [u8; 32] {
+    Sha256::new_with_prefix(b"sessionkit-fs subject 1\0")
+        .chain_update(subject.as_str())
+        .finalize()
+        .into()
+}

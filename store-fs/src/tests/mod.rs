@@ -1,0 +1,259 @@
+//! What only the inside of the crate can be asked: every step of every operation, one at a time.
+
+mod crash;
+mod format;
+mod steps;
+
+use std::{path::Path, time::Duration};
+
+use sessionkit::{Label, Record, Revision, StoreKey, Subject, Timestamp};
+
+use crate::{FsOptions, Quota, call::Call, temp::is_temp, tree::Tree};
+
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+const A: StoreKey = StoreKey::from_bytes([0xaa; 32]);
+/// In another directory than [`A`], in the same one, and in one of a lower number.
+const B: StoreKey = StoreKey::from_bytes([0xbb; 32]);
+const A2: StoreKey = {
+    let mut bytes = [0xa2; 32];
+    bytes[0] = 0xaa;
+    StoreKey::from_bytes(bytes)
+};
+const LOW: StoreKey = StoreKey::from_bytes([0x01; 32]);
+
+fn call() -> Call {
+    Call::new(Duration::from_secs(5))
+}
+
+fn tree(path: &Path) -> Tree {
+    let options = FsOptions::new().quota(Quota::Sessions(1000));
+    Tree::open(path, &options).unwrap()
+}
+
+/// A record that differs from those of other revisions in everything.
+fn record(revision: u64, subject: Option<&str>) -> Record {
+    Record {
+        data: format!("data of revision {revision}").into(),
+        revision: Revision::from_bits(revision),
+        created_at: NOW,
+        expires_at: NOW + Duration::from_secs(60 * (1 + revision)),
+        subject: subject.map(|subject| Subject::new(subject).unwrap()),
+        label: Label::new(&format!("label {revision}")).unwrap(),
+    }
+}
+
+fn keys_of(tree: &Tree, subject: &str) -> Vec<StoreKey> {
+    let subject = Subject::new(subject).unwrap();
+    tree.list(&call(), &subject, None, 100, NOW)
+        .unwrap()
+        .into_iter()
+        .map(|session| session.key)
+        .collect()
+}
+
+/// The names of all files below a directory, relative to it.
+fn files(path: &Path) -> Vec<String> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            let below = self::files(&entry.path());
+            files.extend(below.into_iter().map(|file| format!("{name}/{file}")));
+        } else {
+            files.push(name);
+        }
+    }
+    files.sort();
+    files
+}
+
+fn temporaries(path: &Path) -> usize {
+    files(path)
+        .iter()
+        .filter(|file| is_temp(file.rsplit('/').next().unwrap()))
+        .count()
+}
+
+/// Sessions and entries of the index, by the files that are there.
+fn sessions_and_entries(path: &Path) -> (usize, usize) {
+    let files = files(path);
+    let entries = files.iter().filter(|file| file.starts_with("subjects/"));
+    let entries = entries.count();
+    let others = files.iter().filter(|file| *file == "usage").count() + temporaries(path);
+    (files.len() - entries - others, entries)
+}
+
+/// An operation, what is there before it, and what it leaves.
+struct Scenario {
+    name: &'static str,
+    before: &'static [(StoreKey, u64, Option<&'static str>)],
+    run: fn(&Tree, &Call) -> sessionkit::Result<()>,
+    after: &'static [(StoreKey, u64, Option<&'static str>)],
+}
+
+const SUBJECTS: [&str; 2] = ["alice", "bob"];
+
+const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "create",
+        before: &[],
+        run: |tree, call| tree.create(call, &A, &record(1, Some("alice")), NOW),
+        after: &[(A, 1, Some("alice"))],
+    },
+    Scenario {
+        name: "create beside another",
+        before: &[(A2, 1, Some("alice"))],
+        run: |tree, call| tree.create(call, &A, &record(2, Some("alice")), NOW),
+        after: &[(A2, 1, Some("alice")), (A, 2, Some("alice"))],
+    },
+    Scenario {
+        name: "update",
+        before: &[(A, 1, Some("alice"))],
+        run: |tree, call| {
+            let expected = Revision::from_bits(1);
+            tree.update(call, &A, expected, &record(2, Some("alice")), NOW)
+        },
+        after: &[(A, 2, Some("alice"))],
+    },
+    Scenario {
+        name: "update that changes the subject",
+        before: &[(A, 1, Some("alice"))],
+        run: |tree, call| {
+            let expected = Revision::from_bits(1);
+            tree.update(call, &A, expected, &record(2, Some("bob")), NOW)
+        },
+        after: &[(A, 2, Some("bob"))],
+    },
+    Scenario {
+        name: "update that removes the subject",
+        before: &[(A, 1, Some("alice"))],
+        run: |tree, call| tree.update(call, &A, Revision::from_bits(1), &record(2, None), NOW),
+        after: &[(A, 2, None)],
+    },
+    Scenario {
+        name: "rotate to a higher directory",
+        before: &[(A, 1, Some("alice"))],
+        run: |tree, call| rotate(tree, call, [&A, &B], Some("alice")),
+        after: &[(B, 2, Some("alice"))],
+    },
+    Scenario {
+        name: "rotate to a lower directory and another subject",
+        before: &[(A, 1, Some("alice"))],
+        run: |tree, call| rotate(tree, call, [&A, &LOW], Some("bob")),
+        after: &[(LOW, 2, Some("bob"))],
+    },
+    Scenario {
+        name: "rotate within a directory, at login",
+        before: &[(A, 1, None), (B, 7, Some("alice"))],
+        run: |tree, call| rotate(tree, call, [&A, &A2], Some("alice")),
+        after: &[(A2, 2, Some("alice")), (B, 7, Some("alice"))],
+    },
+    Scenario {
+        name: "delete",
+        before: &[(A, 1, Some("alice")), (B, 7, Some("alice"))],
+        run: |tree, call| tree.delete(call, &A),
+        after: &[(B, 7, Some("alice"))],
+    },
+    Scenario {
+        name: "revoke",
+        before: &[(A, 1, Some("alice")), (B, 7, Some("alice"))],
+        run: |tree, call| {
+            let alice = Subject::new("alice")?;
+            tree.revoke(call, &alice, &A, NOW).map(drop)
+        },
+        after: &[(B, 7, Some("alice"))],
+    },
+    Scenario {
+        name: "revoke all",
+        before: &[(A, 1, Some("alice")), (B, 7, Some("bob"))],
+        run: |tree, call| {
+            let alice = Subject::new("alice")?;
+            tree.revoke_all(call, &alice, None, NOW).map(drop)
+        },
+        after: &[(B, 7, Some("bob"))],
+    },
+];
+
+fn rotate(
+    tree: &Tree,
+    call: &Call,
+    keys: [&StoreKey; 2],
+    subject: Option<&str>,
+) -> sessionkit::Result<()> {
+    let expected = Revision::from_bits(1);
+    tree.rotate(call, keys, expected, &record(2, subject), NOW)
+}
+
+impl Scenario {
+    fn prepare(&self, path: &Path) -> Tree {
+        let tree = tree(path);
+        for (key, revision, subject) in self.before {
+            tree.create(&call(), key, &record(*revision, *subject), NOW)
+                .unwrap();
+        }
+        tree
+    }
+
+    /// Whether the directory holds exactly what was there before, or what is there after; panics
+    /// when it holds anything else.
+    fn is_done(&self, tree: &Tree) -> bool {
+        let found: Vec<_> = [A, A2, B, LOW]
+            .into_iter()
+            .filter_map(|key| Some((key, tree.load(&key, NOW).unwrap()?)))
+            .collect();
+        let listed: Vec<_> = SUBJECTS.iter().map(|of| keys_of(tree, of)).collect();
+        let [is_before, is_after] = [self.before, self.after].map(|state| {
+            let mut records: Vec<_> = state
+                .iter()
+                .map(|(key, revision, subject)| (*key, record(*revision, *subject)))
+                .collect();
+            records.sort_by_key(|(key, _)| [A, A2, B, LOW].iter().position(|k| k == key));
+            let keys: Vec<Vec<_>> = SUBJECTS
+                .iter()
+                .map(|of| {
+                    let belongs = |(_, _, subject): &&(_, _, Option<&str>)| *subject == Some(of);
+                    let mut keys: Vec<_> = state.iter().filter(belongs).map(|s| s.0).collect();
+                    keys.sort();
+                    keys
+                })
+                .collect();
+            records == found && keys == listed
+        });
+        assert!(
+            is_before != is_after,
+            "{}: neither before nor after: {found:?}, {listed:?}",
+            self.name
+        );
+        is_after
+    }
+
+    /// Checks that a sweep leaves the files of the live sessions and of their entries, no other,
+    /// and that the store goes on working.
+    fn check_recovery(&self, path: &Path, tree: &Tree) {
+        let is_done = self.is_done(tree);
+        assert_eq!(tree.sweep(&call(), NOW, 100).unwrap(), 0, "{}", self.name);
+        assert_eq!(self.is_done(tree), is_done, "{}", self.name);
+        let live = if is_done { self.after } else { self.before };
+        let entries = live.iter().filter(|(_, _, subject)| subject.is_some());
+        assert_eq!(
+            sessions_and_entries(path),
+            (live.len(), entries.count()),
+            "{}: {:?}",
+            self.name,
+            files(path)
+        );
+        assert_eq!(temporaries(path), 0, "{}", self.name);
+        assert_eq!(
+            tree.usage.as_ref().unwrap().total().unwrap().sessions,
+            live.len() as i64,
+            "{}",
+            self.name
+        );
+        if !is_done {
+            (self.run)(tree, &call()).unwrap();
+            assert!(self.is_done(tree), "{}", self.name);
+        }
+    }
+}

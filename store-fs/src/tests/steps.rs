@@ -1,0 +1,346 @@
+//! Stops an operation before each of its steps: by an error, by a cancellation, or to let others
+//! look at and change the directory meanwhile.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::io::Errno;
+use sessionkit::{ErrorKind, Revision};
+
+use super::{A, B, NOW, SCENARIOS, call, record, rotate, temporaries, tree};
+use crate::{call::Call, fault::with_hook};
+
+/// Calls `with` for each scenario and each of its steps, until there are no more steps.
+fn for_each_step(mut with: impl FnMut(&super::Scenario, usize) -> bool) {
+    for scenario in SCENARIOS {
+        let mut step = 0;
+        while with(scenario, step) {
+            step += 1;
+        }
+        assert!(step > 1, "{} has steps", scenario.name);
+    }
+}
+
+#[test]
+fn a_failing_step_changes_nothing_or_is_ambiguous() {
+    for (errno, kind) in [
+        (Errno::NOSPC, ErrorKind::Full),
+        (Errno::DQUOT, ErrorKind::Full),
+        (Errno::ROFS, ErrorKind::Unavailable),
+        (Errno::IO, ErrorKind::Unavailable),
+    ] {
+        for_each_step(|scenario, failing| {
+            let dir = tempfile::tempdir().unwrap();
+            let tree = scenario.prepare(dir.path());
+            let reached = Rc::new(RefCell::new(None));
+            let (seen, mut left) = (Rc::clone(&reached), failing);
+            let hook = move |step| {
+                if left == 0 {
+                    seen.borrow_mut().get_or_insert(step);
+                    // The cleaning up that follows is let through, or else nothing is cleaned.
+                    left = usize::MAX;
+                    return Err(errno);
+                }
+                left -= 1;
+                Ok(())
+            };
+            let result = with_hook(hook, || (scenario.run)(&tree, &call()));
+            let Some(step) = *reached.borrow() else {
+                return false;
+            };
+            let context = format!("{}, {step} failing with {errno}", scenario.name);
+            let is_done = scenario.is_done(&tree);
+            match result {
+                Ok(()) => assert!(is_done, "{context}"),
+                Err(error) if error.kind() == ErrorKind::Ambiguous => {
+                    assert_eq!((step, is_done), ("sync directory", true), "{context}");
+                }
+                Err(error) => assert_eq!((error.kind(), is_done), (kind, false), "{context}"),
+            }
+            assert_eq!(temporaries(dir.path()), 0, "{context}");
+            scenario.check_recovery(dir.path(), &tree);
+            true
+        });
+    }
+}
+
+#[test]
+fn a_call_cancelled_at_any_step_has_happened_or_never_will() {
+    for_each_step(|scenario, at| {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = scenario.prepare(dir.path());
+        let call = Arc::new(call());
+        let cancelled = Rc::new(Cell::new(None));
+        let (theirs, result, mut left) = (Arc::clone(&call), Rc::clone(&cancelled), at);
+        let hook = move |_: &str| {
+            if left == 0 {
+                result.set(Some(theirs.cancel()));
+            }
+            left = left.wrapping_sub(1);
+            Ok(())
+        };
+        let result = with_hook(hook, || (scenario.run)(&tree, &call));
+        let Some(cancelled) = cancelled.get() else {
+            return false;
+        };
+        // What the future was told is what comes true, after it is gone.
+        assert_eq!(
+            cancelled,
+            !scenario.is_done(&tree),
+            "{} {at}",
+            scenario.name
+        );
+        assert_eq!(cancelled, result.is_err(), "{} {at}", scenario.name);
+        assert_eq!(temporaries(dir.path()), 0, "{} {at}", scenario.name);
+        scenario.check_recovery(dir.path(), &tree);
+        true
+    });
+}
+
+#[test]
+fn readers_see_the_state_before_or_after_at_every_step() {
+    for scenario in SCENARIOS {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = scenario.prepare(dir.path());
+        let reader = super::tree(dir.path());
+        let seen = Rc::new(RefCell::new(Vec::new()));
+        let states = Rc::clone(&seen);
+        let hook = move |_: &str| {
+            states.borrow_mut().push(scenario.is_done(&reader));
+            Ok(())
+        };
+        with_hook(hook, || (scenario.run)(&tree, &call())).unwrap();
+        let seen = seen.borrow();
+        // Once done, it is not undone.
+        assert!(seen.is_sorted(), "{}: {seen:?}", scenario.name);
+        assert!(!seen[0], "{}", scenario.name);
+    }
+}
+
+/// Runs `other` in another process's place before a step of a scenario. It gives up at once where it
+/// would have to wait for a lock.
+fn interleave(
+    scenario: &str,
+    at: usize,
+    other: impl Fn(&crate::tree::Tree, &Call) -> sessionkit::Result<()> + 'static,
+) -> Option<(
+    sessionkit::Result<()>,
+    sessionkit::Result<()>,
+    crate::tree::Tree,
+    tempfile::TempDir,
+)> {
+    let scenario = SCENARIOS.iter().find(|s| s.name == scenario).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let first = scenario.prepare(dir.path());
+    let second = tree(dir.path());
+    let outcome = Rc::new(RefCell::new(None));
+    let (done, mut left) = (Rc::clone(&outcome), at);
+    let hook = move |_: &str| {
+        if left == 0 {
+            let result = other(&second, &Call::new(Duration::from_millis(1)));
+            *done.borrow_mut() = Some(result);
+        }
+        left = left.wrapping_sub(1);
+        Ok(())
+    };
+    let result = with_hook(hook, || (scenario.run)(&first, &call()));
+    let other = outcome.borrow_mut().take()?;
+    Some((result, other, tree(dir.path()), dir))
+}
+
+fn kind(result: &sessionkit::Result<()>) -> Option<ErrorKind> {
+    result.as_ref().err().map(sessionkit::Error::kind)
+}
+
+#[test]
+fn a_deleted_session_stays_deleted_whatever_was_under_way() {
+    for scenario in [
+        "update",
+        "update that changes the subject",
+        "rotate to a higher directory",
+    ] {
+        let mut waited = 0;
+        for at in 0.. {
+            let Some((result, deleted, tree, _dir)) =
+                interleave(scenario, at, |tree, call| tree.delete(call, &A))
+            else {
+                break;
+            };
+            let [a, b] = [A, B].map(|key| tree.load(&key, NOW).unwrap().is_some());
+            match (kind(&result), kind(&deleted)) {
+                // Deleted first.
+                (Some(ErrorKind::Missing), None) => assert!(!a && !b, "{scenario} {at}"),
+                // It had to wait, and gave up.
+                (None, Some(ErrorKind::Unavailable)) => {
+                    waited += 1;
+                    assert!(a != b, "{scenario} {at}");
+                }
+                // Deleted after the first step that showed.
+                (None, None) => assert!(!a, "{scenario} {at}"),
+                other => panic!("{scenario} {at}: {other:?}"),
+            }
+        }
+        assert!(waited > 0, "{scenario}");
+    }
+}
+
+#[test]
+fn of_two_updates_that_expect_one_revision_one_conflicts() {
+    let mut conflicts = 0;
+    for at in 0.. {
+        let Some((first, second, tree, _dir)) = interleave("update", at, |tree, call| {
+            tree.update(call, &A, Revision::from_bits(1), &record(3, None), NOW)
+        }) else {
+            break;
+        };
+        let revision = tree.load(&A, NOW).unwrap().unwrap().revision.to_bits();
+        match (kind(&first), kind(&second)) {
+            (Some(ErrorKind::Conflict), None) => {
+                conflicts += 1;
+                assert_eq!(revision, 3);
+            }
+            (None, Some(ErrorKind::Conflict | ErrorKind::Unavailable)) => assert_eq!(revision, 2),
+            other => panic!("{at}: {other:?}"),
+        }
+    }
+    assert!(conflicts > 0);
+}
+
+#[test]
+fn a_touch_beside_an_update_loses_neither() {
+    let later = NOW + Duration::from_secs(9999);
+    for at in 0.. {
+        let Some((update, touch, tree, _dir)) = interleave("update", at, move |tree, call| {
+            tree.touch(call, &A, later, NOW)
+        }) else {
+            break;
+        };
+        let found = tree.load(&A, NOW).unwrap().unwrap();
+        // The update sets the expiry too, so it is the later one that remains.
+        assert_eq!(update.map_err(|e| e.kind()), Ok(()), "{at}");
+        assert_eq!(found.revision.to_bits(), 2, "{at}");
+        match kind(&touch) {
+            None => assert!([later, record(2, None).expires_at].contains(&found.expires_at)),
+            kind => assert_eq!(kind, Some(ErrorKind::Unavailable), "{at}"),
+        }
+    }
+}
+
+#[test]
+fn a_session_that_moves_does_not_escape_revoke_all() {
+    let mut revoked = 0;
+    for at in 0.. {
+        let Some((rotated, all, tree, _dir)) =
+            interleave("rotate to a higher directory", at, |tree, call| {
+                let alice = sessionkit::Subject::new("alice")?;
+                tree.revoke_all(call, &alice, None, NOW).map(drop)
+            })
+        else {
+            break;
+        };
+        let live = [A, B].map(|key| tree.load(&key, NOW).unwrap().is_some());
+        match (kind(&rotated), kind(&all)) {
+            (Some(ErrorKind::Missing), None) | (None, None) => {
+                revoked += 1;
+                assert_eq!(live, [false, false], "{at}");
+            }
+            (None, Some(ErrorKind::Unavailable)) => assert_eq!(live, [false, true], "{at}"),
+            other => panic!("{at}: {other:?}"),
+        }
+    }
+    assert!(revoked > 0);
+}
+
+#[test]
+fn a_sweep_at_any_step_takes_nothing_that_is_in_use() {
+    for_each_step(|scenario, at| {
+        let name = scenario.name;
+        let Some((result, swept, tree, dir)) =
+            interleave(name, at, |tree, call| tree.sweep(call, NOW, 100).map(drop))
+        else {
+            return false;
+        };
+        assert_eq!(kind(&result), None, "{name} {at}");
+        assert!(
+            matches!(kind(&swept), None | Some(ErrorKind::Unavailable)),
+            "{name} {at}"
+        );
+        assert!(scenario.is_done(&tree), "{name} {at}");
+        scenario.check_recovery(dir.path(), &tree);
+        true
+    });
+}
+
+#[test]
+fn contents_reach_the_disk_before_the_name_and_the_name_before_the_answer() {
+    let steps = |scenario: &str| {
+        let scenario = SCENARIOS.iter().find(|s| s.name == scenario).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let tree = scenario.prepare(dir.path());
+        let steps = Rc::new(RefCell::new(Vec::new()));
+        let seen = Rc::clone(&steps);
+        let hook = move |step| {
+            seen.borrow_mut().push(step);
+            Ok(())
+        };
+        with_hook(hook, || (scenario.run)(&tree, &call())).unwrap();
+        steps.take()
+    };
+    let write = ["create file", "write", "sync file"];
+    assert_eq!(
+        steps("update"),
+        [&write[..], &["rename", "sync directory"]].concat()
+    );
+    assert_eq!(
+        steps("create beside another"),
+        [
+            &write[..],
+            // The index comes first.
+            &["create file", "sync directory"],
+            &["rename", "sync directory"],
+        ]
+        .concat()
+    );
+    assert_eq!(
+        steps("rotate within a directory, at login"),
+        [
+            &["create file", "sync directory"],
+            &write[..],
+            &["rename", "sync directory", "rename", "sync directory"],
+        ]
+        .concat()
+    );
+    assert_eq!(
+        steps("delete"),
+        ["remove file", "remove file", "sync directory"]
+    );
+}
+
+#[test]
+fn a_rotation_that_fails_half_way_can_be_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = tree(dir.path());
+    tree.create(&call(), &A, &record(1, None), NOW).unwrap();
+    let mut renames = 0;
+    let hook = move |step: &str| {
+        renames += usize::from(step == "rename");
+        if renames == 2 {
+            return Err(Errno::IO);
+        }
+        Ok(())
+    };
+    let failed = with_hook(hook, || rotate(&tree, &call(), [&A, &B], None));
+    assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
+    // The file holds both records now, and still is the old session.
+    assert_eq!(tree.load(&A, NOW).unwrap(), Some(record(1, None)));
+    assert_eq!(tree.load(&B, NOW).unwrap(), None);
+    tree.touch(&call(), &A, NOW + Duration::from_secs(1), NOW)
+        .unwrap();
+    rotate(&tree, &call(), [&A, &B], None).unwrap();
+    assert_eq!(tree.load(&A, NOW).unwrap(), None);
+    assert_eq!(tree.load(&B, NOW).unwrap(), Some(record(2, None)));
+}

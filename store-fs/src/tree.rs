@@ -1,0 +1,496 @@
+use std::{borrow::Cow, path::Path, sync::atomic::AtomicU8};
+
+use bytes::Bytes;
+use sessionkit::{ErrorKind, Record, Result, Revision, StoreKey, Subject, Timestamp};
+
+use crate::{
+    FsOptions, SyncPolicy,
+    call::Call,
+    dir::{Dir, FileId, Stored},
+    fail::{Fail, unsettled},
+    format::{self, Header, Section},
+    lock::{Lock, Locks},
+    quota::{self, Count, Usage},
+    subjects::{self, number_of},
+    temp::{Temp, TempNames, is_temp},
+};
+
+/// How often a call starts again after a directory vanished under it.
+const ATTEMPTS: usize = 16;
+
+/// The store, as a thread that may block sees it.
+///
+/// ```text
+/// usage             counts for the quota
+/// ab/               sessions whose key begins with the byte ab; its lock is the shard's lock
+/// ab/ab…            a session, named by its key
+/// ab/.tmp-…         a session being written
+/// subjects/cd/…     one empty file for each session of the subjects whose hash begins with cd
+/// ```
+///
+/// What is visible changes by one rename or removal, done under the shard's lock; readers take no
+/// lock. Lock order: a subject's directory, then shards, the lower number first.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    pub(crate) root: Dir,
+    pub(crate) sync: SyncPolicy,
+    pub(crate) usage: Option<Usage>,
+    pub(crate) shards: Locks,
+    pub(crate) subjects: Locks,
+    /// The shard where the next sweep begins.
+    pub(crate) cursor: AtomicU8,
+    temps: TempNames,
+}
+
+/// A record's file as it was found, kept open so that no other file can be mistaken for it.
+pub(crate) struct Found {
+    pub(crate) stored: Stored,
+    pub(crate) header: Header,
+    start: usize,
+}
+
+impl Tree {
+    pub(crate) fn open(path: &Path, options: &FsOptions) -> Result<Self> {
+        let root = Dir::root(path)?;
+        root.protect(path, is_ours)?;
+        root.probe_lock(path)?;
+        let mut tree = Self {
+            root,
+            sync: options.sync,
+            usage: None,
+            shards: Locks::new(),
+            subjects: Locks::new(),
+            cursor: AtomicU8::new(0),
+            temps: TempNames::new()?,
+        };
+        tree.protect_children(path)?;
+        if let Some(quota) = options.quota {
+            let (usage, is_new) = Usage::open(&tree.root, quota)?;
+            tree.usage = Some(usage);
+            if is_new {
+                let call = Call::new(options.deadline);
+                (0..=255).try_for_each(|number| tree.recount(number, &call))?;
+            }
+        }
+        Ok(tree)
+    }
+
+    fn protect_children(&self, path: &Path) -> Result<(), Fail> {
+        for (parent, path) in [
+            (Some(&self.root), path.to_owned()),
+            (self.index()?.as_ref(), path.join(subjects::DIR)),
+        ] {
+            let Some(parent) = parent else { continue };
+            parent.protect(&path, is_ours)?;
+            for number in 0..=255 {
+                let name = dir_name(number);
+                if let Some(child) = parent.child(&name)? {
+                    child.protect(&path.join(&name), |_| true)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The live record of a key.
+    pub(crate) fn load(&self, key: &StoreKey, now: Timestamp) -> Result<Option<Record>, Fail> {
+        let Some(shard) = self.shard(shard_of(key))? else {
+            return Ok(None);
+        };
+        let Some(stored) = shard.open_file(&key.to_hex())? else {
+            return Ok(None);
+        };
+        let contents = stored.contents()?;
+        let (start, header) = format::find(key, contents.len(), |start| Ok(&contents[start..]))?;
+        if now >= header.expires_at {
+            return Ok(None);
+        }
+        Ok(Some(header.record(&contents.slice(start..))?))
+    }
+
+    pub(crate) fn create(
+        &self,
+        call: &Call,
+        key: &StoreKey,
+        record: &Record,
+        now: Timestamp,
+    ) -> Result<()> {
+        let section = Section::new(key, record)?;
+        retry(call, || self.try_create(call, key, &section, now))
+    }
+
+    fn try_create(
+        &self,
+        call: &Call,
+        key: &StoreKey,
+        section: &Section,
+        now: Timestamp,
+    ) -> Result<(), Fail> {
+        let (number, name) = (shard_of(key), key.to_hex());
+        let shard = self.shard_or_create(number)?;
+        let temp = self.write(&shard, &section.bytes, section.expires_at)?;
+        let lock = self.shards.lock(number, &shard, call)?;
+        let old = self.vacant(&shard, key, now)?;
+        let more = more(old.as_ref(), section.bytes.len());
+        self.admit(more)?;
+        if let Some(subject) = &section.subject {
+            self.add_to_index(subject, key)?;
+        }
+        call.commit()?;
+        temp.rename(&name)?;
+        self.forget(old.as_ref(), section.subject.as_ref(), key);
+        self.count(number, more);
+        drop(lock);
+        self.settle(&shard)
+    }
+
+    /// What is left of an expired record in the place of a new one.
+    fn vacant(&self, shard: &Dir, key: &StoreKey, now: Timestamp) -> Result<Option<Found>, Fail> {
+        let old = self.find(shard, key)?;
+        if old.as_ref().is_some_and(|old| now < old.header.expires_at) {
+            return Err(ErrorKind::Exists.into());
+        }
+        Ok(old)
+    }
+
+    pub(crate) fn update(
+        &self,
+        call: &Call,
+        key: &StoreKey,
+        expected: Revision,
+        record: &Record,
+        now: Timestamp,
+    ) -> Result<()> {
+        let section = Section::new(key, record)?;
+        let change = |found: &Found| {
+            found.expect(expected)?;
+            Ok(Cow::Borrowed(&section))
+        };
+        retry(call, || self.replace(call, key, now, &change))
+    }
+
+    pub(crate) fn touch(
+        &self,
+        call: &Call,
+        key: &StoreKey,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<()> {
+        let change = |found: &Found| {
+            let section = found.section()?;
+            let mut record = Header::parse(&section)?.record(&section)?;
+            record.expires_at = expires_at;
+            Ok(Cow::Owned(Section::new(key, &record)?))
+        };
+        retry(call, || self.replace(call, key, now, &change))
+    }
+
+    /// Replaces a live record by what `change` makes of it.
+    ///
+    /// The new file is written, and synchronized, before the lock is taken. If the record has
+    /// changed meanwhile, that is done again under the lock, when it cannot change any more.
+    fn replace<'a>(
+        &self,
+        call: &Call,
+        key: &StoreKey,
+        now: Timestamp,
+        change: &dyn Fn(&Found) -> Result<Cow<'a, Section>, Fail>,
+    ) -> Result<(), Fail> {
+        let (number, name) = (shard_of(key), key.to_hex());
+        let shard = self.shard(number)?.ok_or(ErrorKind::Missing)?;
+        let mut lock = None;
+        loop {
+            let old = self.live(&shard, key, now)?;
+            let new = change(&old)?;
+            let temp = self.write(&shard, &new.bytes, new.expires_at)?;
+            if lock.is_none() {
+                lock = Some(self.shards.lock(number, &shard, call)?);
+                if !old.is_still(&shard, &name)? {
+                    continue;
+                }
+            }
+            let more = more(Some(&old), new.bytes.len());
+            self.admit(more)?;
+            if let Some(subject) = &new.subject
+                && old.header.subject.as_ref() != Some(subject)
+            {
+                self.add_to_index(subject, key)?;
+            }
+            call.commit()?;
+            temp.rename(&name)?;
+            self.forget(Some(&old), new.subject.as_ref(), key);
+            self.count(number, more);
+            break;
+        }
+        drop(lock);
+        self.settle(&shard)
+    }
+
+    pub(crate) fn rotate(
+        &self,
+        call: &Call,
+        [from, to]: [&StoreKey; 2],
+        expected: Revision,
+        record: &Record,
+        now: Timestamp,
+    ) -> Result<()> {
+        let section = Section::new(to, record)?;
+        retry(call, || {
+            self.try_rotate(call, [from, to], expected, &section, now)
+        })
+    }
+
+    /// Moves a session by one rename from the old name to the new one.
+    ///
+    /// Before that the file is replaced by one that holds the old record, for whoever reads it
+    /// under the old name, and the new one, for those who will read it under the new name.
+    fn try_rotate(
+        &self,
+        call: &Call,
+        [from, to]: [&StoreKey; 2],
+        expected: Revision,
+        section: &Section,
+        now: Timestamp,
+    ) -> Result<(), Fail> {
+        let shard = self.shard(shard_of(from))?.ok_or(ErrorKind::Missing)?;
+        let target = self.shard_or_create(shard_of(to))?;
+        // Keeps a `revoke_all` of this subject from missing a session that moves meanwhile.
+        let subject = match &section.subject {
+            Some(subject) => Some((number_of(subject), self.entries_or_create(subject)?)),
+            None => None,
+        };
+        let _subject_lock = match &subject {
+            Some((number, entries)) => Some(self.subjects.lock(*number, entries, call)?),
+            None => None,
+        };
+        let locks = self.lock_both([(from, &shard), (to, &target)], call)?;
+        let old = self.live(&shard, from, now)?;
+        old.expect(expected)?;
+        let gone = self.vacant(&target, to, now)?;
+        self.admit(more(Some(&old), section.bytes.len()))?;
+        if let Some(subject) = &section.subject {
+            self.add_to_index(subject, to)?;
+        }
+
+        let both = [&section.bytes[..], &old.section()?].concat();
+        // The hint that holds for either record: a sweep may look too early, never too late.
+        let expires_at = section.expires_at.min(old.header.expires_at);
+        self.write(&shard, &both, expires_at)?
+            .rename(&from.to_hex())?;
+        if self.sync.names() {
+            shard.sync()?;
+        }
+        call.commit()?;
+        shard.rename(&from.to_hex(), &target, &to.to_hex())?;
+
+        self.forget(Some(&old), None, from);
+        self.forget(gone.as_ref(), section.subject.as_ref(), to);
+        self.count(shard_of(from), less(Some(&old)));
+        self.count(shard_of(to), more(gone.as_ref(), both.len()));
+        drop(locks);
+        if shard_of(from) != shard_of(to) {
+            self.settle(&shard)?;
+        }
+        self.settle(&target)
+    }
+
+    fn lock_both<'a>(
+        &'a self,
+        mut dirs: [(&StoreKey, &'a Dir); 2],
+        call: &Call,
+    ) -> Result<[Option<Lock<'a>>; 2], Fail> {
+        dirs.sort_by_key(|(key, _)| shard_of(key));
+        let [(lower, lower_dir), (upper, upper_dir)] = dirs;
+        let first = self.shards.lock(shard_of(lower), lower_dir, call)?;
+        let second = if shard_of(lower) == shard_of(upper) {
+            None
+        } else {
+            Some(self.shards.lock(shard_of(upper), upper_dir, call)?)
+        };
+        Ok([Some(first), second])
+    }
+
+    pub(crate) fn delete(&self, call: &Call, key: &StoreKey) -> Result<()> {
+        retry(call, || {
+            let Some(shard) = self.shard(shard_of(key))? else {
+                return Ok(());
+            };
+            let lock = self.shards.lock(shard_of(key), &shard, call)?;
+            let found = match self.find(&shard, key) {
+                Ok(None) => return Ok(()),
+                Ok(found) => found,
+                // What cannot be read is removed all the same.
+                Err(fail) if fail.is_corrupt() => None,
+                Err(fail) => return Err(fail),
+            };
+            call.commit()?;
+            self.remove(&shard, key, found.as_ref())?;
+            drop(lock);
+            self.settle(&shard)
+        })
+    }
+
+    /// Removes a record's file and what belongs to it; the caller holds the lock.
+    pub(crate) fn remove(
+        &self,
+        shard: &Dir,
+        key: &StoreKey,
+        found: Option<&Found>,
+    ) -> Result<bool, Fail> {
+        let removed = shard.remove(&key.to_hex())?;
+        if removed {
+            self.forget(found, None, key);
+            self.count(shard_of(key), less(found));
+        }
+        Ok(removed)
+    }
+
+    /// The record under a key, live or not.
+    pub(crate) fn find(&self, shard: &Dir, key: &StoreKey) -> Result<Option<Found>, Fail> {
+        let Some(stored) = shard.open_file(&key.to_hex())? else {
+            return Ok(None);
+        };
+        let (start, header) = stored.header(key)?;
+        Ok(Some(Found {
+            stored,
+            header,
+            start,
+        }))
+    }
+
+    fn live(&self, shard: &Dir, key: &StoreKey, now: Timestamp) -> Result<Found, Fail> {
+        self.find(shard, key)?
+            .filter(|found| now < found.header.expires_at)
+            .ok_or_else(|| ErrorKind::Missing.into())
+    }
+
+    /// The directory of a number. Its absence means that it holds no session, unless the store
+    /// itself was removed.
+    pub(crate) fn shard(&self, number: u8) -> Result<Option<Dir>, Fail> {
+        let shard = self.root.child(&dir_name(number))?;
+        if shard.is_none() && self.root.is_removed()? {
+            return Err(Fail::Vanished);
+        }
+        Ok(shard)
+    }
+
+    pub(crate) fn shard_or_create(&self, number: u8) -> Result<Dir, Fail> {
+        self.child_or_create(&self.root, &dir_name(number))
+    }
+
+    pub(crate) fn child_or_create(&self, parent: &Dir, name: &str) -> Result<Dir, Fail> {
+        if let Some(child) = parent.child(name)? {
+            return Ok(child);
+        }
+        if parent.create_child(name)? && self.sync.names() {
+            parent.sync()?;
+        }
+        parent.child(name)?.ok_or(Fail::Vanished)
+    }
+
+    fn write<'a>(
+        &self,
+        dir: &'a Dir,
+        bytes: &[u8],
+        expires_at: Timestamp,
+    ) -> Result<Temp<'a>, Fail> {
+        Temp::write(&self.temps, dir, bytes, expires_at, self.sync.contents())
+    }
+
+    /// Removes the index entry of a record that is gone, unless its successor has the same one.
+    /// One that is left behind misleads nobody, and a sweep removes it.
+    fn forget(&self, old: Option<&Found>, successor: Option<&Subject>, key: &StoreKey) {
+        if let Some(subject) = old.and_then(|old| old.header.subject.as_ref())
+            && successor != Some(subject)
+        {
+            let _ = self.remove_from_index(subject, key);
+        }
+    }
+
+    fn admit(&self, change: Count) -> Result<()> {
+        match &self.usage {
+            Some(usage) => usage.admit(change),
+            None => Ok(()),
+        }
+    }
+
+    fn count(&self, number: u8, change: Count) {
+        if let Some(usage) = &self.usage {
+            usage.add(number, change);
+        }
+    }
+
+    /// Makes what is visible already durable.
+    pub(crate) fn settle(&self, dir: &Dir) -> Result<(), Fail> {
+        if self.sync.names() {
+            dir.sync().map_err(unsettled)?;
+        }
+        Ok(())
+    }
+}
+
+impl Found {
+    fn expect(&self, revision: Revision) -> Result<(), Fail> {
+        if self.header.revision != revision {
+            return Err(ErrorKind::Conflict.into());
+        }
+        Ok(())
+    }
+
+    fn is_still(&self, shard: &Dir, name: &str) -> Result<bool, Fail> {
+        let id = shard.stat(name)?.as_ref().map(FileId::of);
+        Ok(id == Some(self.stored.id))
+    }
+
+    /// The bytes of this record's section.
+    fn section(&self) -> Result<Bytes, Fail> {
+        let end = self.start + self.header.section_len();
+        Ok(self.stored.contents()?.slice(self.start..end))
+    }
+}
+
+/// Starts again when a directory was swept away under the call.
+pub(crate) fn retry<T>(call: &Call, mut attempt: impl FnMut() -> Result<T, Fail>) -> Result<T> {
+    for _ in 0..ATTEMPTS {
+        match attempt() {
+            Err(Fail::Vanished) => call.check()?,
+            result => return Ok(result?),
+        }
+    }
+    Err(Fail::Vanished.into())
+}
+
+/// What storing a file of this size in the place of another adds to the usage.
+fn more(old: Option<&Found>, size: usize) -> Count {
+    Count {
+        sessions: i64::from(old.is_none()),
+        bytes: signed(size) - old.map_or(0, |old| signed(old.stored.size)),
+    }
+}
+
+/// What removing a file adds to the usage; a damaged file's size is corrected by a sweep.
+fn less(old: Option<&Found>) -> Count {
+    Count {
+        sessions: -1,
+        bytes: old.map_or(0, |old| -signed(old.stored.size)),
+    }
+}
+
+fn signed(size: usize) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+/// The number of the directory that a key belongs to.
+pub(crate) fn shard_of(key: &StoreKey) -> u8 {
+    key.as_bytes()[0]
+}
+
+/// The name of the directory of a number.
+pub(crate) fn dir_name(number: u8) -> String {
+    format!("{number:02x}")
+}
+
+fn is_ours(name: &str) -> bool {
+    let is_dir = name.len() == 2 && u8::from_str_radix(name, 16).is_ok();
+    is_dir || name == subjects::DIR || name == quota::FILE || is_temp(name)
+}
