@@ -175,7 +175,7 @@ impl Tree {
     }
 
     pub(crate) fn index(&self) -> Result<Option<Dir>, Fail> {
-        self.root.child(DIR)
+        self.of_root(DIR)
     }
 
     /// The directory of the index with a number.

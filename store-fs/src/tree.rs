@@ -364,14 +364,19 @@ impl Tree {
             .ok_or_else(|| ErrorKind::Missing.into())
     }
 
-    /// The directory of a number. Its absence means that it holds no session, unless the store
-    /// itself was removed.
+    /// The directory of a number.
     pub(crate) fn shard(&self, number: u8) -> Result<Option<Dir>, Fail> {
-        let shard = self.root.child(&dir_name(number))?;
-        if shard.is_none() && self.root.is_removed()? {
+        self.of_root(&dir_name(number))
+    }
+
+    /// A directory in the root. Its absence means that there is nothing in it, unless the store
+    /// itself was removed.
+    pub(crate) fn of_root(&self, name: &str) -> Result<Option<Dir>, Fail> {
+        let dir = self.root.child(name)?;
+        if dir.is_none() && self.root.is_removed()? {
             return Err(Fail::Vanished);
         }
-        Ok(shard)
+        Ok(dir)
     }
 
     pub(crate) fn shard_or_create(&self, number: u8) -> Result<Dir, Fail> {
