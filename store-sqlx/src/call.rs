@@ -1,0 +1,348 @@
+//! One statement, from the pool to its answer: bounded in time, never half done.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use sessionkit::{Error, ErrorKind, Result};
+use sqlx::{
+    Arguments, Connection, Database, Encode, Pool, SqlStr, Type,
+    error::DatabaseError,
+    pool::{PoolConnection, PoolOptions},
+};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::failure::{Cause, Effect, Failure, Refusal, describe};
+
+/// How often a statement is sent that meets contention or, if it only reads, a broken connection.
+const ATTEMPTS: u32 = 6;
+
+/// A connection that was idle for longer is tried before it is used: firewalls and servers drop
+/// idle connections, and a ping for each statement would cost a tenth to a third of the throughput.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
+/// A database that the stores of this crate work on.
+pub(crate) trait Backend: Database {
+    /// Whether the database runs in this process. If not, a future dropped or out of time in the
+    /// middle of an answer would leave the rest of it to the next user of the connection.
+    const LOCAL: bool;
+
+    /// What the database's error means.
+    fn refusal(error: &dyn DatabaseError) -> Failure;
+
+    /// Sends a statement and reads its whole answer.
+    fn run(
+        connection: &mut Self::Connection,
+        statement: Statement<Self>,
+    ) -> impl Future<Output = sqlx::Result<Answer<Self>>> + Send;
+}
+
+/// A statement with its arguments.
+pub(crate) struct Statement<DB: Database> {
+    pub(crate) sql: SqlStr,
+    pub(crate) arguments: DB::Arguments,
+    /// Whether the connection forgets the prepared statement afterwards.
+    pub(crate) once: bool,
+}
+
+/// All that a statement returned.
+pub(crate) struct Answer<DB: Database> {
+    pub(crate) rows: Vec<DB::Row>,
+    pub(crate) done: DB::QueryResult,
+}
+
+impl<DB: Database> Statement<DB> {
+    pub(crate) fn new(sql: &SqlStr) -> Self {
+        Self {
+            sql: sql.clone(),
+            arguments: DB::Arguments::default(),
+            once: false,
+        }
+    }
+
+    pub(crate) fn bind<'t, T: Encode<'t, DB> + Type<DB>>(mut self, value: T) -> Self {
+        self.push(value);
+        self
+    }
+
+    pub(crate) fn push<'t, T: Encode<'t, DB> + Type<DB>>(&mut self, value: T) {
+        self.arguments
+            .add(value)
+            .expect("integers and bytes can be encoded for every database");
+    }
+}
+
+/// A pool and the rules for using it.
+pub(crate) struct Caller<DB: Database> {
+    pub(crate) pool: Pool<DB>,
+    pub(crate) deadline: Duration,
+    /// How long the database itself waits for a lock: no attempt begins later than this before the
+    /// deadline, so that its refusal is heard.
+    pub(crate) patience: Duration,
+    health: Arc<Health>,
+}
+
+impl<DB: Database> Clone for Caller<DB> {
+    fn clone(&self) -> Self {
+        Self {
+            pool: self.pool.clone(),
+            deadline: self.deadline,
+            patience: self.patience,
+            health: Arc::clone(&self.health),
+        }
+    }
+}
+
+impl<DB: Backend> Caller<DB> {
+    /// Over the caller's own pool.
+    pub(crate) fn new(pool: Pool<DB>, deadline: Duration) -> Self {
+        Self {
+            pool,
+            deadline,
+            patience: Duration::ZERO,
+            health: Arc::new(Health::new()),
+        }
+    }
+
+    /// Over a pool of our own, whose first connection is made when it is needed.
+    pub(crate) fn connect(
+        pool: PoolOptions<DB>,
+        options: <DB::Connection as Connection>::Options,
+        deadline: Duration,
+    ) -> Self {
+        let health = Arc::new(Health::new());
+        let before = Arc::clone(&health);
+        let pool = pool
+            .acquire_timeout(deadline / 2)
+            .test_before_acquire(false)
+            .before_acquire(move |connection, meta| {
+                let trusted = before.trusts(meta.idle_for);
+                Box::pin(async move {
+                    if !trusted {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(options);
+        Self {
+            pool,
+            deadline,
+            patience: Duration::ZERO,
+            health,
+        }
+    }
+
+    /// Sends a statement that only reads.
+    pub(crate) async fn read(
+        &self,
+        statement: impl Fn() -> Statement<DB> + Send + Sync,
+    ) -> Result<Answer<DB>> {
+        self.call(Effect::Read, statement)
+            .await
+            .map_err(|failure| failure.into_error(Effect::Read))
+    }
+
+    /// Sends a statement that writes.
+    pub(crate) async fn write(
+        &self,
+        statement: impl Fn() -> Statement<DB> + Send + Sync,
+    ) -> Result<Answer<DB>> {
+        self.call(Effect::Write, statement)
+            .await
+            .map_err(|failure| failure.into_error(Effect::Write))
+    }
+
+    /// Sends a statement, again if that is safe and may help, until the deadline.
+    pub(crate) async fn call(
+        &self,
+        effect: Effect,
+        statement: impl Fn() -> Statement<DB> + Send + Sync,
+    ) -> Result<Answer<DB>, Failure> {
+        let end = Instant::now() + self.deadline;
+        self.call_until(end, effect, statement).await
+    }
+
+    /// [`call`](Self::call) for those who began earlier.
+    pub(crate) async fn call_until(
+        &self,
+        end: Instant,
+        effect: Effect,
+        statement: impl Fn() -> Statement<DB> + Send + Sync,
+    ) -> Result<Answer<DB>, Failure> {
+        let mut attempt = 1;
+        loop {
+            let failure = match self.send(end, statement()).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            let pause = pause(attempt);
+            if attempt == ATTEMPTS
+                || !failure.is_repeatable(effect)
+                || Instant::now() + pause + self.patience >= end
+            {
+                return Err(failure);
+            }
+            attempt += 1;
+            sleep(pause).await;
+        }
+    }
+
+    /// Takes a connection from the pool.
+    ///
+    /// The caller's future may be dropped here: nothing was sent.
+    pub(crate) async fn acquire(&self, end: Instant) -> Result<PoolConnection<DB>, Failure> {
+        let end = end.min(Instant::now() + self.deadline / 2);
+        match timeout_at(end, self.pool.acquire()).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(unsent::<DB>(&error)),
+            Err(_) => Err(unsent::<DB>(&sqlx::Error::PoolTimedOut)),
+        }
+    }
+
+    async fn send(&self, end: Instant, statement: Statement<DB>) -> Result<Answer<DB>, Failure> {
+        let connection = self.acquire(end).await?;
+        let exchange = exchange(connection, end, statement, Arc::clone(&self.health));
+        if DB::LOCAL {
+            return exchange.await;
+        }
+        // The task reads the answer to its end, also when the caller is gone: the next user of the
+        // connection never meets the answer of another statement.
+        tokio::spawn(exchange)
+            .await
+            .unwrap_or_else(|_| Err(Failure::Lost(Cause("the runtime is ending".into()))))
+    }
+}
+
+async fn exchange<DB: Backend>(
+    mut connection: PoolConnection<DB>,
+    end: Instant,
+    statement: Statement<DB>,
+    health: Arc<Health>,
+) -> Result<Answer<DB>, Failure> {
+    let failure = match timeout_at(end, DB::run(&mut connection, statement)).await {
+        Ok(Ok(answer)) => return Ok(answer),
+        Ok(Err(error)) => answered::<DB>(&error),
+        Err(_) => Failure::timed_out(),
+    };
+    let broken = matches!(
+        failure,
+        Failure::Lost(_) | Failure::Refused(Refusal::Disconnected, _)
+    );
+    if broken && !DB::LOCAL {
+        health.failed();
+        connection.close_on_drop();
+    }
+    Err(failure)
+}
+
+/// Checks once that a connection can be made, and says why not: a pool would go on trying.
+pub(crate) async fn try_connect<DB: Backend>(
+    options: &<DB::Connection as Connection>::Options,
+    deadline: Duration,
+) -> Result<()> {
+    let end = Instant::now() + deadline;
+    let failure = match timeout_at(end, DB::Connection::connect_with(options)).await {
+        Ok(Ok(connection)) => {
+            // The server notices by itself if the farewell does not get through.
+            let _ = timeout_at(end, connection.close()).await;
+            return Ok(());
+        }
+        Ok(Err(error)) => unsent::<DB>(&error),
+        Err(_) => Failure::Unsent(Cause("no connection within the deadline".into())),
+    };
+    Err(failure.into_error(Effect::Read))
+}
+
+pub(crate) fn invalid_url(scheme: &str) -> Error {
+    Error::new(
+        ErrorKind::InvalidConfig,
+        format!("the URL is not a valid {scheme} URL"),
+    )
+}
+
+fn unsent<DB: Backend>(error: &sqlx::Error) -> Failure {
+    match error {
+        sqlx::Error::Database(error) => match DB::refusal(&**error) {
+            Failure::Lost(cause) => Failure::Unsent(cause),
+            failure => failure,
+        },
+        error => Failure::Unsent(describe(error)),
+    }
+}
+
+fn answered<DB: Backend>(error: &sqlx::Error) -> Failure {
+    match error {
+        sqlx::Error::Database(error) => DB::refusal(&**error),
+        error => Failure::Lost(describe(error)),
+    }
+}
+
+/// A growing pause with jitter, so that those who met do not meet again.
+fn pause(attempt: u32) -> Duration {
+    let longest = 4_u64 << attempt.min(6);
+    Duration::from_millis(1 + random() % longest)
+}
+
+/// Numbers that need not be secret.
+pub(crate) fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0_u8)
+}
+
+/// Remembers when a connection broke last: those that were idle at that time are tried first.
+struct Health {
+    start: Instant,
+    failed_at: AtomicU64,
+}
+
+impl Health {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            failed_at: AtomicU64::new(0),
+        }
+    }
+
+    fn failed(&self) {
+        // Never zero, and the connection that failed in this very millisecond counts too.
+        let millis = self.start.elapsed().as_millis() + 1;
+        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+        self.failed_at.fetch_max(millis, Ordering::Relaxed);
+    }
+
+    fn trusts(&self, idle: Duration) -> bool {
+        let idle_since = self.start.elapsed().saturating_sub(idle);
+        let failed_at = Duration::from_millis(self.failed_at.load(Ordering::Relaxed));
+        idle <= TRUSTED_IDLE && (failed_at.is_zero() || idle_since > failed_at)
+    }
+}
+
+/// [`Backend::run`], which cannot be generic: the executor's lifetimes are not.
+macro_rules! run_statement {
+    ($connection:expr, $statement:expr) => {{
+        use futures_util::TryStreamExt as _;
+        use sqlx::Executor as _;
+
+        let query =
+            sqlx::query_with($statement.sql, $statement.arguments).persistent(!$statement.once);
+        let mut answer = $connection.fetch_many(query);
+        let (mut rows, mut done) = (Vec::new(), Default::default());
+        // To the very end, not to the first row: SQLite commits with the last step, and only that
+        // one says whether it could.
+        while let Some(part) = answer.try_next().await? {
+            match part {
+                sqlx::Either::Left(result) => done = result,
+                sqlx::Either::Right(row) => rows.push(row),
+            }
+        }
+        drop(answer);
+        Ok($crate::call::Answer { rows, done })
+    }};
+}
+pub(crate) use run_statement;

@@ -1,0 +1,26 @@
+#![doc = include_str!("../README.md")]
+
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod call;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod failure;
+#[cfg(feature = "sqlite")]
+mod lane;
+mod options;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod record;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod schema;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod sweeper;
+mod table;
+
+pub use options::StoreOptions;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteStore;
+pub use sqlx;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+pub use sweeper::Sweeper;
+pub use table::TableName;

@@ -1,0 +1,120 @@
+use std::{sync::Arc, time::Duration};
+
+use sessionkit::{Clock, Error, ErrorKind, Result, SystemClock};
+
+use crate::TableName;
+
+/// How a store is opened. The same for every database; what only one of them knows is said so.
+///
+/// ```
+/// use sessionkit_sqlx::{StoreOptions, TableName};
+/// use std::time::Duration;
+///
+/// let options = StoreOptions::new()
+///     .table(TableName::new("web_sessions")?)
+///     .deadline(Duration::from_secs(2));
+/// # Ok::<(), sessionkit::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    pub(crate) table: TableName,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) deadline: Duration,
+    pub(crate) max_connections: Option<u32>,
+    #[cfg(feature = "sqlite")]
+    pub(crate) sync_to_disk: bool,
+    #[cfg(feature = "postgres")]
+    pub(crate) transaction_pooling: bool,
+}
+
+impl StoreOptions {
+    /// The defaults: the table `sessions`, the system's clock, a deadline of five seconds.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            table: TableName::default(),
+            clock: Arc::new(SystemClock),
+            deadline: Duration::from_secs(5),
+            max_connections: None,
+            #[cfg(feature = "sqlite")]
+            sync_to_disk: false,
+            #[cfg(feature = "postgres")]
+            transaction_pooling: false,
+        }
+    }
+
+    /// Sets the table; `sessions` by default. Stores with different tables share nothing.
+    #[must_use]
+    pub fn table(mut self, table: TableName) -> Self {
+        self.table = table;
+        self
+    }
+
+    /// Sets the clock that sessions expire by; the system's by default. The database's clock is
+    /// never asked.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Sets how long a call may take altogether, retries included; five seconds by default, 100
+    /// milliseconds at least. At most half of it is spent on waiting for a connection.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Sets how many connections the store opens at most; 16 by default, and for SQLite 4 that
+    /// read besides the one that writes. Without effect on a store over the caller's pool.
+    #[must_use]
+    pub fn max_connections(mut self, connections: u32) -> Self {
+        self.max_connections = Some(connections);
+        self
+    }
+
+    /// SQLite: whether an acknowledged write survives a power failure (`synchronous=FULL`) or only
+    /// the end of the process (`synchronous=NORMAL`, the default). Neither can damage the database.
+    #[cfg(feature = "sqlite")]
+    #[must_use]
+    pub fn sync_to_disk(mut self, sync: bool) -> Self {
+        self.sync_to_disk = sync;
+        self
+    }
+
+    /// Postgres: whether a pooler stands between that gives the connection to another client after
+    /// each transaction and does not know prepared statements, such as PgBouncer before 1.21 or
+    /// with `max_prepared_statements = 0`; off by default.
+    ///
+    /// Each statement is then parsed anew inside a transaction of its own, at the cost of three
+    /// more round trips.
+    #[cfg(feature = "postgres")]
+    #[must_use]
+    pub fn transaction_pooling(mut self, pooling: bool) -> Self {
+        self.transaction_pooling = pooling;
+        self
+    }
+
+    pub(crate) fn checked(self) -> Result<Self> {
+        if self.deadline < Duration::from_millis(100) {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "a deadline of less than 100 milliseconds cannot be met",
+            ));
+        }
+        if self.max_connections == Some(0) {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "a store without connections cannot work",
+            ));
+        }
+        Ok(self)
+    }
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,380 @@
+//! The calls of a round as one statement of each kind.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use sessionkit::{Clock, Error, ErrorKind, Record, Result, Revision, StoreKey, Timestamp};
+use sqlx::{Row, Sqlite};
+use tokio::time::Instant;
+
+use super::statements::Statements;
+use crate::{
+    call::{Answer, Caller, Statement},
+    failure::{Effect, Failure, Refusal},
+    lane::Group,
+    record::{self, revision_bits, subject_bytes},
+};
+
+/// How often a call is decided anew because another process was faster.
+const ROUNDS: usize = 3;
+
+/// Answers loads, each from what is committed when its round begins.
+pub(super) struct Reads {
+    pub(super) caller: Caller<Sqlite>,
+    pub(super) statements: Arc<Statements>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// Commits writes.
+pub(super) struct Writes {
+    pub(super) caller: Caller<Sqlite>,
+    pub(super) statements: Arc<Statements>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+pub(super) enum Write {
+    Create(StoreKey, Record),
+    Update(StoreKey, Revision, Record),
+    Touch(StoreKey, Timestamp),
+    Rotate(StoreKey, StoreKey, Revision, Record),
+    Delete(StoreKey),
+}
+
+/// Why a write was not done.
+#[derive(Clone, Debug)]
+pub(super) enum Undone {
+    Rule(ErrorKind),
+    Failed(Failure),
+}
+
+impl From<Undone> for Error {
+    fn from(undone: Undone) -> Self {
+        match undone {
+            Undone::Rule(kind) => kind.into(),
+            Undone::Failed(failure) => failure.into_error(Effect::Write),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Create,
+    Update,
+    Touch,
+    Rotate,
+    Delete,
+}
+
+impl Group for Reads {
+    type Call = StoreKey;
+    type Output = Result<Option<Record>>;
+
+    const EXCLUSIVE: bool = false;
+
+    fn keys(key: &StoreKey) -> (StoreKey, Option<StoreKey>) {
+        (*key, None)
+    }
+
+    fn weight(_: &StoreKey) -> usize {
+        0
+    }
+
+    async fn answer(&self, end: Instant, keys: Vec<StoreKey>) -> Vec<Self::Output> {
+        let now = self.clock.now().as_millis();
+        let sql = self.statements.load.at_least(keys.len());
+        let statement = || {
+            let mut statement = Statement::new(sql).bind(now);
+            for key in &keys {
+                statement.push(&key.as_bytes()[..]);
+            }
+            statement
+        };
+        match self.caller.call_until(end, Effect::Read, statement).await {
+            Ok(answer) => self.distribute(&keys, &answer),
+            Err(failure) => keys
+                .iter()
+                .map(|_| Err(failure.clone().into_error(Effect::Read)))
+                .collect(),
+        }
+    }
+}
+
+impl Reads {
+    fn distribute(
+        &self,
+        keys: &[StoreKey],
+        answer: &Answer<Sqlite>,
+    ) -> Vec<Result<Option<Record>>> {
+        let rows: HashMap<_, _> = answer
+            .rows
+            .iter()
+            .filter_map(|row| Some((record::key(row, 0).ok()?, row)))
+            .collect();
+        // By the time that the answer took a record may have expired.
+        let now = self.clock.now();
+        keys.iter()
+            .map(|key| {
+                let record = rows
+                    .get(key)
+                    .map(|row| record::record(*row, 1))
+                    .transpose()?;
+                Ok(record.filter(|record| record.is_live(now)))
+            })
+            .collect()
+    }
+}
+
+impl Group for Writes {
+    type Call = Write;
+    type Output = Result<(), Undone>;
+
+    const EXCLUSIVE: bool = true;
+
+    fn keys(write: &Write) -> (StoreKey, Option<StoreKey>) {
+        match write {
+            Write::Rotate(from, to, ..) => (*from, Some(*to)),
+            write => (write.key(), None),
+        }
+    }
+
+    fn weight(write: &Write) -> usize {
+        match write {
+            Write::Create(_, record)
+            | Write::Update(_, _, record)
+            | Write::Rotate(_, _, _, record) => record.data.len(),
+            Write::Touch(..) | Write::Delete(_) => 0,
+        }
+    }
+
+    async fn answer(&self, end: Instant, writes: Vec<Write>) -> Vec<Self::Output> {
+        let mut outputs: Vec<_> = writes.iter().map(|_| Ok(())).collect();
+        for kind in [
+            Kind::Create,
+            Kind::Update,
+            Kind::Touch,
+            Kind::Rotate,
+            Kind::Delete,
+        ] {
+            let indices: Vec<_> = (0..writes.len())
+                .filter(|&index| writes[index].kind() == kind)
+                .collect();
+            if indices.is_empty() {
+                continue;
+            }
+            let same: Vec<_> = indices.iter().map(|&index| &writes[index]).collect();
+            for (index, output) in indices.iter().zip(self.write_all(end, kind, &same).await) {
+                outputs[*index] = output;
+            }
+        }
+        outputs
+    }
+}
+
+impl Writes {
+    /// Writes of one kind in one statement; one by one where the database refuses it, so that a
+    /// write that it cannot take harms no other.
+    async fn write_all(
+        &self,
+        end: Instant,
+        kind: Kind,
+        writes: &[&Write],
+    ) -> Vec<Result<(), Undone>> {
+        let done = match self.execute(end, kind, writes).await {
+            Ok(done) => done,
+            Err(Failure::Refused(refusal, _))
+                if writes.len() > 1
+                    && !matches!(refusal, Refusal::Contention | Refusal::Disconnected) =>
+            {
+                let mut outputs = Vec::with_capacity(writes.len());
+                for write in writes {
+                    outputs.push(self.write_one(end, kind, write).await);
+                }
+                return outputs;
+            }
+            Err(failure) => {
+                let failed = |_: &&Write| Err(Undone::Failed(failure.clone()));
+                return writes.iter().map(failed).collect();
+            }
+        };
+        let mut outputs = Vec::with_capacity(writes.len());
+        for write in writes {
+            outputs.push(if done.contains(&write.key_afterwards()) {
+                Ok(())
+            } else {
+                self.settle(end, kind, write).await
+            });
+        }
+        outputs
+    }
+
+    async fn write_one(&self, end: Instant, kind: Kind, write: &Write) -> Result<(), Undone> {
+        let done = self
+            .execute(end, kind, &[write])
+            .await
+            .map_err(Undone::Failed)?;
+        if done.contains(&write.key_afterwards()) {
+            return Ok(());
+        }
+        self.settle(end, kind, write).await
+    }
+
+    /// Sends the statement and returns the keys, as they are afterwards, of the writes it has done.
+    async fn execute(
+        &self,
+        end: Instant,
+        kind: Kind,
+        writes: &[&Write],
+    ) -> Result<HashSet<StoreKey>, Failure> {
+        let now = self.clock.now().as_millis();
+        let sql = kind.sql(&self.statements).at_least(writes.len());
+        let statement = || {
+            let mut statement = Statement::new(sql).bind(now);
+            for write in writes {
+                write.bind(&mut statement);
+            }
+            statement
+        };
+        let answer = self
+            .caller
+            .call_until(end, Effect::Write, statement)
+            .await?;
+        if kind == Kind::Delete {
+            return Ok(writes.iter().map(|write| write.key()).collect());
+        }
+        let keys = answer.rows.iter();
+        Ok(keys.filter_map(|row| record::key(row, 0).ok()).collect())
+    }
+
+    /// Why a write has not been done, or its success in the end.
+    async fn settle(&self, end: Instant, kind: Kind, write: &Write) -> Result<(), Undone> {
+        for _ in 0..ROUNDS {
+            let expected = match write {
+                Write::Create(..) => return Err(Undone::Rule(ErrorKind::Exists)),
+                Write::Touch(..) | Write::Delete(_) => {
+                    return Err(Undone::Rule(ErrorKind::Missing));
+                }
+                Write::Update(_, expected, _) | Write::Rotate(_, _, expected, _) => *expected,
+            };
+            match self.revision(end, &write.key()).await? {
+                None => return Err(Undone::Rule(ErrorKind::Missing)),
+                Some(found) if found != revision_bits(expected) => {
+                    return Err(Undone::Rule(ErrorKind::Conflict));
+                }
+                Some(_) => {}
+            }
+            if let Write::Rotate(_, to, ..) = write {
+                self.delete_expired(end, to).await?;
+                if self.revision(end, to).await?.is_some() {
+                    return Err(Undone::Rule(ErrorKind::Exists));
+                }
+            }
+            let done = self
+                .execute(end, kind, &[write])
+                .await
+                .map_err(Undone::Failed)?;
+            if done.contains(&write.key_afterwards()) {
+                return Ok(());
+            }
+        }
+        Err(Undone::Rule(ErrorKind::Conflict))
+    }
+
+    /// The revision of a live record.
+    async fn revision(&self, end: Instant, key: &StoreKey) -> Result<Option<i64>, Undone> {
+        let now = self.clock.now().as_millis();
+        let statement = || {
+            Statement::new(&self.statements.revision)
+                .bind(now)
+                .bind(&key.as_bytes()[..])
+        };
+        let answer = self.caller.call_until(end, Effect::Read, statement).await;
+        // Whatever is lost now, the write itself has not been done.
+        let answer = answer.map_err(|failure| Undone::Failed(failure.of_a_read()))?;
+        let revision = |row: &sqlx::sqlite::SqliteRow| row.try_get(0).unwrap_or_default();
+        Ok(answer.rows.first().map(revision))
+    }
+
+    /// Removes an expired record that is in the way of a rotation.
+    async fn delete_expired(&self, end: Instant, key: &StoreKey) -> Result<(), Undone> {
+        let now = self.clock.now().as_millis();
+        let statement = || {
+            Statement::new(&self.statements.delete_expired)
+                .bind(now)
+                .bind(&key.as_bytes()[..])
+        };
+        let answer = self.caller.call_until(end, Effect::Write, statement).await;
+        answer.map_err(|failure| Undone::Failed(failure.of_a_read()))?;
+        Ok(())
+    }
+}
+
+impl Write {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Create(..) => Kind::Create,
+            Self::Update(..) => Kind::Update,
+            Self::Touch(..) => Kind::Touch,
+            Self::Rotate(..) => Kind::Rotate,
+            Self::Delete(_) => Kind::Delete,
+        }
+    }
+
+    fn key(&self) -> StoreKey {
+        match self {
+            Self::Create(key, ..)
+            | Self::Update(key, ..)
+            | Self::Touch(key, ..)
+            | Self::Rotate(key, ..)
+            | Self::Delete(key) => *key,
+        }
+    }
+
+    fn key_afterwards(&self) -> StoreKey {
+        match self {
+            Self::Rotate(_, to, ..) => *to,
+            write => write.key(),
+        }
+    }
+
+    /// Binds the columns of one row.
+    fn bind(&self, statement: &mut Statement<Sqlite>) {
+        statement.push(&self.key().as_bytes()[..]);
+        match self {
+            Self::Create(_, record) => bind_record(statement, record),
+            Self::Update(_, expected, record) => {
+                statement.push(revision_bits(*expected));
+                bind_record(statement, record);
+            }
+            Self::Touch(_, expires_at) => statement.push(expires_at.as_millis()),
+            Self::Rotate(_, to, expected, record) => {
+                statement.push(revision_bits(*expected));
+                statement.push(&to.as_bytes()[..]);
+                bind_record(statement, record);
+            }
+            Self::Delete(_) => {}
+        }
+    }
+}
+
+impl Kind {
+    fn sql(self, statements: &Statements) -> &super::statements::Sized {
+        match self {
+            Self::Create => &statements.create,
+            Self::Update => &statements.update,
+            Self::Touch => &statements.touch,
+            Self::Rotate => &statements.rotate,
+            Self::Delete => &statements.delete,
+        }
+    }
+}
+
+fn bind_record(statement: &mut Statement<Sqlite>, record: &Record) {
+    statement.push(revision_bits(record.revision));
+    statement.push(record.created_at.as_millis());
+    statement.push(record.expires_at.as_millis());
+    statement.push(subject_bytes(record.subject.as_ref()));
+    statement.push(record.label.as_str().as_bytes());
+    statement.push(&record.data[..]);
+}

@@ -1,0 +1,209 @@
+//! The statements, each over many rows.
+
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
+
+use crate::{
+    TableName,
+    lane::MAX_CALLS,
+    schema::{Column, columns},
+};
+
+/// A statement is prepared for these numbers of rows; those that a round leaves unused are null.
+const SIZES: [usize; 7] = [1, 2, 4, 8, 16, 32, MAX_CALLS];
+
+/// One statement in the sizes that it is prepared in.
+#[derive(Clone, Debug)]
+pub(super) struct Sized([SqlStr; SIZES.len()]);
+
+impl Sized {
+    fn new(build: impl Fn(usize) -> String) -> Self {
+        Self(SIZES.map(|size| safe(build(size))))
+    }
+
+    /// The smallest that takes this many rows.
+    pub(super) fn at_least(&self, rows: usize) -> &SqlStr {
+        let index = SIZES.iter().position(|&size| rows <= size);
+        &self.0[index.expect("no round has more than MAX_CALLS calls")]
+    }
+}
+
+/// In each the first parameter is the time; lists of rows follow it.
+#[derive(Clone, Debug)]
+pub(super) struct Statements {
+    pub(super) create: Sized,
+    pub(super) load: Sized,
+    pub(super) update: Sized,
+    pub(super) touch: Sized,
+    pub(super) rotate: Sized,
+    pub(super) delete: Sized,
+    pub(super) delete_expired: SqlStr,
+    pub(super) revision: SqlStr,
+    pub(super) sweep: SqlStr,
+    pub(super) postpone: SqlStr,
+    pub(super) list: SqlStr,
+    pub(super) revoke: SqlStr,
+    pub(super) revoke_all: SqlStr,
+    pub(super) columns: SqlStr,
+    pub(super) indexes: SqlStr,
+    pub(super) schema: [SqlStr; 3],
+}
+
+impl Statements {
+    pub(super) fn new(table: &TableName) -> Self {
+        let t = table.quoted('"');
+        // At once: what was extended since the row was noted for the sweep may be noted later, and
+        // what was shortened must not be.
+        let sweep_at = |expiry: &str| format!("sweep_at = min(stored.sweep_at, {expiry})");
+        Self {
+            create: Sized::new(|n| {
+                format!(
+                    "INSERT INTO {t} AS stored \
+                     (session_key, revision, created_at, expires_at, sweep_at, subject, label, data) \
+                     SELECT column1, column2, column3, column4, column4, column5, column6, column7 \
+                     FROM (VALUES {}) WHERE column1 IS NOT NULL \
+                     ON CONFLICT (session_key) DO UPDATE SET revision = excluded.revision, \
+                     created_at = excluded.created_at, expires_at = excluded.expires_at, \
+                     sweep_at = excluded.sweep_at, subject = excluded.subject, \
+                     label = excluded.label, data = excluded.data \
+                     WHERE stored.expires_at <= ?1 RETURNING session_key",
+                    rows(n, 7)
+                )
+            }),
+            load: Sized::new(|n| {
+                format!(
+                    "SELECT session_key, revision, created_at, expires_at, subject, label, data \
+                     FROM {t} WHERE session_key IN ({}) AND expires_at > ?1",
+                    list(n)
+                )
+            }),
+            update: Sized::new(|n| {
+                format!(
+                    "UPDATE {t} AS stored SET revision = new.column3, created_at = new.column4, \
+                     expires_at = new.column5, {}, subject = new.column6, label = new.column7, \
+                     data = new.column8 FROM (VALUES {}) AS new \
+                     WHERE stored.session_key = new.column1 AND stored.revision = new.column2 \
+                     AND stored.expires_at > ?1 RETURNING session_key",
+                    sweep_at("new.column5"),
+                    rows(n, 8)
+                )
+            }),
+            touch: Sized::new(|n| {
+                format!(
+                    "UPDATE {t} AS stored SET expires_at = new.column2, {} \
+                     FROM (VALUES {}) AS new WHERE stored.session_key = new.column1 \
+                     AND stored.expires_at > ?1 RETURNING session_key",
+                    sweep_at("new.column2"),
+                    rows(n, 2)
+                )
+            }),
+            rotate: Sized::new(|n| {
+                format!(
+                    "UPDATE OR IGNORE {t} AS stored SET session_key = new.column3, \
+                     revision = new.column4, created_at = new.column5, expires_at = new.column6, \
+                     {}, subject = new.column7, label = new.column8, data = new.column9 \
+                     FROM (VALUES {}) AS new \
+                     WHERE stored.session_key = new.column1 AND stored.revision = new.column2 \
+                     AND stored.expires_at > ?1 RETURNING session_key",
+                    sweep_at("new.column6"),
+                    rows(n, 9)
+                )
+            }),
+            delete: Sized::new(|n| {
+                format!(
+                    "DELETE FROM {t} WHERE session_key IN ({}) AND ?1 IS NOT NULL",
+                    list(n)
+                )
+            }),
+            delete_expired: safe(format!(
+                "DELETE FROM {t} WHERE expires_at <= ?1 AND session_key = ?2"
+            )),
+            revision: safe(format!(
+                "SELECT revision FROM {t} WHERE expires_at > ?1 AND session_key = ?2"
+            )),
+            sweep: safe(format!(
+                "DELETE FROM {t} WHERE expires_at <= ?1 AND session_key IN ({})",
+                due(&t)
+            )),
+            postpone: safe(format!(
+                "UPDATE {t} SET sweep_at = expires_at WHERE expires_at > ?1 AND session_key IN ({})",
+                due(&t)
+            )),
+            list: safe(format!(
+                "SELECT session_key, created_at, expires_at, label FROM {t} \
+                 WHERE expires_at > ?1 AND subject = ?2 AND session_key > ?3 \
+                 ORDER BY session_key LIMIT ?4"
+            )),
+            revoke: safe(format!(
+                "DELETE FROM {t} WHERE expires_at > ?1 AND session_key = ?2 AND subject = ?3"
+            )),
+            revoke_all: safe(format!(
+                "DELETE FROM {t} WHERE subject = ?2 AND session_key IS NOT ?3 \
+                 RETURNING expires_at > ?1"
+            )),
+            columns: SqlStr::from_static(
+                "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk \
+                 FROM pragma_table_info(?1) ORDER BY cid",
+            ),
+            indexes: SqlStr::from_static(
+                "SELECT i.name FROM pragma_index_list(?1) AS l \
+                 JOIN pragma_index_info(l.name) AS i WHERE i.seqno = 0",
+            ),
+            schema: schema(table).map(safe),
+        }
+    }
+}
+
+pub(super) fn wanted() -> Vec<Column> {
+    columns(["BLOB", "INTEGER", "BLOB", "BLOB", "BLOB"])
+}
+
+/// The table and its indexes, each statement without effect when its object is there.
+pub(super) fn schema(table: &TableName) -> [String; 3] {
+    let name = table.table();
+    [
+        format!(
+            "CREATE TABLE IF NOT EXISTS \"{name}\" (\n    \
+             session_key BLOB NOT NULL PRIMARY KEY CHECK (length(session_key) = 32),\n    \
+             revision INTEGER NOT NULL,\n    \
+             created_at INTEGER NOT NULL,\n    \
+             expires_at INTEGER NOT NULL,\n    \
+             sweep_at INTEGER NOT NULL,\n    \
+             subject BLOB,\n    \
+             label BLOB NOT NULL,\n    \
+             data BLOB NOT NULL\n) STRICT, WITHOUT ROWID"
+        ),
+        format!("CREATE INDEX IF NOT EXISTS \"{name}_sweep_at\" ON \"{name}\" (sweep_at)"),
+        format!(
+            "CREATE INDEX IF NOT EXISTS \"{name}_subject\" ON \"{name}\" (subject) \
+             WHERE subject IS NOT NULL"
+        ),
+    ]
+}
+
+pub(super) fn safe(sql: String) -> SqlStr {
+    // Made of literals, numbers and a TableName, which can hold nothing else than a name; shared,
+    // so that a clone does not copy it.
+    AssertSqlSafe(std::sync::Arc::<str>::from(sql)).into_sql_str()
+}
+
+/// The keys of the first rows that are due to be swept, as far as ?2 goes.
+fn due(table: &str) -> String {
+    format!("SELECT session_key FROM {table} WHERE sweep_at <= ?1 ORDER BY sweep_at LIMIT ?2")
+}
+
+/// `(?2, ?3), (?4, ?5)` and so on.
+fn rows(rows: usize, width: usize) -> String {
+    let row = |row: usize| {
+        let parameters: Vec<_> = (0..width)
+            .map(|column| format!("?{}", 2 + row * width + column))
+            .collect();
+        format!("({})", parameters.join(", "))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(", ")
+}
+
+/// `?2, ?3, ?4` and so on.
+fn list(length: usize) -> String {
+    let parameters: Vec<_> = (0..length).map(|i| format!("?{}", 2 + i)).collect();
+    parameters.join(", ")
+}

@@ -1,0 +1,461 @@
+//! Cases that every database has to pass, on two handles of one table that stand for two
+//! processes. What the conformance kit does not know of: the sweep's own column, group commits,
+//! expired rows in the way.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use sessionkit::{
+    CookieName, ErrorKind, Label, ManualClock, OsEntropy, Record, Result, Revision, SessionStore,
+    Subject, Timestamp, Token,
+};
+
+pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+/// Two handles and the clock of both.
+pub struct Opened {
+    pub a: Arc<dyn SessionStore>,
+    pub b: Arc<dyn SessionStore>,
+    pub clock: Arc<ManualClock>,
+}
+
+pub fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(START))
+}
+
+pub fn token() -> Token {
+    Token::random(&OsEntropy, &CookieName::new("id").unwrap()).unwrap()
+}
+
+pub fn subject(name: &str) -> Option<Subject> {
+    Some(Subject::new(name).unwrap())
+}
+
+pub fn random_name() -> String {
+    format!("t{}", &token().key().to_hex()[..20])
+}
+
+pub fn record(data: &[u8]) -> Record {
+    Record {
+        data: data.to_vec().into(),
+        revision: Revision::random(&OsEntropy).unwrap(),
+        created_at: START,
+        expires_at: START + Duration::from_secs(60),
+        subject: None,
+        label: Label::default(),
+    }
+}
+
+pub fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
+/// Runs all of them at a time and collects what they return.
+pub async fn all<T: Send + 'static>(
+    calls: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    let tasks: Vec<_> = calls.into_iter().map(tokio::spawn).collect();
+    let mut outputs = Vec::new();
+    for task in tasks {
+        outputs.push(task.await.unwrap());
+    }
+    outputs
+}
+
+pub async fn a_record_comes_back_as_it_was(o: Opened) {
+    let every_byte: Vec<u8> = (0..=255).collect();
+    for size in [0, 1, 255, 4096, 65_535, 65_536, 1 << 20, 4 << 20] {
+        let mut stored = record(&every_byte.repeat(size / 256 + 1)[..size]);
+        stored.subject = subject("söme\0 one'\"`;--");
+        stored.label = Label::new(" trailing \0 ").unwrap();
+        stored.revision = Revision::from_bits(u64::MAX - size as u64);
+        stored.expires_at = Timestamp::MAX;
+        stored.created_at = Timestamp::MIN;
+        let token = o.a.create(token(), &stored).await.unwrap();
+        assert_eq!(o.b.load(&token).await.unwrap(), Some(stored), "{size}");
+    }
+    let too_large = record(&vec![0; (4 << 20) + 1]);
+    assert_eq!(
+        kind(o.a.create(token(), &too_large).await),
+        Some(ErrorKind::TooLarge)
+    );
+}
+
+pub async fn one_of_many_creates_succeeds(o: Opened) {
+    for _ in 0..4 {
+        let token = token();
+        let calls = (0..32_u8).map(|i| {
+            let store = Arc::clone(if i % 2 == 0 { &o.a } else { &o.b });
+            let token = token.clone();
+            async move { store.create(token, &record(&[i])).await.map(|_| i) }
+        });
+        let results = all(calls).await;
+        let won: Vec<_> = results.iter().filter_map(|r| r.as_ref().ok()).collect();
+        let lost = results.iter().filter_map(|r| r.as_ref().err());
+        assert_eq!(won.len(), 1);
+        assert!(
+            lost.into_iter()
+                .all(|error| error.kind() == ErrorKind::Exists)
+        );
+        let stored = o.a.load(&token).await.unwrap().unwrap();
+        assert_eq!(stored.data[..], [*won[0]]);
+    }
+}
+
+pub async fn an_expired_row_is_replaced_by_a_create(o: Opened) {
+    let token = token();
+    let mut old = record(b"old");
+    old.subject = subject("someone");
+    o.a.create(token.clone(), &old).await.unwrap();
+    o.clock.set(old.expires_at);
+    assert_eq!(o.a.load(&token).await.unwrap(), None);
+    assert_eq!(
+        kind(o.a.touch(&token, Timestamp::MAX).await),
+        Some(ErrorKind::Missing)
+    );
+    let update = o.a.update(&token, old.revision, &record(b"no")).await;
+    assert_eq!(kind(update), Some(ErrorKind::Missing));
+    let mut new = record(b"new");
+    new.expires_at = old.expires_at + Duration::from_secs(1);
+    let calls = (0..8).map(|_| {
+        let (store, token, new) = (Arc::clone(&o.b), token.clone(), new.clone());
+        async move { kind(store.create(token, &new).await) }
+    });
+    let mut kinds = all(calls).await;
+    kinds.sort_by_key(Option::is_some);
+    assert_eq!(kinds[0], None);
+    assert!(
+        kinds[1..]
+            .iter()
+            .all(|kind| *kind == Some(ErrorKind::Exists))
+    );
+    assert_eq!(o.a.load(&token).await.unwrap(), Some(new));
+    let subjects = o.a.subjects().unwrap();
+    let listed = subjects.list(&old.subject.unwrap(), None, 10).await;
+    assert!(listed.unwrap().is_empty());
+    assert_eq!(o.a.sweep(100).await.unwrap(), 0);
+}
+
+pub async fn of_many_updates_of_one_revision_one_succeeds(o: Opened) {
+    let token = o.a.create(token(), &record(b"0")).await.unwrap();
+    let mut expected = o.a.load(&token).await.unwrap().unwrap().revision;
+    for _ in 0..5 {
+        let calls = (0..16_u8).map(|i| {
+            let store = Arc::clone(if i % 2 == 0 { &o.a } else { &o.b });
+            let token = token.clone();
+            async move {
+                let new = record(&[i]);
+                store.update(&token, expected, &new).await.map(|_| new)
+            }
+        });
+        let results = all(calls).await;
+        let won: Vec<_> = results.iter().filter_map(|r| r.as_ref().ok()).collect();
+        assert_eq!(won.len(), 1);
+        let mut lost = results.iter().filter_map(|r| r.as_ref().err());
+        assert!(lost.all(|error| error.kind() == ErrorKind::Conflict));
+        assert_eq!(o.b.load(&token).await.unwrap().as_ref(), Some(won[0]));
+        expected = won[0].revision;
+    }
+    o.b.delete(&token).await.unwrap();
+    o.b.delete(&token).await.unwrap();
+    let late = o.a.update(&token, expected, &record(b"late")).await;
+    assert_eq!(kind(late), Some(ErrorKind::Missing));
+    assert_eq!(
+        kind(o.a.touch(&token, Timestamp::MAX).await),
+        Some(ErrorKind::Missing)
+    );
+    assert_eq!(o.a.load(&token).await.unwrap(), None);
+}
+
+pub async fn many_writes_at_a_time_each_get_their_own_answer(o: Opened) {
+    let calls = (0..200_usize).map(|i| {
+        let (a, b) = (Arc::clone(&o.a), Arc::clone(&o.b));
+        async move {
+            let first = record(&i.to_le_bytes());
+            let token = a.create(token(), &first).await.unwrap();
+            let again = a.create(token.clone(), &first).await;
+            assert_eq!(kind(again), Some(ErrorKind::Exists));
+            let stale = b.update(&token, Revision::from_bits(1), &first).await;
+            assert_eq!(kind(stale), Some(ErrorKind::Conflict));
+            let second = record(&(i + 1000).to_le_bytes());
+            b.update(&token, first.revision, &second).await.unwrap();
+            b.touch(&token, START + Duration::from_secs(90))
+                .await
+                .unwrap();
+            let other = self::token();
+            let third = record(&(i + 2000).to_le_bytes());
+            a.rotate(&token, other.clone(), second.revision, &third)
+                .await
+                .unwrap();
+            assert_eq!(b.load(&token).await.unwrap(), None);
+            assert_eq!(b.load(&other).await.unwrap(), Some(third));
+            if i % 2 == 0 {
+                a.delete(&other).await.unwrap();
+            }
+            assert_eq!(b.load(&other).await.unwrap().is_some(), i % 2 == 1);
+        }
+    });
+    all(calls).await;
+}
+
+pub async fn a_rotation_answers_as_the_contract_says(o: Opened) {
+    let first = record(b"first");
+    let from = o.a.create(token(), &first).await.unwrap();
+    let taken = o.a.create(token(), &record(b"taken")).await.unwrap();
+    let new = record(b"new");
+    let wrong = Revision::from_bits(7);
+
+    let rotate = o.a.rotate(&token(), token(), wrong, &new).await;
+    assert_eq!(kind(rotate), Some(ErrorKind::Missing));
+    let rotate = o.a.rotate(&from, token(), wrong, &new).await;
+    assert_eq!(kind(rotate), Some(ErrorKind::Conflict));
+    let rotate = o.a.rotate(&from, taken.clone(), first.revision, &new).await;
+    assert_eq!(kind(rotate), Some(ErrorKind::Exists));
+    let rotate = o.a.rotate(&from, from.clone(), first.revision, &new).await;
+    assert_eq!(kind(rotate), Some(ErrorKind::Exists));
+    assert_eq!(o.b.load(&from).await.unwrap(), Some(first.clone()));
+    assert_eq!(&o.b.load(&taken).await.unwrap().unwrap().data[..], b"taken");
+
+    // An expired record in the way is none.
+    let mut short = record(b"short");
+    short.expires_at = START + Duration::from_secs(1);
+    let expired = o.a.create(token(), &short).await.unwrap();
+    o.clock.set(short.expires_at);
+    o.a.rotate(&from, expired.clone(), first.revision, &new)
+        .await
+        .unwrap();
+    assert_eq!(o.b.load(&from).await.unwrap(), None);
+    assert_eq!(o.b.load(&expired).await.unwrap(), Some(new.clone()));
+
+    let calls = (0..8_u8).map(|i| {
+        let store = Arc::clone(if i % 2 == 0 { &o.a } else { &o.b });
+        let (from, to, record) = (expired.clone(), token(), record(&[i]));
+        async move { store.rotate(&from, to, new.revision, &record).await }
+    });
+    let results = all(calls).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    let mut lost = results.iter().filter_map(|r| r.as_ref().err());
+    assert!(lost.all(|error| error.kind() == ErrorKind::Missing));
+    assert_eq!(o.a.load(&expired).await.unwrap(), None);
+}
+
+pub async fn a_sweep_removes_what_has_expired_and_nothing_else(o: Opened) {
+    let mut live = Vec::new();
+    for i in 0..600_u64 {
+        let mut record = record(b"x");
+        record.expires_at = START + Duration::from_millis(1 + i % 200);
+        let token = o.a.create(token(), &record).await.unwrap();
+        match i % 3 {
+            // Extended by a touch, extended by an update, and left alone.
+            0 => {
+                o.a.touch(&token, Timestamp::MAX).await.unwrap();
+                live.push(token);
+            }
+            1 => {
+                let new = self::record(b"y");
+                o.b.update(&token, record.revision, &new).await.unwrap();
+                live.push(token);
+            }
+            _ => {}
+        }
+    }
+    o.clock.set(START + Duration::from_secs(1));
+    assert_eq!(o.a.sweep(0).await.unwrap(), 0);
+    assert_eq!(o.a.sweep(7).await.unwrap(), 7);
+    assert_eq!(o.b.sweep(1000).await.unwrap(), 193);
+    assert_eq!(o.b.sweep(1000).await.unwrap(), 0);
+    for token in &live {
+        assert!(o.a.load(token).await.unwrap().is_some());
+    }
+    // Shortened: found again although it was put off.
+    for token in &live[..50] {
+        o.a.touch(token, START).await.unwrap();
+        assert_eq!(o.a.load(token).await.unwrap(), None);
+    }
+    assert_eq!(o.a.sweep(1000).await.unwrap(), 50);
+    o.clock.set(Timestamp::MAX);
+    assert_eq!(o.a.sweep(1000).await.unwrap(), 350);
+}
+
+pub async fn two_sweeps_at_a_time_share_the_work(o: Opened) {
+    let calls = (0..700).map(|_| {
+        let store = Arc::clone(&o.a);
+        async move { store.create(token(), &record(b"x")).await.unwrap() }
+    });
+    all(calls).await;
+    o.clock.advance(Duration::from_secs(60));
+    let calls = [Arc::clone(&o.a), Arc::clone(&o.b)]
+        .map(|store| async move { store.sweep(10_000).await.unwrap() });
+    let mut removed: u64 = all(calls).await.iter().sum();
+    removed += o.a.sweep(10_000).await.unwrap();
+    assert_eq!(removed, 700);
+}
+
+pub async fn a_touch_at_the_deadline_is_safe_from_the_sweep(o: Opened) {
+    for _ in 0..10 {
+        let mut tokens = Vec::new();
+        for _ in 0..20 {
+            let mut record = record(b"x");
+            record.expires_at = o.clock_now() + Duration::from_millis(1);
+            tokens.push(o.a.create(token(), &record).await.unwrap());
+        }
+        let touches = tokens.iter().cloned().map(|token| {
+            let store = Arc::clone(&o.a);
+            let later = o.clock_now() + Duration::from_secs(3600);
+            async move { store.touch(&token, later).await.is_ok() }
+        });
+        let touches = touches.collect::<Vec<_>>();
+        let sweeper = Arc::clone(&o.b);
+        let sweep = tokio::spawn(async move { sweeper.sweep(1000).await.unwrap() });
+        let clock = Arc::clone(&o.clock);
+        let tick = tokio::spawn(async move { clock.advance(Duration::from_millis(1)) });
+        let touched = all(touches).await;
+        sweep.await.unwrap();
+        tick.await.unwrap();
+        for (token, touched) in tokens.iter().zip(touched) {
+            assert_eq!(o.a.load(token).await.unwrap().is_some(), touched);
+        }
+    }
+}
+
+pub async fn the_sessions_of_a_subject_are_listed_and_revoked(o: Opened) {
+    let index = o.a.subjects().unwrap();
+    let alice = subject("alice").unwrap();
+    let mut keys = Vec::new();
+    for (i, name) in ["alice", "Alice", "alice ", "alicf"]
+        .iter()
+        .cycle()
+        .take(40)
+        .enumerate()
+    {
+        let mut record = record(&[]);
+        record.subject = subject(name);
+        record.label = Label::new(&format!("browser {i}")).unwrap();
+        if i == 4 {
+            record.expires_at = START;
+        }
+        let token = o.a.create(token(), &record).await.unwrap();
+        if i % 4 == 0 && i != 4 {
+            keys.push(token.key());
+        }
+    }
+    keys.sort();
+    let mut listed = Vec::new();
+    loop {
+        let page = index.list(&alice, listed.last(), 4).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        assert!(page.iter().all(|session| session.created_at == START));
+        listed.extend(page.iter().map(|session| session.key));
+    }
+    assert_eq!(listed, keys);
+    assert!(
+        !index
+            .revoke(&subject("Alice").unwrap(), &keys[0])
+            .await
+            .unwrap()
+    );
+    assert!(index.revoke(&alice, &keys[0]).await.unwrap());
+    assert!(!index.revoke(&alice, &keys[0]).await.unwrap());
+    let index = o.b.subjects().unwrap();
+    assert_eq!(index.revoke_all(&alice, Some(&keys[3])).await.unwrap(), 7);
+    let left = index.list(&alice, None, 100).await.unwrap();
+    assert_eq!(left.iter().map(|s| s.key).collect::<Vec<_>>(), [keys[3]]);
+    assert_eq!(index.revoke_all(&alice, None).await.unwrap(), 1);
+    let others = index.list(&subject("Alice").unwrap(), None, 100).await;
+    assert_eq!(others.unwrap().len(), 10);
+}
+
+/// Everything that can be done to a token, each dropped after it was polled some times.
+pub async fn a_dropped_call_leaves_the_state_before_or_after(o: Opened) {
+    for polls in 0..12 {
+        let first = record(b"first");
+        let from = o.a.create(token(), &first).await.unwrap();
+        let to = token();
+        let second = record(b"second");
+        drop_after(polls, o.a.create(to.clone(), &second)).await;
+        let created = settled(&o, &to).await;
+        assert!(created.is_none_or(|found| found == second));
+        o.a.delete(&to).await.unwrap();
+        assert_eq!(o.b.load(&to).await.unwrap(), None);
+
+        drop_after(polls, o.a.update(&from, first.revision, &second)).await;
+        let updated = settled(&o, &from).await.unwrap();
+        assert!(updated == first || updated == second);
+
+        let third = record(b"third");
+        drop_after(
+            polls,
+            o.a.rotate(&from, to.clone(), updated.revision, &third),
+        )
+        .await;
+        let old = settled(&o, &from).await;
+        let new = settled(&o, &to).await;
+        assert!(
+            (old.as_ref() == Some(&updated) && new.is_none())
+                || (old.is_none() && new == Some(third)),
+            "rotation half done after {polls} polls"
+        );
+        let left = if old.is_some() { &from } else { &to };
+        drop_after(polls, o.a.load(left)).await;
+        drop_after(polls, o.a.delete(left)).await;
+        let other = o.a.create(token(), &record(b"other")).await.unwrap();
+        assert_eq!(&o.a.load(&other).await.unwrap().unwrap().data[..], b"other");
+    }
+}
+
+/// What a token has once the server has come to the end of what was dropped.
+async fn settled(o: &Opened, token: &Token) -> Option<Record> {
+    let mut last = o.a.load(token).await.unwrap();
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        last = o.b.load(token).await.unwrap();
+    }
+    last
+}
+
+/// Polls a future some times, with time for others in between, and drops it.
+pub async fn drop_after<F: Future>(polls: usize, future: F) {
+    let mut future = Box::pin(future);
+    for _ in 0..polls {
+        let polled =
+            std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context)));
+        if polled.await.is_ready() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_micros(100)).await;
+    }
+}
+
+impl Opened {
+    fn clock_now(&self) -> Timestamp {
+        use sessionkit::Clock;
+        self.clock.now()
+    }
+}
+
+/// One test for each case; `$open` makes an [`Opened`].
+macro_rules! cases {
+    ($open:expr) => {
+        $crate::common::cases!($open;
+            a_record_comes_back_as_it_was
+            one_of_many_creates_succeeds
+            an_expired_row_is_replaced_by_a_create
+            of_many_updates_of_one_revision_one_succeeds
+            many_writes_at_a_time_each_get_their_own_answer
+            a_rotation_answers_as_the_contract_says
+            a_sweep_removes_what_has_expired_and_nothing_else
+            two_sweeps_at_a_time_share_the_work
+            a_touch_at_the_deadline_is_safe_from_the_sweep
+            the_sessions_of_a_subject_are_listed_and_revoked
+            a_dropped_call_leaves_the_state_before_or_after
+        );
+    };
+    ($open:expr; $($case:ident)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $case() {
+            $crate::common::$case($open.await).await;
+        }
+    )*};
+}
+pub(crate) use cases;

@@ -1,0 +1,474 @@
+//! SQLite in a file and in memory.
+#![cfg(feature = "sqlite")]
+
+mod common;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use common::{Opened, all, clock, drop_after, kind, record, subject, token};
+use sessionkit::{Durability, ErrorKind, Record, SessionStore, Timestamp};
+use sessionkit_sqlx::{
+    SqliteStore, StoreOptions, TableName,
+    sqlx::{
+        AssertSqlSafe, Connection, Row, SqliteConnection, SqlitePool, raw_sql,
+        sqlite::SqliteConnectOptions,
+    },
+};
+
+/// A directory that goes with the test.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("sessionkit-{}", common::random_name()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn url(&self) -> String {
+        format!("sqlite:{}", self.file().display())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("sessions.db")
+    }
+
+    async fn open(&self, options: StoreOptions) -> SqliteStore {
+        let store = SqliteStore::connect(&self.url(), options).await.unwrap();
+        store.migrate().await.unwrap();
+        store
+    }
+
+    async fn raw(&self) -> SqliteConnection {
+        let options = SqliteConnectOptions::new()
+            .filename(self.file())
+            .create_if_missing(true);
+        SqliteConnection::connect_with(&options).await.unwrap()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn memory(options: StoreOptions) -> SqliteStore {
+    let store = SqliteStore::connect("sqlite::memory:", options)
+        .await
+        .unwrap();
+    store.migrate().await.unwrap();
+    store
+}
+
+async fn execute(connection: &mut SqliteConnection, sql: &str) {
+    raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .unwrap();
+}
+
+mod in_a_file {
+    use super::*;
+
+    async fn open() -> Opened {
+        let dir = Box::leak(Box::new(Dir::new()));
+        let clock = clock();
+        let options = StoreOptions::new().clock(clock.clone());
+        Opened {
+            a: Arc::new(dir.open(options.clone()).await),
+            b: Arc::new(dir.open(options).await),
+            clock,
+        }
+    }
+
+    common::cases!(open());
+}
+
+mod in_memory {
+    use super::*;
+
+    async fn open() -> Opened {
+        let clock = clock();
+        let store = Arc::new(memory(StoreOptions::new().clock(clock.clone())).await);
+        Opened {
+            a: store.clone(),
+            b: store,
+            clock,
+        }
+    }
+
+    common::cases!(open());
+}
+
+#[tokio::test]
+async fn the_store_says_what_it_survives() {
+    let dir = Dir::new();
+    let durability = |store: &SqliteStore| store.capabilities().durability;
+    assert_eq!(
+        durability(&dir.open(StoreOptions::new()).await),
+        Durability::System
+    );
+    let synced = dir.open(StoreOptions::new().sync_to_disk(true)).await;
+    assert_eq!(durability(&synced), Durability::Disk);
+    assert_eq!(
+        durability(&memory(StoreOptions::new()).await),
+        Durability::Process
+    );
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_files_are_for_their_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = Dir::new();
+    let store = dir.open(StoreOptions::new()).await;
+    store.create(token(), &record(b"x")).await.unwrap();
+    let files: Vec<_> = std::fs::read_dir(&dir.0).unwrap().collect();
+    assert_eq!(files.len(), 3);
+    for file in files {
+        let mode = file.unwrap().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}
+
+#[tokio::test]
+async fn sessions_survive_a_restart() {
+    let dir = Dir::new();
+    let mut stored = record(b"kept");
+    stored.expires_at = Timestamp::MAX;
+    let store = dir.open(StoreOptions::new()).await;
+    let token = store.create(token(), &stored).await.unwrap();
+    drop(store);
+    let store = dir.open(StoreOptions::new()).await;
+    assert_eq!(store.load(&token).await.unwrap(), Some(stored));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_migrations_at_a_time_succeed() {
+    for _ in 0..5 {
+        let dir = Dir::new();
+        let url = dir.url();
+        let starts = (0..8).map(|_| {
+            let url = url.clone();
+            async move {
+                let store = SqliteStore::connect(&url, StoreOptions::new()).await?;
+                store.migrate().await?;
+                store.create(token(), &record(b"x")).await
+            }
+        });
+        for started in all(starts).await {
+            started.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_check_says_what_differs() {
+    let dir = Dir::new();
+    let store = SqliteStore::connect(&dir.url(), StoreOptions::new())
+        .await
+        .unwrap();
+    let missing = store.check().await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::InvalidConfig);
+    assert_eq!(
+        missing.to_string(),
+        "the session table sessions: it does not exist"
+    );
+    let load = store.load(&token()).await;
+    assert_eq!(kind(load), Some(ErrorKind::InvalidConfig));
+
+    execute(
+        &mut dir.raw().await,
+        "CREATE TABLE sessions (session_key BLOB PRIMARY KEY NOT NULL, revision TEXT NOT NULL, \
+         created_at INTEGER NOT NULL, expires_at INTEGER, sweep_at INTEGER NOT NULL, subject BLOB, \
+         label BLOB NOT NULL); CREATE INDEX i ON sessions (sweep_at)",
+    )
+    .await;
+    let differs = store.migrate().await.unwrap_err();
+    assert_eq!(
+        differs.to_string(),
+        "the session table sessions: the column revision is TEXT, not INTEGER; the column \
+         expires_at takes null; the column data is missing; no index begins with subject"
+    );
+}
+
+#[tokio::test]
+async fn the_printed_schema_is_the_migrated_one() {
+    let table = TableName::new("web").unwrap();
+    let (by_hand, migrated) = (Dir::new(), Dir::new());
+    let options = StoreOptions::new().table(table.clone());
+    execute(&mut by_hand.raw().await, &SqliteStore::schema(&table)).await;
+    let store = SqliteStore::connect(&by_hand.url(), options.clone())
+        .await
+        .unwrap();
+    store.check().await.unwrap();
+    migrated.open(options).await;
+    let mut schemas = Vec::new();
+    for dir in [&by_hand, &migrated] {
+        let rows = raw_sql("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
+            .fetch_all(&mut dir.raw().await)
+            .await
+            .unwrap();
+        schemas.push(rows.iter().map(|row| row.get(0)).collect::<Vec<String>>());
+    }
+    assert_eq!(schemas[0].len(), 3);
+    assert_eq!(schemas[0], schemas[1]);
+}
+
+#[tokio::test]
+async fn tables_share_nothing() {
+    let dir = Dir::new();
+    let options = |name| StoreOptions::new().table(TableName::new(name).unwrap());
+    let (a, ab) = (dir.open(options("a")).await, dir.open(options("a_b")).await);
+    let mut stored = record(b"x");
+    stored.subject = subject("alice");
+    let token = a.create(token(), &stored).await.unwrap();
+    assert_eq!(ab.load(&token).await.unwrap(), None);
+    ab.delete(&token).await.unwrap();
+    let everyone = stored.subject.as_ref().unwrap();
+    assert_eq!(
+        ab.subjects()
+            .unwrap()
+            .revoke_all(everyone, None)
+            .await
+            .unwrap(),
+        0
+    );
+    assert_eq!(ab.sweep(10).await.unwrap(), 0);
+    assert_eq!(a.sweep(10).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn damaged_rows_are_corrupt_and_can_be_deleted() {
+    let dir = Dir::new();
+    execute(
+        &mut dir.raw().await,
+        "CREATE TABLE sessions (session_key BLOB NOT NULL PRIMARY KEY, revision INTEGER NOT NULL, \
+         created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, sweep_at INTEGER NOT NULL, \
+         subject BLOB, label BLOB NOT NULL, data BLOB NOT NULL); \
+         CREATE INDEX i ON sessions (sweep_at); CREATE INDEX j ON sessions (subject)",
+    )
+    .await;
+    let store = dir.open(StoreOptions::new()).await;
+    for damage in [
+        "revision = 'x'",
+        "created_at = -5",
+        "subject = x'ff'",
+        "subject = x''",
+        "label = 7",
+        "data = 1.5",
+    ] {
+        let mut stored = record(b"x");
+        stored.expires_at = Timestamp::MAX;
+        let token = store.create(token(), &stored).await.unwrap();
+        let sql = format!("UPDATE sessions SET {damage}");
+        execute(&mut dir.raw().await, &sql).await;
+        assert_eq!(
+            kind(store.load(&token).await),
+            Some(ErrorKind::Corrupt),
+            "{damage}"
+        );
+        store.delete(&token).await.unwrap();
+        assert_eq!(store.load(&token).await.unwrap(), None);
+    }
+}
+
+fn lasting(data: &[u8]) -> Record {
+    Record {
+        expires_at: Timestamp::MAX,
+        ..record(data)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_finds_no_room_harms_no_other() {
+    let dir = Dir::new();
+    let pool = SqlitePool::connect_with(
+        SqliteConnectOptions::new()
+            .filename(dir.file())
+            .create_if_missing(true)
+            .pragma("max_page_count", "200"),
+    )
+    .await
+    .unwrap();
+    let store = SqliteStore::with_pool(pool, StoreOptions::new()).unwrap();
+    store.migrate().await.unwrap();
+    let before = lasting(b"before");
+    let kept = store.create(token(), &before).await.unwrap();
+    // In one round, because they all wait behind the first: a large one among small ones.
+    let calls = (0..40_usize).map(|i| {
+        let store = store.clone();
+        async move {
+            let size = if i == 20 { 900_000 } else { 20 };
+            (
+                i,
+                kind(store.create(token(), &lasting(&vec![7; size])).await),
+            )
+        }
+    });
+    for (i, kind) in all(calls).await {
+        assert_eq!(kind, (i == 20).then_some(ErrorKind::Full), "{i}");
+    }
+    let too_much = lasting(&vec![7; 900_000]);
+    let update = store.update(&kept, before.revision, &too_much).await;
+    assert_eq!(kind(update), Some(ErrorKind::Full));
+    assert_eq!(store.load(&kept).await.unwrap(), Some(before.clone()));
+    store
+        .update(&kept, before.revision, &lasting(b"after"))
+        .await
+        .unwrap();
+    store.delete(&kept).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_database_is_unavailable_in_time_and_recovers() {
+    let dir = Dir::new();
+    let deadline = Duration::from_millis(800);
+    let store = dir.open(StoreOptions::new().deadline(deadline)).await;
+    let token = store.create(token(), &lasting(b"x")).await.unwrap();
+    let mut other = dir.raw().await;
+    execute(&mut other, "BEGIN IMMEDIATE").await;
+    let start = std::time::Instant::now();
+    let calls = (0..20).map(|_| {
+        let store = store.clone();
+        async move {
+            store
+                .create(common::token(), &lasting(b"y"))
+                .await
+                .unwrap_err()
+        }
+    });
+    for error in all(calls).await {
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    }
+    assert!(start.elapsed() < deadline * 2, "{:?}", start.elapsed());
+    // Those who read are not kept waiting.
+    assert!(store.load(&token).await.unwrap().is_some());
+    execute(&mut other, "ROLLBACK").await;
+    store.delete(&token).await.unwrap();
+    assert_eq!(store.load(&token).await.unwrap(), None);
+    let rows = raw_sql("SELECT count(*) FROM sessions")
+        .fetch_one(&mut other)
+        .await;
+    assert_eq!(
+        rows.unwrap().get::<i64, _>(0),
+        0,
+        "what was refused was stored later"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_withdrawn_while_it_waits_is_never_done() {
+    let dir = Dir::new();
+    let store = dir.open(StoreOptions::new()).await;
+    let mut other = dir.raw().await;
+    execute(&mut other, "BEGIN IMMEDIATE").await;
+    // The first is with the database, the second waits behind it.
+    let first = {
+        let store = store.clone();
+        tokio::spawn(async move { store.create(token(), &lasting(b"1")).await })
+    };
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let dropped = token();
+    drop_after(3, store.create(dropped.clone(), &lasting(b"2"))).await;
+    execute(&mut other, "ROLLBACK").await;
+    first.await.unwrap().unwrap();
+    store.create(token(), &lasting(b"3")).await.unwrap();
+    assert_eq!(store.load(&dropped).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_cancelled_calls_leave_nothing_behind() {
+    let dir = Dir::new();
+    let pool = SqlitePool::connect_with(
+        SqliteConnectOptions::new()
+            .filename(dir.file())
+            .create_if_missing(true),
+    )
+    .await
+    .unwrap();
+    let store = SqliteStore::with_pool(pool.clone(), StoreOptions::new()).unwrap();
+    store.migrate().await.unwrap();
+    for i in 0..1000 {
+        let stored = record(b"x");
+        let call = store.create(token(), &stored);
+        let _ = tokio::time::timeout(Duration::from_micros(i), call).await;
+    }
+    let token = store.create(token(), &lasting(b"x")).await.unwrap();
+    assert!(store.load(&token).await.unwrap().is_some());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(pool.num_idle(), pool.size() as usize);
+}
+
+#[tokio::test]
+async fn the_handle_outlives_a_runtime() {
+    let dir = Dir::new();
+    let url = dir.url();
+    let store = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let store = SqliteStore::connect(&url, StoreOptions::new())
+                .await
+                .unwrap();
+            store.migrate().await.unwrap();
+            store.create(token(), &record(b"x")).await.unwrap();
+            store
+        })
+    })
+    .join()
+    .unwrap();
+    store.create(token(), &record(b"x")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweeper_goes_on_after_errors_and_stops_when_told() {
+    let dir = Dir::new();
+    let clock = clock();
+    let options = StoreOptions::new().clock(clock.clone());
+    let store = SqliteStore::connect(&dir.url(), options).await.unwrap();
+    // No table yet: every sweep fails.
+    let sweeper = store.spawn_sweeper(Duration::from_millis(5));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    store.migrate().await.unwrap();
+    let expired = store.create(token(), &record(b"x")).await.unwrap();
+    clock.advance(Duration::from_secs(60));
+    let mut raw = dir.raw().await;
+    let count = async |raw: &mut SqliteConnection| -> i64 {
+        let row = raw_sql("SELECT count(*) FROM sessions")
+            .fetch_one(raw)
+            .await;
+        row.unwrap().get(0)
+    };
+    while count(&mut raw).await > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    sweeper.shutdown().await;
+    clock.set(common::START);
+    store.create(expired, &record(b"x")).await.unwrap();
+    clock.advance(Duration::from_secs(60));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(count(&mut raw).await, 1);
+}
+
+#[tokio::test]
+async fn hostile_configuration_is_refused() {
+    let options = StoreOptions::new;
+    for (url, options) in [
+        ("sqlite::memory:", options().deadline(Duration::ZERO)),
+        ("sqlite::memory:", options().max_connections(0)),
+        (
+            "sqlite::memory:",
+            options().table(TableName::new("a.b").unwrap()),
+        ),
+        ("sqlite:x?mode=nonsense", options()),
+    ] {
+        let opened = SqliteStore::connect(url, options).await;
+        assert_eq!(kind(opened), Some(ErrorKind::InvalidConfig), "{url}");
+    }
+    let opened = SqliteStore::connect("sqlite:/no/such/directory/x.db", options()).await;
+    assert_eq!(kind(opened), Some(ErrorKind::Unavailable));
+}
