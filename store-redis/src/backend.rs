@@ -1,0 +1,129 @@
+//! Runs commands: in time, again where that is safe, and with the whole script where the server
+//! does not know its hash.
+
+use std::time::Duration;
+
+use redis::{Cmd, Value};
+use sessionkit::{Error, ErrorKind, Result};
+use tokio::time::{Instant, sleep_until};
+
+use crate::{
+    cluster::Cluster,
+    fault::{Code, Effect, Fault},
+    node::Node,
+    script::{Answer, Call},
+};
+
+pub(crate) enum Topology {
+    One(Node),
+    Cluster(Cluster),
+}
+
+pub(crate) struct Backend {
+    pub(crate) topology: Topology,
+    pub(crate) deadline: Duration,
+}
+
+/// The pauses before another attempt.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+impl Backend {
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self.topology, Topology::Cluster(_))
+    }
+
+    /// When a call that begins now has to be over.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.deadline
+    }
+
+    /// The numeric answer of a script.
+    pub(crate) async fn answer(&self, call: &Call, deadline: Instant) -> Result<Answer> {
+        match self.run(call, Effect::Write, deadline).await? {
+            Value::Int(number) => Answer::from_number(number).ok_or_else(odd),
+            _ => Err(odd()),
+        }
+    }
+
+    pub(crate) async fn run(
+        &self,
+        call: &Call,
+        effect: Effect,
+        deadline: Instant,
+    ) -> Result<Value> {
+        self.attempt(call, effect, deadline)
+            .await
+            .map_err(|fault| fault.into_error(effect))
+    }
+
+    async fn attempt(
+        &self,
+        call: &Call,
+        effect: Effect,
+        deadline: Instant,
+    ) -> Result<Value, Fault> {
+        let mut pause = FIRST_PAUSE;
+        let mut reread = false;
+        loop {
+            let fault = match self.send(call, deadline).await {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => fault,
+            };
+            let again = match &fault {
+                Fault::Unsent(_) => self.fails_over(),
+                // A read without an answer may be repeated; where nobody takes over, only to find
+                // out whether the server is still there.
+                Fault::Lost(_) => {
+                    effect == Effect::Read
+                        && (self.fails_over() || !std::mem::replace(&mut reread, true))
+                }
+                Fault::Refused(refusal) => match refusal.code() {
+                    Code::Later => true,
+                    Code::ReadOnly | Code::Moved | Code::Ask => self.fails_over(),
+                    _ => false,
+                },
+                Fault::Late | Fault::Misconfigured(..) => false,
+            };
+            let next = Instant::now() + pause;
+            if !again || next >= deadline {
+                return Err(fault);
+            }
+            sleep_until(next).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn send(&self, call: &Call, deadline: Instant) -> Result<Value, Fault> {
+        let sent = self.dispatch(&call.key, &call.cmd, deadline).await;
+        if let Err(Fault::Refused(refusal)) = &sent
+            && refusal.code() == Code::NoScript
+            && let Some(cmd) = call.with_source()
+        {
+            return self.dispatch(&call.key, &cmd, deadline).await;
+        }
+        sent
+    }
+
+    async fn dispatch(&self, key: &[u8], cmd: &Cmd, deadline: Instant) -> Result<Value, Fault> {
+        match &self.topology {
+            Topology::One(node) => node.send(cmd, deadline).await,
+            Topology::Cluster(cluster) => cluster.send(key, cmd, deadline).await,
+        }
+    }
+
+    fn fails_over(&self) -> bool {
+        match &self.topology {
+            Topology::One(node) => node.fails_over(),
+            Topology::Cluster(_) => true,
+        }
+    }
+}
+
+/// The error for an answer that the command does not have.
+pub(crate) fn odd() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the Redis server gives an answer that it cannot give",
+    )
+}

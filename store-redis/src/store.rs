@@ -1,0 +1,501 @@
+use std::fmt;
+
+use async_trait::async_trait;
+use redis::Value;
+use sessionkit::{
+    Capabilities, Durability, Error, ErrorKind, Record, Result, Revision, SessionStore, StoreKey,
+    Subject, SubjectIndex, Sweep, TimeSource, Timestamp, Token,
+};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    RedisOptions,
+    backend::{Backend, Topology, odd},
+    codec::{self, Head},
+    fault::Effect,
+    script::{self, Answer, Call, decimal},
+};
+
+/// How long a session that wants to move waits for its subject's sessions to be ended.
+const BARRED_PAUSE: Duration = Duration::from_millis(10);
+
+/// Keeps sessions in Redis or Valkey: on one server, a Cluster or behind Sentinels.
+///
+/// Opened by [`RedisOptions`]; shared as an `Arc<RedisStore>`. Dropping the last handle closes the
+/// connections.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), sessionkit::Error> {
+/// use sessionkit_redis::RedisStore;
+///
+/// let store = RedisStore::open("redis://localhost").await?;
+/// store.ping().await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct RedisStore {
+    pub(crate) backend: Backend,
+    pub(crate) prefix: String,
+    pub(crate) max_data: usize,
+    pub(crate) durability: Durability,
+}
+
+impl RedisStore {
+    /// Opens the store that a URL names, with the defaults of [`RedisOptions`].
+    ///
+    /// # Errors
+    /// Those of [`RedisOptions::from_url`] and [`RedisOptions::open`].
+    pub async fn open(url: &str) -> Result<Self> {
+        RedisOptions::from_url(url)?.open().await
+    }
+
+    /// Asks whether sessions can be read at this moment, for a readiness probe: every master of a
+    /// cluster, or the one server.
+    ///
+    /// # Errors
+    /// As for [`load`](SessionStore::load), within the same deadline.
+    pub async fn ping(&self) -> Result<()> {
+        let deadline = self.backend.deadline();
+        let ping = redis::cmd("PING");
+        let answer = match &self.backend.topology {
+            Topology::One(node) => node.send(&ping, deadline).await.map(drop),
+            Topology::Cluster(cluster) => cluster.send_to_all(&ping, deadline).await,
+        };
+        answer.map_err(|fault| fault.into_error(Effect::Read))
+    }
+
+    pub(crate) fn record_key(&self, key: &StoreKey) -> Vec<u8> {
+        [self.prefix.as_bytes(), b"#", key.as_bytes()].concat()
+    }
+
+    pub(crate) fn index_key(&self, subject: &str) -> Vec<u8> {
+        [self.index_prefix().as_slice(), subject.as_bytes()].concat()
+    }
+
+    fn index_prefix(&self) -> Vec<u8> {
+        [self.prefix.as_bytes(), b"@"].concat()
+    }
+
+    /// Stores a record unless there is one.
+    async fn set_new(&self, key: &[u8], record: &Record, deadline: Instant) -> Result<()> {
+        let call = Call::new("SET", key)
+            .arg(codec::encode(record))
+            .arg("NX")
+            .arg("PXAT")
+            .arg(expiry(record.expires_at));
+        match self.backend.run(&call, Effect::Write, deadline).await? {
+            Value::Okay => Ok(()),
+            Value::Nil => Err(ErrorKind::Exists.into()),
+            _ => Err(odd()),
+        }
+    }
+
+    /// Makes sure that the index of a subject holds a session before the session is stored. What it
+    /// holds too much does no harm: whoever reads it looks at the records.
+    async fn keep(
+        &self,
+        subject: &str,
+        key: &StoreKey,
+        until: Timestamp,
+        moves: bool,
+        deadline: Instant,
+    ) -> Result<Answer> {
+        let call = script::KEEP.call(
+            &[&self.index_key(subject)],
+            &[
+                key.as_bytes(),
+                &millis(until),
+                if moves { b"1" } else { b"" },
+            ],
+        );
+        self.backend.answer(&call, deadline).await
+    }
+
+    /// Drops an entry of the index whose session is gone. One that stays does no harm.
+    pub(crate) async fn forget(
+        &self,
+        subject: &str,
+        key: &StoreKey,
+        until: Timestamp,
+        deadline: Instant,
+    ) {
+        let args: [&[u8]; 2] = [key.as_bytes(), &millis(until)];
+        let call = script::FORGET.call(&[&self.index_key(subject)], &args);
+        drop(self.backend.run(&call, Effect::Write, deadline).await);
+    }
+
+    async fn update_indexed(
+        &self,
+        key: &StoreKey,
+        subject: &Subject,
+        expected: Revision,
+        record: &Record,
+    ) -> Result<Answer> {
+        let deadline = self.backend.deadline();
+        let (record_key, index_key) = (self.record_key(key), self.index_key(subject.as_str()));
+        let until = codec::indexed_until(record.created_at, record.expires_at);
+        let call = |kept: &'static [u8]| {
+            let keys: [&[u8]; 2] = [&record_key, &index_key];
+            script::UPDATE_INDEXED.call(
+                if self.backend.is_cluster() {
+                    &keys[..1]
+                } else {
+                    &keys
+                },
+                &[
+                    &codec::head(expected),
+                    &codec::encode(record),
+                    &millis(record.expires_at),
+                    subject.as_str().as_bytes(),
+                    key.as_bytes(),
+                    &millis(until),
+                    kept,
+                ],
+            )
+        };
+        let answer = self.backend.answer(&call(b""), deadline).await?;
+        if answer != Answer::IndexFirst {
+            return Ok(answer);
+        }
+        self.keep(subject.as_str(), key, until, false, deadline)
+            .await?;
+        self.backend.answer(&call(b"1"), deadline).await
+    }
+
+    async fn touch_key(&self, key: &StoreKey, expires_at: Timestamp) -> Result<Answer> {
+        let deadline = self.backend.deadline();
+        let record_key = self.record_key(key);
+        let index_prefix = match self.backend.is_cluster() {
+            true => Vec::new(),
+            false => self.index_prefix(),
+        };
+        let mut kept: Option<(Subject, Timestamp)> = None;
+        loop {
+            let (subject, until) = match &kept {
+                Some((subject, until)) => (subject.as_str(), millis(*until)),
+                None => ("", Vec::new()),
+            };
+            let call = script::TOUCH.call(
+                &[&record_key],
+                &[
+                    &millis(expires_at),
+                    &codec::time(expires_at),
+                    key.as_bytes(),
+                    &index_prefix,
+                    subject.as_bytes(),
+                    &until,
+                ],
+            );
+            let stored = match self.backend.run(&call, Effect::Write, deadline).await? {
+                Value::Int(number) => return Answer::from_number(number).ok_or_else(odd),
+                Value::BulkString(stored) => stored,
+                _ => return Err(odd()),
+            };
+            // The index has to know first; the next round finds out whether that is still so.
+            let (created_at, subject) =
+                codec::read_subject(&stored).ok_or_else(codec::unreadable)?;
+            let until = codec::indexed_until(created_at, expires_at);
+            self.keep(subject.as_str(), key, until, false, deadline)
+                .await?;
+            kept = Some((subject, until));
+        }
+    }
+
+    async fn rotate_on_one_node(
+        &self,
+        old: &StoreKey,
+        new: &StoreKey,
+        expected: Revision,
+        record: &Record,
+    ) -> Result<Answer> {
+        let deadline = self.backend.deadline();
+        let index_key = record
+            .subject
+            .as_ref()
+            .map(|subject| self.index_key(subject.as_str()));
+        let (from, to) = (self.record_key(old), self.record_key(new));
+        let mut keys: Vec<&[u8]> = vec![&from, &to];
+        keys.extend(index_key.as_deref());
+        let until = codec::indexed_until(record.created_at, record.expires_at);
+        let call = script::ROTATE.call(
+            &keys,
+            &[
+                &codec::head(expected),
+                &codec::encode(record),
+                &decimal(expiry(record.expires_at)),
+                new.as_bytes(),
+                &millis(until),
+                old.as_bytes(),
+            ],
+        );
+        loop {
+            let answer = self.backend.answer(&call, deadline).await?;
+            if answer != Answer::Barred {
+                return Ok(answer);
+            }
+            wait_for_bar(deadline).await?;
+        }
+    }
+
+    /// The two records are on two nodes: first the new one is stored, then the old one removed if it
+    /// is still what it was, and the new one again if it was not.
+    async fn rotate_across_nodes(
+        &self,
+        old: &StoreKey,
+        new: &StoreKey,
+        expected: Revision,
+        record: &Record,
+    ) -> Result<()> {
+        let deadline = self.backend.deadline();
+        let (from, to) = (self.record_key(old), self.record_key(new));
+        self.check_revision(&from, expected, deadline).await?;
+        if let Some(subject) = &record.subject {
+            let until = codec::indexed_until(record.created_at, record.expires_at);
+            while self
+                .keep(subject.as_str(), new, until, true, deadline)
+                .await?
+                == Answer::Barred
+            {
+                wait_for_bar(deadline).await?;
+            }
+        }
+        if let Err(error) = self.set_new(&to, record, deadline).await {
+            return Err(match error.kind() {
+                ErrorKind::Ambiguous => self.undo(&to, record, error, deadline).await,
+                _ => error,
+            });
+        }
+        match self.remove_old(&from, expected, deadline).await {
+            Ok(()) => Ok(()),
+            // Perhaps removed: then the new one is the only one.
+            Err(error) if error.kind() == ErrorKind::Ambiguous => Err(error),
+            Err(error) => Err(self.undo(&to, record, error, deadline).await),
+        }
+    }
+
+    /// An early answer for what cannot be moved, before anything is stored.
+    async fn check_revision(
+        &self,
+        key: &[u8],
+        expected: Revision,
+        deadline: Instant,
+    ) -> Result<()> {
+        let call = Call::new("GETRANGE", key).arg(0).arg(8);
+        match self.backend.run(&call, Effect::Read, deadline).await? {
+            Value::BulkString(head) if head == codec::head(expected) => Ok(()),
+            Value::BulkString(head) if head.is_empty() => Err(ErrorKind::Missing.into()),
+            Value::BulkString(head) if head.first() == codec::head(expected).first() => {
+                Err(ErrorKind::Conflict.into())
+            }
+            _ => Err(codec::unreadable()),
+        }
+    }
+
+    /// Removes the record of one revision. A lost answer is asked for again: whoever finds the
+    /// record gone cannot tell whether the first attempt did it.
+    async fn remove_old(&self, key: &[u8], expected: Revision, deadline: Instant) -> Result<()> {
+        let call = script::REMOVE.call(&[key], &[&codec::head(expected)]);
+        let lost = match self.backend.answer(&call, deadline).await {
+            Ok(answer) => return done(answer),
+            Err(error) if error.kind() == ErrorKind::Ambiguous => error,
+            Err(error) => return Err(error),
+        };
+        match self.backend.answer(&call, deadline).await {
+            Ok(Answer::Missing) | Err(_) => Err(lost),
+            Ok(answer) => done(answer),
+        }
+    }
+
+    /// Takes back the new record of a move that failed with `error`.
+    async fn undo(&self, key: &[u8], record: &Record, error: Error, deadline: Instant) -> Error {
+        let call = script::REMOVE.call(&[key], &[&codec::head(record.revision)]);
+        match self.backend.answer(&call, deadline).await {
+            Ok(_) if error.kind() == ErrorKind::Ambiguous => {
+                Error::new(ErrorKind::Unavailable, "the session could not be moved")
+                    .with_source(error)
+            }
+            Ok(_) => error,
+            Err(_) => Error::new(ErrorKind::Ambiguous, "the session may be under both tokens")
+                .with_source(error),
+        }
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("prefix", &self.prefix)
+            .field("cluster", &self.backend.is_cluster())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl SessionStore for RedisStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::server(self.max_data)
+            .durability(self.durability)
+            .expiry_granularity(Duration::from_millis(5))
+            .time_source(TimeSource::Server)
+            .sweep(Sweep::Native)
+    }
+
+    async fn create(&self, token: Token, record: &Record) -> Result<Token> {
+        record.check_size(self.max_data)?;
+        let deadline = self.backend.deadline();
+        let key = token.key();
+        let record_key = self.record_key(&key);
+        let Some(subject) = &record.subject else {
+            self.set_new(&record_key, record, deadline).await?;
+            return Ok(token);
+        };
+        let until = codec::indexed_until(record.created_at, record.expires_at);
+        if self.backend.is_cluster() {
+            self.keep(subject.as_str(), &key, until, false, deadline)
+                .await?;
+            self.set_new(&record_key, record, deadline).await?;
+            return Ok(token);
+        }
+        let call = script::CREATE.call(
+            &[&record_key, &self.index_key(subject.as_str())],
+            &[
+                &codec::encode(record),
+                &decimal(expiry(record.expires_at)),
+                key.as_bytes(),
+                &millis(until),
+            ],
+        );
+        done(self.backend.answer(&call, deadline).await?)?;
+        Ok(token)
+    }
+
+    async fn load(&self, token: &Token) -> Result<Option<Record>> {
+        let call = Call::new("GET", &self.record_key(&token.key()));
+        let deadline = self.backend.deadline();
+        match self.backend.run(&call, Effect::Read, deadline).await? {
+            Value::Nil => Ok(None),
+            Value::BulkString(stored) => codec::decode(stored).map(Some),
+            _ => Err(odd()),
+        }
+    }
+
+    async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
+        record.check_size(self.max_data)?;
+        let key = token.key();
+        let answer = match &record.subject {
+            Some(subject) => self.update_indexed(&key, subject, expected, record).await?,
+            None => {
+                let call = script::UPDATE.call(
+                    &[&self.record_key(&key)],
+                    &[
+                        &codec::head(expected),
+                        &codec::encode(record),
+                        &decimal(expiry(record.expires_at)),
+                    ],
+                );
+                self.backend.answer(&call, self.backend.deadline()).await?
+            }
+        };
+        done(answer)?;
+        Ok(token.clone())
+    }
+
+    async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
+        done(self.touch_key(&token.key(), expires_at).await?)?;
+        Ok(token.clone())
+    }
+
+    async fn rotate(
+        &self,
+        from: &Token,
+        to: Token,
+        expected: Revision,
+        record: &Record,
+    ) -> Result<Token> {
+        record.check_size(self.max_data)?;
+        let (old, new) = (from.key(), to.key());
+        if self.backend.is_cluster() {
+            self.rotate_across_nodes(&old, &new, expected, record)
+                .await?;
+        } else {
+            done(
+                self.rotate_on_one_node(&old, &new, expected, record)
+                    .await?,
+            )?;
+        }
+        Ok(to)
+    }
+
+    async fn delete(&self, token: &Token) -> Result<()> {
+        let deadline = self.backend.deadline();
+        let key = token.key();
+        let record_key = self.record_key(&key);
+        let removed = self
+            .backend
+            .run(&Call::new("GETDEL", &record_key), Effect::Write, deadline)
+            .await;
+        match removed {
+            Ok(Value::BulkString(stored)) => {
+                if let Some((
+                    Head {
+                        subject: Some(subject),
+                        indexed_until,
+                        ..
+                    },
+                    _,
+                )) = Head::read(&stored)
+                {
+                    self.forget(subject.as_str(), &key, indexed_until, deadline)
+                        .await;
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                let call = Call::new("UNLINK", &record_key);
+                self.backend.run(&call, Effect::Write, deadline).await?;
+                Ok(())
+            }
+            other => other.map(drop),
+        }
+    }
+
+    async fn sweep(&self, _limit: usize) -> Result<u64> {
+        Ok(0)
+    }
+
+    fn subjects(&self) -> Option<&dyn SubjectIndex> {
+        Some(self)
+    }
+}
+
+fn done(answer: Answer) -> Result<()> {
+    match answer {
+        Answer::Done => Ok(()),
+        Answer::Missing => Err(ErrorKind::Missing.into()),
+        Answer::Conflict => Err(ErrorKind::Conflict.into()),
+        Answer::Corrupt => Err(codec::unreadable()),
+        Answer::Exists => Err(ErrorKind::Exists.into()),
+        Answer::IndexFirst | Answer::Barred => Err(odd()),
+    }
+}
+
+async fn wait_for_bar(deadline: Instant) -> Result<()> {
+    if Instant::now() + BARRED_PAUSE >= deadline {
+        return Err(Error::new(
+            ErrorKind::Unavailable,
+            "all sessions of the subject are being ended",
+        ));
+    }
+    sleep(BARRED_PAUSE).await;
+    Ok(())
+}
+
+/// An expiry as the server takes it: it refuses the very first instant of time.
+fn expiry(at: Timestamp) -> i64 {
+    at.as_millis().max(1)
+}
+
+fn millis(at: Timestamp) -> Vec<u8> {
+    decimal(expiry(at))
+}
