@@ -83,12 +83,8 @@ impl Policy {
         let target = (now + idle_time).min(self.end(created_at));
         let step = (idle_time / 100).saturating_mul(self.touch_after_percent.into());
         match previous {
-            Some(previous)
-                if target == previous
-                    || target > previous && target.saturating_duration_since(previous) < step =>
-            {
-                previous
-            }
+            // Also when it would move back a little: the clocks of two hosts are never the same.
+            Some(previous) if target == previous || distance(target, previous) < step => previous,
             _ => target,
         }
     }
@@ -96,6 +92,10 @@ impl Policy {
     pub(crate) fn seal_for<'a>(&self, token: &'a Token) -> Option<&'a Token> {
         self.sealed.then_some(token)
     }
+}
+
+fn distance(one: Timestamp, other: Timestamp) -> Duration {
+    one.max(other).saturating_duration_since(one.min(other))
 }
 
 /// A session as its handler sees it.
@@ -299,15 +299,20 @@ impl Planned {
         }
     }
 
-    /// The token under which the action's effect is found.
-    pub(crate) fn target(&self) -> &Token {
+    /// The token that the session has before the action.
+    pub(crate) fn source(&self) -> &Token {
         match &self.action {
             Action::Create(token, _)
             | Action::Update(token, ..)
             | Action::Touch(token, _)
-            | Action::Rotate(_, token, ..)
+            | Action::Rotate(token, ..)
             | Action::Delete(token) => token,
         }
+    }
+
+    /// Whether the browser has to get another cookie afterwards, wherever the record is kept.
+    pub(crate) fn changes_token(&self) -> bool {
+        matches!(self.action, Action::Create(..) | Action::Rotate(..))
     }
 }
 
@@ -321,6 +326,8 @@ pub(crate) struct Draft {
     pub(crate) cookie_options: Option<CookieOptions>,
     /// Another request has ended the session: nothing of this one is kept.
     pub(crate) gone: bool,
+    /// No cookie can be sent any more.
+    pub(crate) head_sent: bool,
     changes: Vec<(u64, Change)>,
     next_change: u64,
     renew: bool,

@@ -512,7 +512,8 @@ impl Sessions {
     }
 
     /// Saves every session that has changed, at the same time, and writes the cookies and cache
-    /// headers of all into the head of the response.
+    /// headers of all into the head of the response. What a streamed body changes later is saved only
+    /// by [`Session::save`].
     ///
     /// # Errors
     /// What could not be saved, each with its session's name. The headers are complete for those
@@ -545,6 +546,13 @@ impl Sessions {
         }
         for cookie in cookies {
             headers.append(SET_COOKIE, cookie);
+        }
+    }
+
+    /// No cookie can be sent any more: what would need one is an error from now on.
+    pub(crate) fn head_sent(&self) {
+        for session in self.given() {
+            session.0.draft().head_sent = true;
         }
     }
 

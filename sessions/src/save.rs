@@ -112,7 +112,7 @@ async fn wait_in_lane<'a>(
         pause(session, tries).await;
     } else {
         let lanes = &session.setup.lanes;
-        let index = usize::from(planned.target().key().as_bytes()[0]) % lanes.len();
+        let index = usize::from(planned.source().key().as_bytes()[0]) % lanes.len();
         *lane = Some(lanes[index].lock().await);
     }
 }
@@ -160,7 +160,8 @@ async fn settle(session: &Inner, planned: &Planned, error: Error) -> Result<()> 
         _ => return Err(error),
     }
     if let Some(target) = target {
-        if recover(session, source, target, &error).await? {
+        let unsettled = session.draft().is_unsettled();
+        if unsettled && recover(session, source, target, &error).await? {
             return Ok(());
         }
         if error.kind() == ErrorKind::Exists {
@@ -252,6 +253,12 @@ impl Inner {
             || Token::random(&*self.manager.entropy, self.setup.cookie.name()),
         )?;
         if let Some(planned) = &planned {
+            if draft.head_sent && (planned.changes_token() || self.is_with_client()) {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "the head of the response is sent, and the session needs another cookie",
+                ));
+            }
             draft.begin(planned);
         }
         Ok(planned)

@@ -306,3 +306,46 @@ async fn plain_tower_services_find_the_sessions_in_the_request() {
         .expect("it does not fail");
     assert!(response.headers().contains_key(header::SET_COOKIE));
 }
+
+#[tokio::test]
+async fn a_streamed_body_can_change_a_session_but_not_begin_one() {
+    let keyring = Keyring::new([Key::generate().expect("random bytes")]).expect("one key");
+    let manager = SessionManager::new(MemoryStore::new(), keyring).expect("it works");
+    let handed_out = Arc::new(std::sync::Mutex::new(None));
+    let keep = Arc::clone(&handed_out);
+    let handler = get(async move |session: Session| {
+        *keep.lock().expect("no test panics with the lock") = Some(session);
+    });
+    let router: Router = Router::new()
+        .route("/", handler)
+        .route("/count", get(count))
+        .layer(SessionLayer::new(manager));
+    let app = App {
+        store: Arc::default(),
+        router,
+    };
+    let session = || {
+        handed_out
+            .lock()
+            .expect("no test panics with the lock")
+            .take()
+            .expect("it was called")
+    };
+
+    app.get("/", None).await;
+    let new = session();
+    new.insert("late", &1).expect("a number is a value");
+    assert_eq!(
+        new.save().await.expect_err("it has no cookie").kind(),
+        ErrorKind::Unsupported
+    );
+
+    let cookie = app.cookie().await;
+    app.get("/", Some(&cookie)).await;
+    let known = session();
+    known.insert("late", &1).expect("a number is a value");
+    assert_eq!(
+        known.save().await.expect("it is saved"),
+        sessionkit::Saved::Stored
+    );
+}

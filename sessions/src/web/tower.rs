@@ -19,7 +19,8 @@ use crate::{Failure, SessionManager, Sessions};
 /// A save that fails replaces the response, unless the manager's
 /// [`on_failure`](crate::SessionManagerBuilder::on_failure) says otherwise; the body type of the
 /// service has to be made from bytes for that. A body that is still being streamed comes too late:
-/// what it changes is saved only by [`Session::save`](crate::Session::save).
+/// what it changes is saved only by [`Session::save`](crate::Session::save), and not if the session
+/// is new then, or renewed, or kept by the client, because its cookie could not be sent.
 ///
 /// If the client disconnects, the server drops the request: sessions that were being saved are then
 /// saved or not.
@@ -140,5 +141,6 @@ async fn finish<B: From<Bytes> + Send>(
         response = replacement.map(B::from);
         sessions.write_headers(response.headers_mut());
     }
+    sessions.head_sent();
     response
 }

@@ -235,3 +235,16 @@ async fn a_clock_that_steps_back_ends_and_revives_nothing() {
     world.clock.set(START);
     assert_eq!(browser.visit(Session::origin).await, Origin::Ended);
 }
+
+#[tokio::test]
+async fn hosts_with_different_clocks_do_not_write_in_turn() {
+    let world = World::configured(|config| config.idle_timeout(HOUR));
+    let mut browser = world.signed_in().await;
+    for seconds in [5, 0, 10, 3, 60, 0] {
+        world
+            .clock
+            .set(START + std::time::Duration::from_secs(seconds));
+        browser.visit(|_| ()).await;
+    }
+    assert!(!world.store.calls().contains(&"touch"));
+}
