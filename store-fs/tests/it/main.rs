@@ -1,7 +1,12 @@
 //! The filesystem store from outside; the contract itself is tested by `conformance.rs`.
 
+#[cfg(test)]
 mod attacks;
+#[cfg(test)]
 mod disk;
+#[cfg(test)]
 mod processes;
+#[cfg(test)]
 mod store;
+#[cfg(test)]
 mod support;

@@ -1,0 +1,116 @@
+//! The contract, as the conformance kit sees it.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use sessionkit::{Clock, Error, ErrorKind, ManualClock, Result, SessionStore, SystemClock};
+use sessionkit_conformance::{Harness, RawEntry};
+use sessionkit_fs::FsOptions;
+use tempfile::TempDir;
+
+/// Each namespace is a directory in a temporary one.
+struct FsHarness {
+    dir: TempDir,
+    clock: Arc<ManualClock>,
+}
+
+impl FsHarness {
+    fn new() -> Self {
+        Self {
+            dir: TempDir::new().expect("the directory for temporary files can be written"),
+            clock: Arc::new(ManualClock::new(SystemClock.now())),
+        }
+    }
+
+    fn root(&self, namespace: &str) -> Result<PathBuf> {
+        // What is no name in a directory is no namespace.
+        if namespace.is_empty() || namespace.contains(['/', '\0']) || namespace.starts_with('.') {
+            return Err(ErrorKind::InvalidConfig.into());
+        }
+        Ok(self.dir.path().join(namespace))
+    }
+}
+
+#[async_trait]
+impl Harness for FsHarness {
+    async fn open(&self, namespace: &str) -> Result<Arc<dyn SessionStore>> {
+        let options = FsOptions::new().clock(self.clock.clone());
+        Ok(Arc::new(options.open(self.root(namespace)?).await?))
+    }
+
+    async fn destroy(&self, namespace: &str) -> Result<()> {
+        fs::remove_dir_all(self.root(namespace)?).map_err(broken)
+    }
+
+    fn clock(&self) -> Option<Arc<ManualClock>> {
+        Some(self.clock.clone())
+    }
+
+    async fn raw_dump(&self, namespace: &str) -> Result<Vec<RawEntry>> {
+        let root = self.root(namespace)?;
+        let mut entries = Vec::new();
+        dump(&root, &root, &mut entries)?;
+        Ok(entries)
+    }
+
+    async fn raw_write(&self, namespace: &str, entry: &RawEntry) -> Result<()> {
+        fs::write(self.root(namespace)?.join(path(entry)), &entry.value).map_err(broken)
+    }
+
+    async fn foreign(&self, namespace: &str) -> Result<Vec<RawEntry>> {
+        let root = self.root(namespace)?;
+        let shard = root.join("ab");
+        let file = shard.join("notes.txt");
+        let link = shard.join("f".repeat(64));
+        if !file.exists() {
+            fs::create_dir_all(&shard).map_err(broken)?;
+            fs::set_permissions(&shard, fs::Permissions::from_mode(0o700)).map_err(broken)?;
+            fs::write(&file, "not a session").map_err(broken)?;
+            symlink(&file, &link).map_err(broken)?;
+        }
+        Ok(vec![
+            RawEntry {
+                name: b"ab/notes.txt".to_vec(),
+                value: fs::read(&file).map_err(broken)?,
+            },
+            RawEntry {
+                name: b"link".to_vec(),
+                value: fs::read_link(&link)
+                    .map_err(broken)?
+                    .into_os_string()
+                    .into_encoded_bytes(),
+            },
+        ])
+    }
+}
+
+fn dump(root: &Path, dir: &Path, entries: &mut Vec<RawEntry>) -> Result<()> {
+    for entry in fs::read_dir(dir).map_err(broken)? {
+        let path = entry.map_err(broken)?.path();
+        if path.is_dir() {
+            dump(root, &path, entries)?;
+        } else {
+            let name = path.strip_prefix(root).expect("it is below the root");
+            entries.push(RawEntry {
+                name: name.to_string_lossy().into_owned().into_bytes(),
+                value: fs::read(&path).map_err(broken)?,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn path(entry: &RawEntry) -> PathBuf {
+    String::from_utf8_lossy(&entry.name).into_owned().into()
+}
+
+fn broken(error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, "the harness cannot do it").with_source(error)
+}
+
+sessionkit_conformance::suite!(FsHarness::new());
