@@ -9,15 +9,18 @@ use std::{
     time::Duration,
 };
 
-use sessionkit::{Error, ErrorKind, Result};
+use sessionkit::{Error, ErrorKind, Result, Revision, StoreKey, Timestamp};
 use sqlx::{
-    Arguments, Connection, Database, Encode, Pool, SqlStr, Type,
+    Connection, Database, Pool, SqlStr,
     error::DatabaseError,
     pool::{PoolConnection, PoolOptions},
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::failure::{Cause, Effect, Failure, Refusal, describe};
+use crate::{
+    failure::{Cause, Effect, Failure, Refusal, describe},
+    record,
+};
 
 /// How often a statement is sent that meets contention or, if it only reads, a broken connection.
 const ATTEMPTS: u32 = 6;
@@ -40,6 +43,15 @@ pub(crate) trait Backend: Database {
         connection: &mut Self::Connection,
         statement: Statement<Self>,
     ) -> impl Future<Output = sqlx::Result<Answer<Self>>> + Send;
+
+    /// How many rows a statement has changed.
+    fn affected(done: &Self::QueryResult) -> u64;
+
+    /// The two types of value that the store's columns have.
+    fn push_number(arguments: &mut Self::Arguments, number: i64);
+    fn push_bytes(arguments: &mut Self::Arguments, bytes: Option<&[u8]>);
+    fn number(row: &Self::Row, index: usize) -> sqlx::Result<i64>;
+    fn bytes(row: &Self::Row, index: usize) -> sqlx::Result<Option<Vec<u8>>>;
 }
 
 /// A statement with its arguments.
@@ -56,7 +68,7 @@ pub(crate) struct Answer<DB: Database> {
     pub(crate) done: DB::QueryResult,
 }
 
-impl<DB: Database> Statement<DB> {
+impl<DB: Backend> Statement<DB> {
     pub(crate) fn new(sql: &SqlStr) -> Self {
         Self {
             sql: sql.clone(),
@@ -65,15 +77,32 @@ impl<DB: Database> Statement<DB> {
         }
     }
 
-    pub(crate) fn bind<'t, T: Encode<'t, DB> + Type<DB>>(mut self, value: T) -> Self {
-        self.push(value);
+    pub(crate) fn number(mut self, number: i64) -> Self {
+        DB::push_number(&mut self.arguments, number);
         self
     }
 
-    pub(crate) fn push<'t, T: Encode<'t, DB> + Type<DB>>(&mut self, value: T) {
-        self.arguments
-            .add(value)
-            .expect("integers and bytes can be encoded for every database");
+    pub(crate) fn bytes<'a>(mut self, bytes: impl Into<Option<&'a [u8]>>) -> Self {
+        DB::push_bytes(&mut self.arguments, bytes.into());
+        self
+    }
+
+    pub(crate) fn key(self, key: &StoreKey) -> Self {
+        self.bytes(&key.as_bytes()[..])
+    }
+
+    pub(crate) fn revision(self, revision: Revision) -> Self {
+        self.number(record::bits(revision))
+    }
+
+    pub(crate) fn time(self, time: Timestamp) -> Self {
+        self.number(time.as_millis())
+    }
+}
+
+impl<DB: Backend> Answer<DB> {
+    pub(crate) fn affected(&self) -> u64 {
+        DB::affected(&self.done)
     }
 }
 
@@ -259,11 +288,16 @@ pub(crate) async fn try_connect<DB: Backend>(
     Err(failure.into_error(Effect::Read))
 }
 
-pub(crate) fn invalid_url(scheme: &str) -> Error {
-    Error::new(
-        ErrorKind::InvalidConfig,
-        format!("the URL is not a valid {scheme} URL"),
-    )
+/// The options in a URL. Nothing of it gets into the error: it may hold a password.
+pub(crate) fn parse_url<DB: Backend>(url: &str) -> Result<<DB::Connection as Connection>::Options> {
+    let scheme = url.split(':').next().unwrap_or_default();
+    let options = DB::URL_SCHEMES.contains(&scheme).then(|| url.parse().ok());
+    options.flatten().ok_or_else(|| {
+        Error::new(
+            ErrorKind::InvalidConfig,
+            format!("the URL is not a valid {} URL", DB::URL_SCHEMES[0]),
+        )
+    })
 }
 
 fn unsent<DB: Backend>(error: &sqlx::Error) -> Failure {
@@ -323,7 +357,33 @@ impl Health {
     }
 }
 
-/// [`Backend::run`], which cannot be generic: the executor's lifetimes are not.
+/// The parts of [`Backend`] that read the same for every database but cannot be generic.
+macro_rules! backend_values {
+    () => {
+        fn affected(done: &Self::QueryResult) -> u64 {
+            done.rows_affected()
+        }
+
+        fn push_number(arguments: &mut Self::Arguments, number: i64) {
+            sqlx::Arguments::add(arguments, number).expect("a number can be encoded");
+        }
+
+        fn push_bytes(arguments: &mut Self::Arguments, bytes: Option<&[u8]>) {
+            sqlx::Arguments::add(arguments, bytes).expect("bytes can be encoded");
+        }
+
+        fn number(row: &Self::Row, index: usize) -> sqlx::Result<i64> {
+            sqlx::Row::try_get(row, index)
+        }
+
+        fn bytes(row: &Self::Row, index: usize) -> sqlx::Result<Option<Vec<u8>>> {
+            sqlx::Row::try_get(row, index)
+        }
+    };
+}
+pub(crate) use backend_values;
+
+/// [`Backend::run`] on a connection, likewise.
 macro_rules! run_statement {
     ($connection:expr, $statement:expr) => {{
         use futures_util::TryStreamExt as _;
@@ -332,17 +392,36 @@ macro_rules! run_statement {
         let query =
             sqlx::query_with($statement.sql, $statement.arguments).persistent(!$statement.once);
         let mut answer = $connection.fetch_many(query);
-        let (mut rows, mut done) = (Vec::new(), Default::default());
-        // To the very end, not to the first row: SQLite commits with the last step, and only that
-        // one says whether it could.
-        while let Some(part) = answer.try_next().await? {
-            match part {
-                sqlx::Either::Left(result) => done = result,
-                sqlx::Either::Right(row) => rows.push(row),
+        let (mut rows, mut done) = (Vec::new(), None);
+        // To the very end, not to the first row: SQLite commits with the last step, and Postgres
+        // after it has said that the command is complete.
+        loop {
+            match answer.try_next().await {
+                Ok(Some(sqlx::Either::Left(result))) => done = Some(result),
+                Ok(Some(sqlx::Either::Right(row))) => rows.push(row),
+                Ok(None) => break,
+                Err(error) if done.is_some() => return Err(crate::call::after_completion(error)),
+                Err(error) => return Err(error),
             }
         }
         drop(answer);
-        Ok($crate::call::Answer { rows, done })
+        let done = done.unwrap_or_default();
+        Ok(crate::call::Answer { rows, done })
     }};
 }
 pub(crate) use run_statement;
+
+/// An error behind the completion of a statement: a refusal only where the database says that the
+/// commit failed. Otherwise it is open whether that came before or after the commit.
+pub(crate) fn after_completion(error: sqlx::Error) -> sqlx::Error {
+    let is_rollback = |error: &dyn DatabaseError| {
+        let code = error.code();
+        code.is_some_and(|code| code.starts_with("40") || code.starts_with("23"))
+    };
+    match error {
+        sqlx::Error::Database(error) if !is_rollback(&*error) => {
+            sqlx::Error::Protocol("the connection ended with the statement".into())
+        }
+        error => error,
+    }
+}

@@ -7,8 +7,12 @@ mod failure;
 #[cfg(feature = "sqlite")]
 mod lane;
 mod options;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod record;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod remote;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod schema;
 #[cfg(feature = "sqlite")]
@@ -18,6 +22,8 @@ mod sweeper;
 mod table;
 
 pub use options::StoreOptions;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
 pub use sqlx;

@@ -3,95 +3,89 @@
 use sessionkit::{
     Error, ErrorKind, Label, Record, Result, Revision, StoreKey, Subject, SubjectSession, Timestamp,
 };
-use sqlx::{ColumnIndex, Decode, Row, Type};
+
+use crate::call::{Backend, Statement};
 
 /// The largest payload of every store of this crate, in bytes: within the smallest packet that a
 /// MySQL or MariaDB server takes unless configured otherwise.
 pub(crate) const MAX_DATA: usize = 4 << 20;
 
 /// Reads the columns `revision, created_at, expires_at, subject, label, data`, beginning at `first`.
-pub(crate) fn record<R>(row: &R, first: usize) -> Result<Record>
-where
-    R: Row,
-    usize: ColumnIndex<R>,
-    i64: for<'r> Decode<'r, R::Database> + Type<R::Database>,
-    Vec<u8>: for<'r> Decode<'r, R::Database> + Type<R::Database>,
-{
-    let subject: Option<Vec<u8>> = column(row, first + 3)?;
+pub(crate) fn record<DB: Backend>(row: &DB::Row, first: usize) -> Result<Record> {
+    let subject = optional_bytes::<DB>(row, first + 3)?;
     Ok(Record {
-        revision: revision(row, first)?,
-        created_at: timestamp(row, first + 1)?,
-        expires_at: timestamp(row, first + 2)?,
+        revision: revision::<DB>(row, first)?,
+        created_at: timestamp::<DB>(row, first + 1)?,
+        expires_at: timestamp::<DB>(row, first + 2)?,
         subject: subject.map(as_subject).transpose()?,
-        label: label(row, first + 4)?,
-        data: column::<_, Vec<u8>>(row, first + 5)?.into(),
+        label: label::<DB>(row, first + 4)?,
+        data: bytes::<DB>(row, first + 5)?.into(),
     })
 }
 
 /// Reads the columns `session_key, created_at, expires_at, label`.
-pub(crate) fn subject_session<R>(row: &R) -> Result<SubjectSession>
-where
-    R: Row,
-    usize: ColumnIndex<R>,
-    i64: for<'r> Decode<'r, R::Database> + Type<R::Database>,
-    Vec<u8>: for<'r> Decode<'r, R::Database> + Type<R::Database>,
-{
+pub(crate) fn subject_session<DB: Backend>(row: &DB::Row) -> Result<SubjectSession> {
     Ok(SubjectSession {
-        key: key(row, 0)?,
-        created_at: timestamp(row, 1)?,
-        expires_at: timestamp(row, 2)?,
-        label: label(row, 3)?,
+        key: key::<DB>(row, 0)?,
+        created_at: timestamp::<DB>(row, 1)?,
+        expires_at: timestamp::<DB>(row, 2)?,
+        label: label::<DB>(row, 3)?,
     })
 }
 
-pub(crate) fn key<R>(row: &R, index: usize) -> Result<StoreKey>
-where
-    R: Row,
-    usize: ColumnIndex<R>,
-    Vec<u8>: for<'r> Decode<'r, R::Database> + Type<R::Database>,
-{
-    let bytes: Vec<u8> = column(row, index)?;
+pub(crate) fn key<DB: Backend>(row: &DB::Row, index: usize) -> Result<StoreKey> {
+    let bytes = bytes::<DB>(row, index)?;
     let bytes = bytes.try_into().map_err(|_| ErrorKind::Corrupt)?;
     Ok(StoreKey::from_bytes(bytes))
 }
 
-pub(crate) fn revision<R>(row: &R, index: usize) -> Result<Revision>
-where
-    R: Row,
-    usize: ColumnIndex<R>,
-    i64: for<'r> Decode<'r, R::Database> + Type<R::Database>,
-{
-    Ok(Revision::from_bits(
-        column::<_, i64>(row, index)?.cast_unsigned(),
-    ))
+pub(crate) fn revision<DB: Backend>(row: &DB::Row, index: usize) -> Result<Revision> {
+    let bits = number::<DB>(row, index)?.cast_unsigned();
+    Ok(Revision::from_bits(bits))
 }
 
 /// The revision as the signed number that every database has, with the same bits.
-pub(crate) fn revision_bits(revision: Revision) -> i64 {
+pub(crate) fn bits(revision: Revision) -> i64 {
     revision.to_bits().cast_signed()
 }
 
-pub(crate) fn column<'r, R, T>(row: &'r R, index: usize) -> Result<T>
-where
-    R: Row,
-    usize: ColumnIndex<R>,
-    T: Decode<'r, R::Database> + Type<R::Database>,
-{
+/// Binds the columns `revision, created_at, expires_at, subject, label, data`, the expiry as often
+/// as the statement needs it.
+pub(crate) fn bind<DB: Backend>(
+    statement: Statement<DB>,
+    record: &Record,
+    expiries: usize,
+) -> Statement<DB> {
+    let mut statement = statement.revision(record.revision).time(record.created_at);
+    for _ in 0..expiries {
+        statement = statement.time(record.expires_at);
+    }
+    statement
+        .bytes(record.subject.as_ref().map(|s| s.as_str().as_bytes()))
+        .bytes(record.label.as_str().as_bytes())
+        .bytes(&record.data[..])
+}
+
+pub(crate) fn number<DB: Backend>(row: &DB::Row, index: usize) -> Result<i64> {
     // Not the driver's error as the cause: it may quote the value.
-    row.try_get(index).map_err(|_| ErrorKind::Corrupt.into())
+    DB::number(row, index).map_err(|_| ErrorKind::Corrupt.into())
 }
 
-pub(crate) fn subject_bytes(subject: Option<&Subject>) -> Option<&[u8]> {
-    subject.map(|subject| subject.as_str().as_bytes())
+/// The text of a catalogue.
+pub(crate) fn text<DB: Backend>(row: &DB::Row, index: usize) -> Result<String> {
+    as_text(bytes::<DB>(row, index)?)
 }
 
-fn timestamp<R>(row: &R, index: usize) -> Result<Timestamp>
-where
-    R: Row,
-    usize: ColumnIndex<R>,
-    i64: for<'r> Decode<'r, R::Database> + Type<R::Database>,
-{
-    let millis = column(row, index)?;
+fn bytes<DB: Backend>(row: &DB::Row, index: usize) -> Result<Vec<u8>> {
+    optional_bytes::<DB>(row, index)?.ok_or_else(|| ErrorKind::Corrupt.into())
+}
+
+fn optional_bytes<DB: Backend>(row: &DB::Row, index: usize) -> Result<Option<Vec<u8>>> {
+    DB::bytes(row, index).map_err(|_| ErrorKind::Corrupt.into())
+}
+
+fn timestamp<DB: Backend>(row: &DB::Row, index: usize) -> Result<Timestamp> {
+    let millis = number::<DB>(row, index)?;
     let timestamp = Timestamp::from_millis(millis);
     if timestamp.as_millis() != millis {
         return Err(ErrorKind::Corrupt.into());
@@ -99,13 +93,8 @@ where
     Ok(timestamp)
 }
 
-fn label<R>(row: &R, index: usize) -> Result<Label>
-where
-    R: Row,
-    usize: ColumnIndex<R>,
-    Vec<u8>: for<'r> Decode<'r, R::Database> + Type<R::Database>,
-{
-    let text = as_text(column(row, index)?)?;
+fn label<DB: Backend>(row: &DB::Row, index: usize) -> Result<Label> {
+    let text = as_text(bytes::<DB>(row, index)?)?;
     Label::new(&text).map_err(|_| ErrorKind::Corrupt.into())
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use sessionkit::{Clock, Error, ErrorKind, Record, Result, Revision, StoreKey, Timestamp};
-use sqlx::{Row, Sqlite};
+use sqlx::Sqlite;
 use tokio::time::Instant;
 
 use super::statements::Statements;
@@ -14,7 +14,7 @@ use crate::{
     call::{Answer, Caller, Statement},
     failure::{Effect, Failure, Refusal},
     lane::Group,
-    record::{self, revision_bits, subject_bytes},
+    record,
 };
 
 /// How often a call is decided anew because another process was faster.
@@ -85,11 +85,8 @@ impl Group for Reads {
         let now = self.clock.now().as_millis();
         let sql = self.statements.load.at_least(keys.len());
         let statement = || {
-            let mut statement = Statement::new(sql).bind(now);
-            for key in &keys {
-                statement.push(&key.as_bytes()[..]);
-            }
-            statement
+            let statement = Statement::new(sql).number(now);
+            keys.iter().fold(statement, Statement::key)
         };
         match self.caller.call_until(end, Effect::Read, statement).await {
             Ok(answer) => self.distribute(&keys, &answer),
@@ -110,7 +107,7 @@ impl Reads {
         let rows: HashMap<_, _> = answer
             .rows
             .iter()
-            .filter_map(|row| Some((record::key(row, 0).ok()?, row)))
+            .filter_map(|row| Some((record::key::<Sqlite>(row, 0).ok()?, row)))
             .collect();
         // By the time that the answer took a record may have expired.
         let now = self.clock.now();
@@ -118,7 +115,7 @@ impl Reads {
             .map(|key| {
                 let record = rows
                     .get(key)
-                    .map(|row| record::record(*row, 1))
+                    .map(|row| record::record::<Sqlite>(row, 1))
                     .transpose()?;
                 Ok(record.filter(|record| record.is_live(now)))
             })
@@ -230,11 +227,8 @@ impl Writes {
         let now = self.clock.now().as_millis();
         let sql = kind.sql(&self.statements).at_least(writes.len());
         let statement = || {
-            let mut statement = Statement::new(sql).bind(now);
-            for write in writes {
-                write.bind(&mut statement);
-            }
-            statement
+            let statement = Statement::new(sql).number(now);
+            writes.iter().fold(statement, |s, write| write.bind(s))
         };
         let answer = self
             .caller
@@ -244,7 +238,9 @@ impl Writes {
             return Ok(writes.iter().map(|write| write.key()).collect());
         }
         let keys = answer.rows.iter();
-        Ok(keys.filter_map(|row| record::key(row, 0).ok()).collect())
+        Ok(keys
+            .filter_map(|row| record::key::<Sqlite>(row, 0).ok())
+            .collect())
     }
 
     /// Why a write has not been done, or its success in the end.
@@ -259,7 +255,7 @@ impl Writes {
             };
             match self.revision(end, &write.key()).await? {
                 None => return Err(Undone::Rule(ErrorKind::Missing)),
-                Some(found) if found != revision_bits(expected) => {
+                Some(found) if found != expected => {
                     return Err(Undone::Rule(ErrorKind::Conflict));
                 }
                 Some(_) => {}
@@ -282,18 +278,18 @@ impl Writes {
     }
 
     /// The revision of a live record.
-    async fn revision(&self, end: Instant, key: &StoreKey) -> Result<Option<i64>, Undone> {
+    async fn revision(&self, end: Instant, key: &StoreKey) -> Result<Option<Revision>, Undone> {
         let now = self.clock.now().as_millis();
         let statement = || {
             Statement::new(&self.statements.revision)
-                .bind(now)
-                .bind(&key.as_bytes()[..])
+                .number(now)
+                .key(key)
         };
         let answer = self.caller.call_until(end, Effect::Read, statement).await;
         // Whatever is lost now, the write itself has not been done.
         let answer = answer.map_err(|failure| Undone::Failed(failure.of_a_read()))?;
-        let revision = |row: &sqlx::sqlite::SqliteRow| row.try_get(0).unwrap_or_default();
-        Ok(answer.rows.first().map(revision))
+        let revision = |row| record::revision::<Sqlite>(row, 0).ok();
+        Ok(answer.rows.first().and_then(revision))
     }
 
     /// Removes an expired record that is in the way of a rotation.
@@ -301,8 +297,8 @@ impl Writes {
         let now = self.clock.now().as_millis();
         let statement = || {
             Statement::new(&self.statements.delete_expired)
-                .bind(now)
-                .bind(&key.as_bytes()[..])
+                .number(now)
+                .key(key)
         };
         let answer = self.caller.call_until(end, Effect::Write, statement).await;
         answer.map_err(|failure| Undone::Failed(failure.of_a_read()))?;
@@ -339,21 +335,18 @@ impl Write {
     }
 
     /// Binds the columns of one row.
-    fn bind(&self, statement: &mut Statement<Sqlite>) {
-        statement.push(&self.key().as_bytes()[..]);
+    fn bind(&self, statement: Statement<Sqlite>) -> Statement<Sqlite> {
+        let statement = statement.key(&self.key());
         match self {
-            Self::Create(_, record) => bind_record(statement, record),
+            Self::Create(_, record) => record::bind(statement, record, 1),
             Self::Update(_, expected, record) => {
-                statement.push(revision_bits(*expected));
-                bind_record(statement, record);
+                record::bind(statement.revision(*expected), record, 1)
             }
-            Self::Touch(_, expires_at) => statement.push(expires_at.as_millis()),
+            Self::Touch(_, expires_at) => statement.time(*expires_at),
             Self::Rotate(_, to, expected, record) => {
-                statement.push(revision_bits(*expected));
-                statement.push(&to.as_bytes()[..]);
-                bind_record(statement, record);
+                record::bind(statement.revision(*expected).key(to), record, 1)
             }
-            Self::Delete(_) => {}
+            Self::Delete(_) => statement,
         }
     }
 }
@@ -368,13 +361,4 @@ impl Kind {
             Self::Delete => &statements.delete,
         }
     }
-}
-
-fn bind_record(statement: &mut Statement<Sqlite>, record: &Record) {
-    statement.push(revision_bits(record.revision));
-    statement.push(record.created_at.as_millis());
-    statement.push(record.expires_at.as_millis());
-    statement.push(subject_bytes(record.subject.as_ref()));
-    statement.push(record.label.as_str().as_bytes());
-    statement.push(&record.data[..]);
 }

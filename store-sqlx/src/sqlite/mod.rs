@@ -1,4 +1,4 @@
-use std::{fmt, path::Path, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sessionkit::{
@@ -17,7 +17,7 @@ use self::{
 };
 use crate::{
     StoreOptions, Sweeper, TableName,
-    call::{Answer, Backend, Caller, Statement, invalid_url, run_statement},
+    call::{Answer, Backend, Caller, Statement, backend_values, parse_url, run_statement},
     failure::{Cause, Effect, Failure, Refusal},
     lane::Lane,
     record,
@@ -81,8 +81,7 @@ impl SqliteStore {
             let pool = Caller::connect(pool.max_connections(1), connect, options.deadline);
             Self::new(pool.clone(), pool, 1, Durability::Process, options)?
         } else {
-            let connect = SqliteConnectOptions::from_str(url)
-                .map_err(|_| invalid_url("sqlite"))?
+            let connect = parse_url::<Sqlite>(url)?
                 .create_if_missing(true)
                 .journal_mode(SqliteJournalMode::Wal);
             create_private(connect.get_filename())?;
@@ -207,18 +206,18 @@ impl SqliteStore {
         let answer = self
             .0
             .writer
-            .read(|| Statement::new(sql).bind(name))
+            .read(|| Statement::new(sql).bytes(name.as_bytes()))
             .await?;
         let mut table = Table::default();
         for row in &answer.rows {
-            let is_set = |index: usize| record::column::<_, i64>(row, index).map(|n| n != 0);
-            let name: String = record::column(row, 0)?;
+            let is_set = |index: usize| record::number::<Sqlite>(row, index).map(|n| n != 0);
+            let name: String = record::text::<Sqlite>(row, 0)?;
             if is_set(4)? {
                 table.primary_key.push(name.clone());
             }
             table.columns.push(Column {
                 name,
-                kind: record::column(row, 1)?,
+                kind: record::text::<Sqlite>(row, 1)?,
                 nullable: !is_set(2)?,
                 has_default: is_set(3)?,
             });
@@ -227,7 +226,7 @@ impl SqliteStore {
         let answer = self
             .0
             .writer
-            .read(|| Statement::new(sql).bind(name))
+            .read(|| Statement::new(sql).bytes(name.as_bytes()))
             .await?;
         for row in &answer.rows {
             // An index over an expression has no name there.
@@ -315,15 +314,15 @@ impl SessionStore for SqliteStore {
         while removed < limit {
             let now = self.now();
             let batch = (limit - removed).min(BATCH as u64).cast_signed();
-            let due = |sql| move || Statement::new(sql).bind(now).bind(batch);
+            let due = |sql| move || Statement::new(sql).number(now).number(batch);
             let swept = self.0.writer.write(due(&self.0.statements.sweep)).await?;
             let kept = self
                 .0
                 .writer
                 .write(due(&self.0.statements.postpone))
                 .await?;
-            removed += swept.done.rows_affected();
-            if swept.done.rows_affected() + kept.done.rows_affected() == 0 {
+            removed += swept.affected();
+            if swept.affected() + kept.affected() == 0 {
                 break;
             }
         }
@@ -348,37 +347,41 @@ impl SubjectIndex for SqliteStore {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let statement = || {
             Statement::new(&self.0.statements.list)
-                .bind(now)
-                .bind(subject.as_str().as_bytes())
-                .bind(after)
-                .bind(limit)
+                .number(now)
+                .bytes(subject.as_str().as_bytes())
+                .bytes(after)
+                .number(limit)
         };
         let answer = self.0.reader.read(statement).await?;
-        answer.rows.iter().map(record::subject_session).collect()
+        answer
+            .rows
+            .iter()
+            .map(record::subject_session::<Sqlite>)
+            .collect()
     }
 
     async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
         let now = self.now();
         let statement = || {
             Statement::new(&self.0.statements.revoke)
-                .bind(now)
-                .bind(&key.as_bytes()[..])
-                .bind(subject.as_str().as_bytes())
+                .number(now)
+                .key(key)
+                .bytes(subject.as_str().as_bytes())
         };
         let answer = self.0.writer.write(statement).await?;
-        Ok(answer.done.rows_affected() > 0)
+        Ok(answer.affected() > 0)
     }
 
     async fn revoke_all(&self, subject: &Subject, except: Option<&StoreKey>) -> Result<u64> {
         let now = self.now();
         let statement = || {
             Statement::new(&self.0.statements.revoke_all)
-                .bind(now)
-                .bind(subject.as_str().as_bytes())
-                .bind(except.map(|key| &key.as_bytes()[..]))
+                .number(now)
+                .bytes(subject.as_str().as_bytes())
+                .bytes(except.map(|key| &key.as_bytes()[..]))
         };
         let answer = self.0.writer.write(statement).await?;
-        let live = |row: &&sqlx::sqlite::SqliteRow| matches!(row.try_get::<i64, _>(0), Ok(1));
+        let live = |row: &&_| matches!(Sqlite::number(row, 0), Ok(1));
         Ok(answer.rows.iter().filter(live).count() as u64)
     }
 }
@@ -401,6 +404,8 @@ impl Backend for Sqlite {
     ) -> sqlx::Result<Answer<Self>> {
         run_statement!(connection, statement)
     }
+
+    backend_values!();
 
     /// By the result code, <https://sqlite.org/rescode.html>: an extended one has the primary one
     /// in its lowest byte.

@@ -459,3 +459,10 @@ macro_rules! cases {
     )*};
 }
 pub(crate) use cases;
+
+/// The URL of a server from the environment.
+#[allow(dead_code, reason = "SQLite has no server")]
+pub fn server(variable: &str) -> String {
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("set {variable} to the URL of a database, or run scripts/test"))
+}

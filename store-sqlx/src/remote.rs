@@ -1,0 +1,505 @@
+//! What the stores on a database server have in common: one statement for each call.
+
+use std::{future::Future, sync::Arc};
+
+use sessionkit::{
+    Clock, ErrorKind, Record, Result, Revision, StoreKey, Subject, SubjectSession, Timestamp, Token,
+};
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
+
+use crate::{
+    StoreOptions, TableName,
+    call::{Answer, Backend, Caller, Statement},
+    failure::{Effect, Failure, Refusal},
+    record,
+    schema::{Column, Table},
+    sweeper::BATCH,
+};
+
+/// How often a call is decided anew because another was faster.
+const ROUNDS: usize = 4;
+
+/// What differs between the servers.
+pub(crate) trait Dialect: Backend {
+    /// The mark around names.
+    const QUOTE: char;
+
+    /// How often the statement that creates has the time among its parameters, at its end.
+    const TIMES_IN_CREATE: usize;
+
+    fn create(table: &str) -> String;
+
+    /// Whether the record was stored.
+    fn created(answer: &Answer<Self>) -> bool;
+
+    /// The parameters of the database in the place of question marks.
+    fn parameters(sql: String) -> String;
+
+    /// What [`Remote::migrate`] executes, each statement without effect when it is not needed.
+    fn migration(table: &TableName) -> Vec<String>;
+
+    fn wanted() -> Vec<Column>;
+
+    /// What the catalogue says about the table.
+    fn table(remote: &Remote<Self>) -> impl Future<Output = Result<Table>> + Send;
+
+    /// Removes what has expired of the next `limit` rows that are due, and puts off the others.
+    /// `None` when only one process at a time may do it and another one does.
+    fn sweep(
+        remote: &Remote<Self>,
+        limit: i64,
+        alone: bool,
+    ) -> impl Future<Output = Result<Option<Swept>>> + Send;
+
+    /// Ends all sessions of a subject but one, and returns how many were live.
+    fn revoke_all(
+        remote: &Remote<Self>,
+        subject: &[u8],
+        except: &[u8],
+    ) -> impl Future<Output = Result<u64>> + Send;
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Swept {
+    pub(crate) removed: u64,
+    pub(crate) put_off: u64,
+}
+
+/// A store on a server. A clone is the same store.
+pub(crate) struct Remote<DB: Dialect> {
+    pub(crate) table: TableName,
+    /// The table's name in a statement.
+    pub(crate) quoted: String,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) caller: Caller<DB>,
+    sql: Statements,
+    /// Whether no statement may stay prepared.
+    once: bool,
+}
+
+struct Statements {
+    create: SqlStr,
+    load: SqlStr,
+    revision: SqlStr,
+    update: SqlStr,
+    touch: SqlStr,
+    rotate: SqlStr,
+    delete: SqlStr,
+    delete_expired: SqlStr,
+    list: SqlStr,
+    revoke: SqlStr,
+}
+
+impl<DB: Dialect> Remote<DB> {
+    pub(crate) fn new(caller: Caller<DB>, options: StoreOptions, once: bool) -> Self {
+        let quoted = options.table.quoted(DB::QUOTE);
+        Self {
+            sql: Statements::new::<DB>(&quoted),
+            table: options.table,
+            quoted,
+            clock: options.clock,
+            caller,
+            once,
+        }
+    }
+
+    pub(crate) fn statement(&self, sql: &SqlStr) -> Statement<DB> {
+        let mut statement = Statement::new(sql);
+        statement.once = self.once;
+        statement
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) async fn migrate(&self) -> Result<()> {
+        let table = DB::table(self).await?;
+        let wanted = DB::wanted();
+        let checked = table.check(&self.table, &wanted);
+        if checked.is_ok() || !table.can_be_completed(&wanted) {
+            return checked;
+        }
+        for sql in DB::migration(&self.table).into_iter().map(safe) {
+            self.caller.write(|| self.statement(&sql)).await?;
+        }
+        self.check().await
+    }
+
+    pub(crate) async fn check(&self) -> Result<()> {
+        DB::table(self).await?.check(&self.table, &DB::wanted())
+    }
+
+    pub(crate) async fn create(&self, token: Token, record: &Record) -> Result<Token> {
+        record.check_size(record::MAX_DATA)?;
+        let (key, now) = (token.key(), self.now());
+        let statement = || {
+            let statement = self.statement(&self.sql.create).key(&key);
+            let statement = record::bind(statement, record, 2);
+            (0..DB::TIMES_IN_CREATE).fold(statement, |statement, _| statement.time(now))
+        };
+        let answer = self.caller.write(statement).await?;
+        if DB::created(&answer) {
+            Ok(token)
+        } else {
+            Err(ErrorKind::Exists.into())
+        }
+    }
+
+    pub(crate) async fn load(&self, token: &Token) -> Result<Option<Record>> {
+        let (key, now) = (token.key(), self.now());
+        let statement = || self.statement(&self.sql.load).key(&key).time(now);
+        let answer = self.caller.read(statement).await?;
+        let row = answer.rows.first();
+        let record = row.map(|row| record::record::<DB>(row, 0)).transpose()?;
+        // By the time that the answer took it may have expired.
+        Ok(record.filter(|record| record.is_live(self.now())))
+    }
+
+    pub(crate) async fn update(
+        &self,
+        token: &Token,
+        expected: Revision,
+        record: &Record,
+    ) -> Result<Token> {
+        record.check_size(record::MAX_DATA)?;
+        let key = token.key();
+        for _ in 0..ROUNDS {
+            let now = self.now();
+            let statement = || {
+                record::bind(self.statement(&self.sql.update), record, 2)
+                    .key(&key)
+                    .revision(expected)
+                    .time(now)
+            };
+            if self.caller.write(statement).await?.affected() > 0 {
+                return Ok(token.clone());
+            }
+            self.compare(&key, expected).await?;
+        }
+        Err(ErrorKind::Conflict.into())
+    }
+
+    pub(crate) async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
+        let (key, now) = (token.key(), self.now());
+        let statement = || {
+            self.statement(&self.sql.touch)
+                .time(expires_at)
+                .time(expires_at)
+                .key(&key)
+                .time(now)
+        };
+        if self.caller.write(statement).await?.affected() == 0 {
+            return Err(ErrorKind::Missing.into());
+        }
+        Ok(token.clone())
+    }
+
+    pub(crate) async fn rotate(
+        &self,
+        from: &Token,
+        to: Token,
+        expected: Revision,
+        record: &Record,
+    ) -> Result<Token> {
+        record.check_size(record::MAX_DATA)?;
+        let (old, new) = (from.key(), to.key());
+        if old == new {
+            self.compare(&old, expected).await?;
+            return Err(ErrorKind::Exists.into());
+        }
+        for _ in 0..ROUNDS {
+            let now = self.now();
+            let statement = || {
+                record::bind(self.statement(&self.sql.rotate).key(&new), record, 2)
+                    .key(&old)
+                    .revision(expected)
+                    .time(now)
+            };
+            match self.caller.call(Effect::Write, statement).await {
+                Ok(answer) if answer.affected() > 0 => return Ok(to),
+                Ok(_) => self.compare(&old, expected).await?,
+                Err(Failure::Refused(Refusal::Duplicate, _)) => self.make_room(&new).await?,
+                Err(failure) => return Err(failure.into_error(Effect::Write)),
+            }
+        }
+        Err(ErrorKind::Conflict.into())
+    }
+
+    pub(crate) async fn delete(&self, token: &Token) -> Result<()> {
+        let key = token.key();
+        let statement = || self.statement(&self.sql.delete).key(&key);
+        self.caller.write(statement).await.map(drop)
+    }
+
+    pub(crate) async fn sweep(&self, limit: usize) -> Result<u64> {
+        let limit = limit as u64;
+        let mut removed = 0;
+        while removed < limit {
+            let batch = (limit - removed).min(BATCH as u64).cast_signed();
+            let Some(swept) = DB::sweep(self, batch, false).await? else {
+                break;
+            };
+            removed += swept.removed;
+            if swept.removed + swept.put_off == 0 {
+                break;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// One batch, if no other process is sweeping: how many rows it went through.
+    pub(crate) async fn sweep_alone(&self) -> Result<Option<u64>> {
+        let swept = DB::sweep(self, (BATCH as u64).cast_signed(), true).await?;
+        Ok(swept.map(|swept| swept.removed + swept.put_off))
+    }
+
+    pub(crate) async fn list(
+        &self,
+        subject: &Subject,
+        after: Option<&StoreKey>,
+        limit: usize,
+    ) -> Result<Vec<SubjectSession>> {
+        let now = self.now();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let statement = || {
+            self.statement(&self.sql.list)
+                .bytes(subject.as_str().as_bytes())
+                .bytes(key_or_empty(after))
+                .time(now)
+                .number(limit)
+        };
+        let answer = self.caller.read(statement).await?;
+        let rows = answer.rows.iter();
+        rows.map(record::subject_session::<DB>).collect()
+    }
+
+    pub(crate) async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
+        let now = self.now();
+        let statement = || {
+            self.statement(&self.sql.revoke)
+                .key(key)
+                .bytes(subject.as_str().as_bytes())
+                .time(now)
+        };
+        Ok(self.caller.write(statement).await?.affected() > 0)
+    }
+
+    pub(crate) async fn revoke_all(
+        &self,
+        subject: &Subject,
+        except: Option<&StoreKey>,
+    ) -> Result<u64> {
+        DB::revoke_all(self, subject.as_str().as_bytes(), key_or_empty(except)).await
+    }
+
+    /// Why nothing was changed: an error, or nothing if the record is as expected after all.
+    async fn compare(&self, key: &StoreKey, expected: Revision) -> Result<()> {
+        match self.revision(key).await? {
+            None => Err(ErrorKind::Missing.into()),
+            Some(found) if found != expected => Err(ErrorKind::Conflict.into()),
+            Some(_) => Ok(()),
+        }
+    }
+
+    async fn revision(&self, key: &StoreKey) -> Result<Option<Revision>> {
+        let now = self.now();
+        let statement = || self.statement(&self.sql.revision).key(key).time(now);
+        let answer = self.caller.read(statement).await?;
+        let revision = |row| record::revision::<DB>(row, 0);
+        answer.rows.first().map(revision).transpose()
+    }
+
+    /// Removes an expired record that is in the way of a rotation.
+    async fn make_room(&self, key: &StoreKey) -> Result<()> {
+        let now = self.now();
+        let statement = || self.statement(&self.sql.delete_expired).key(key).time(now);
+        let removed = self.caller.call(Effect::Write, statement).await;
+        // Whatever was lost now, the rotation itself has not been done.
+        removed.map_err(|failure| failure.of_a_read().into_error(Effect::Write))?;
+        if self.revision(key).await?.is_some() {
+            return Err(ErrorKind::Exists.into());
+        }
+        Ok(())
+    }
+}
+
+impl Statements {
+    fn new<DB: Dialect>(t: &str) -> Self {
+        let sql = |sql: String| safe(DB::parameters(sql));
+        // Before the expiry, because MySQL assigns from left to right. The least: what was extended
+        // since the row was noted for the sweep may be looked at in vain, what was shortened must
+        // not be missed. So an extension leaves the indexes as they are.
+        let record = "revision = ?, created_at = ?, sweep_at = LEAST(sweep_at, ?), expires_at = ?, \
+                      subject = ?, label = ?, data = ?";
+        let at_revision = "session_key = ? AND revision = ? AND expires_at > ?";
+        Self {
+            create: sql(DB::create(t)),
+            load: sql(format!(
+                "SELECT revision, created_at, expires_at, subject, label, data FROM {t} \
+                 WHERE session_key = ? AND expires_at > ?"
+            )),
+            revision: sql(format!(
+                "SELECT revision FROM {t} WHERE session_key = ? AND expires_at > ?"
+            )),
+            update: sql(format!("UPDATE {t} SET {record} WHERE {at_revision}")),
+            touch: sql(format!(
+                "UPDATE {t} SET sweep_at = LEAST(sweep_at, ?), expires_at = ? \
+                 WHERE session_key = ? AND expires_at > ?"
+            )),
+            rotate: sql(format!(
+                "UPDATE {t} SET session_key = ?, {record} WHERE {at_revision}"
+            )),
+            delete: sql(format!("DELETE FROM {t} WHERE session_key = ?")),
+            delete_expired: sql(format!(
+                "DELETE FROM {t} WHERE session_key = ? AND expires_at <= ?"
+            )),
+            list: sql(format!(
+                "SELECT session_key, created_at, expires_at, label FROM {t} \
+                 WHERE subject = ? AND session_key > ? AND expires_at > ? \
+                 ORDER BY session_key LIMIT ?"
+            )),
+            revoke: sql(format!(
+                "DELETE FROM {t} WHERE session_key = ? AND subject = ? AND expires_at > ?"
+            )),
+        }
+    }
+}
+
+/// A statement made of literals and of a [`TableName`], which can hold nothing else than a name.
+pub(crate) fn safe(sql: String) -> SqlStr {
+    // Shared, so that a clone copies nothing.
+    AssertSqlSafe(Arc::<str>::from(sql)).into_sql_str()
+}
+
+/// No key is empty, and every key is greater.
+fn key_or_empty(key: Option<&StoreKey>) -> &[u8] {
+    key.map_or(&[], |key| key.as_bytes())
+}
+
+/// The implementation of a store whose field `0` is an `Arc<Remote<_>>`.
+macro_rules! remote_store {
+    ($store:ident) => {
+        impl $store {
+            /// The largest payload, in bytes.
+            pub const MAX_DATA: usize = $crate::record::MAX_DATA;
+
+            /// Makes the table and its indexes if they are not there, and checks them. May be
+            /// called at every start, by any number of processes at a time; needs the right to
+            /// create only when there is something to create, and never makes a schema.
+            ///
+            /// # Errors
+            /// Those of [`check`](Self::check), and those of the database.
+            pub async fn migrate(&self) -> Result<()> {
+                self.0.migrate().await
+            }
+
+            /// Checks that the table and its indexes are as they have to be.
+            ///
+            /// # Errors
+            /// [`ErrorKind::InvalidConfig`](sessionkit::ErrorKind::InvalidConfig), which says each
+            /// difference; and the errors of the database.
+            pub async fn check(&self) -> Result<()> {
+                self.0.check().await
+            }
+
+            /// Removes expired sessions about once each `interval` from now on, unless another
+            /// process is at it.
+            ///
+            /// # Panics
+            /// Outside of a Tokio runtime.
+            #[must_use = "dropping the sweeper ends it"]
+            pub fn spawn_sweeper(&self, interval: std::time::Duration) -> $crate::Sweeper {
+                let remote = std::sync::Arc::clone(&self.0);
+                $crate::Sweeper::spawn(interval, move || {
+                    let remote = std::sync::Arc::clone(&remote);
+                    async move { remote.sweep_alone().await }
+                })
+            }
+        }
+
+        #[async_trait::async_trait]
+        impl sessionkit::SessionStore for $store {
+            fn capabilities(&self) -> sessionkit::Capabilities {
+                sessionkit::Capabilities::server(Self::MAX_DATA)
+                    .durability(sessionkit::Durability::Disk)
+            }
+
+            async fn create(&self, token: Token, record: &Record) -> Result<Token> {
+                self.0.create(token, record).await
+            }
+
+            async fn load(&self, token: &Token) -> Result<Option<Record>> {
+                self.0.load(token).await
+            }
+
+            async fn update(
+                &self,
+                token: &Token,
+                expected: Revision,
+                record: &Record,
+            ) -> Result<Token> {
+                self.0.update(token, expected, record).await
+            }
+
+            async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
+                self.0.touch(token, expires_at).await
+            }
+
+            async fn rotate(
+                &self,
+                from: &Token,
+                to: Token,
+                expected: Revision,
+                record: &Record,
+            ) -> Result<Token> {
+                self.0.rotate(from, to, expected, record).await
+            }
+
+            async fn delete(&self, token: &Token) -> Result<()> {
+                self.0.delete(token).await
+            }
+
+            async fn sweep(&self, limit: usize) -> Result<u64> {
+                self.0.sweep(limit).await
+            }
+
+            fn subjects(&self) -> Option<&dyn sessionkit::SubjectIndex> {
+                Some(self)
+            }
+        }
+
+        #[async_trait::async_trait]
+        impl sessionkit::SubjectIndex for $store {
+            async fn list(
+                &self,
+                subject: &Subject,
+                after: Option<&StoreKey>,
+                limit: usize,
+            ) -> Result<Vec<SubjectSession>> {
+                self.0.list(subject, after, limit).await
+            }
+
+            async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
+                self.0.revoke(subject, key).await
+            }
+
+            async fn revoke_all(
+                &self,
+                subject: &Subject,
+                except: Option<&StoreKey>,
+            ) -> Result<u64> {
+                self.0.revoke_all(subject, except).await
+            }
+        }
+
+        impl std::fmt::Debug for $store {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($store))
+                    .field("table", &self.0.table)
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+}
+pub(crate) use remote_store;

@@ -1,0 +1,436 @@
+//! Postgres, on the server in `SESSIONKIT_TEST_POSTGRES_URL`.
+#![cfg(feature = "postgres")]
+
+mod common;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use common::{Opened, all, clock, drop_after, kind, record, subject, token};
+use sessionkit::{ErrorKind, Record, SessionStore, Timestamp};
+use sessionkit_sqlx::{
+    PostgresStore, StoreOptions, TableName,
+    sqlx::{AssertSqlSafe, Connection, PgConnection, Row, raw_sql},
+};
+
+fn url() -> String {
+    common::server("SESSIONKIT_TEST_POSTGRES_URL")
+}
+
+/// The URL with a setting of the session, such as the time zone.
+fn url_with(setting: &str) -> String {
+    let url = url();
+    let mark = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{mark}options[{setting}")
+}
+
+fn named(table: &str) -> StoreOptions {
+    StoreOptions::new().table(TableName::new(table).unwrap())
+}
+
+async fn connect(options: StoreOptions) -> PostgresStore {
+    let store = PostgresStore::connect(&url(), options).await.unwrap();
+    store.migrate().await.unwrap();
+    store
+}
+
+async fn raw() -> PgConnection {
+    PgConnection::connect(&url()).await.unwrap()
+}
+
+async fn execute(connection: &mut PgConnection, sql: &str) {
+    raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .unwrap();
+}
+
+async fn number(connection: &mut PgConnection, sql: &str) -> i64 {
+    let row = raw_sql(AssertSqlSafe(sql)).fetch_one(connection).await;
+    row.unwrap().get(0)
+}
+
+async fn open(connections: u32) -> Opened {
+    let clock = clock();
+    let options = named(&common::random_name())
+        .clock(clock.clone())
+        .max_connections(connections);
+    Opened {
+        a: Arc::new(connect(options.clone()).await),
+        b: Arc::new(connect(options).await),
+        clock,
+    }
+}
+
+mod with_some_connections {
+    use super::*;
+
+    common::cases!(open(5));
+}
+
+mod with_one_connection {
+    use super::*;
+
+    common::cases!(open(1));
+}
+
+mod behind_a_transaction_pooler {
+    use super::*;
+
+    async fn open() -> Opened {
+        let clock = clock();
+        let options = named(&common::random_name())
+            .clock(clock.clone())
+            .max_connections(4)
+            .transaction_pooling(true);
+        let url = common::server("SESSIONKIT_TEST_PGBOUNCER_URL");
+        let store = PostgresStore::connect(&url, options.clone()).await.unwrap();
+        store.migrate().await.unwrap();
+        Opened {
+            a: Arc::new(store),
+            b: Arc::new(PostgresStore::connect(&url, options).await.unwrap()),
+            clock,
+        }
+    }
+
+    common::cases!(open());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_migrations_at_a_time_succeed() {
+    for _ in 0..5 {
+        let options = named(&common::random_name()).max_connections(1);
+        let starts = (0..8).map(|_| {
+            let options = options.clone();
+            async move {
+                let store = PostgresStore::connect(&url(), options).await?;
+                store.migrate().await?;
+                store.create(token(), &record(b"x")).await
+            }
+        });
+        for started in all(starts).await {
+            started.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_check_says_what_differs() {
+    let table = common::random_name();
+    let store = PostgresStore::connect(&url(), named(&table)).await.unwrap();
+    let missing = store.check().await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::InvalidConfig);
+    assert_eq!(
+        missing.to_string(),
+        format!("the session table {table}: it does not exist")
+    );
+    assert_eq!(
+        kind(store.load(&token()).await),
+        Some(ErrorKind::InvalidConfig)
+    );
+    let create = store.create(token(), &record(b"x")).await;
+    assert_eq!(kind(create), Some(ErrorKind::InvalidConfig));
+
+    let sql = format!(
+        "CREATE TABLE {table} (session_key bytea PRIMARY KEY, revision text NOT NULL, \
+         created_at bigint NOT NULL, expires_at timestamptz, sweep_at bigint NOT NULL, \
+         subject bytea, label bytea NOT NULL); CREATE INDEX ON {table} (sweep_at)"
+    );
+    execute(&mut raw().await, &sql).await;
+    let differs = store.migrate().await.unwrap_err();
+    assert_eq!(
+        differs.to_string(),
+        format!(
+            "the session table {table}: the column revision is text, not bigint; the column \
+             expires_at is timestamp with time zone, not bigint; the column data is missing; no \
+             index begins with subject"
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_schema_is_used_and_never_made() {
+    let (schema, table) = (common::random_name(), common::random_name());
+    let options = named(&format!("{schema}.{table}"));
+    let store = PostgresStore::connect(&url(), options.clone())
+        .await
+        .unwrap();
+    assert_eq!(kind(store.migrate().await), Some(ErrorKind::InvalidConfig));
+    let mut raw = raw().await;
+    let sql = format!("SELECT count(*) FROM pg_namespace WHERE nspname = '{schema}'");
+    assert_eq!(number(&mut raw, &sql).await, 0);
+    execute(&mut raw, &format!("CREATE SCHEMA {schema}")).await;
+    // What is printed is what is needed.
+    let printed = PostgresStore::schema(&TableName::new(&format!("{schema}.{table}")).unwrap());
+    execute(&mut raw, &printed).await;
+    store.check().await.unwrap();
+    let token = store.create(token(), &record(b"x")).await.unwrap();
+    let same_name = connect(named(&table)).await;
+    assert_eq!(same_name.load(&token).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn normal_work_needs_no_right_but_the_tables() {
+    let table = common::random_name();
+    connect(named(&table)).await;
+    let mut raw = raw().await;
+    let sql = format!(
+        "CREATE ROLE {table} LOGIN PASSWORD 'p'; \
+         GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {table}; \
+         REVOKE CREATE ON SCHEMA public FROM PUBLIC"
+    );
+    execute(&mut raw, &sql).await;
+    let url = url();
+    let (_, host) = url.rsplit_once('@').unwrap();
+    let as_guest = format!("postgres://{table}:p@{host}");
+    let store = PostgresStore::connect(&as_guest, named(&table))
+        .await
+        .unwrap();
+    store.migrate().await.unwrap();
+    let token = store.create(token(), &lasting(b"x")).await.unwrap();
+    store.touch(&token, Timestamp::MAX).await.unwrap();
+    store.sweep(10).await.unwrap();
+    store.delete(&token).await.unwrap();
+
+    let wrong = format!("postgres://{table}_unknown:geheim@{host}");
+    let opened = PostgresStore::connect(&wrong, named(&table)).await;
+    if let Err(error) = opened {
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(!format!("{error:?}").contains("geheim"));
+    }
+}
+
+#[tokio::test]
+async fn the_time_zone_of_the_server_does_not_matter() {
+    let table = common::random_name();
+    connect(named(&table)).await;
+    let clock = clock();
+    for zone in ["America/New_York", "Asia/Tokyo"] {
+        let url = url_with(&format!("timezone]={zone}"));
+        let options = named(&table).clock(clock.clone());
+        let store = PostgresStore::connect(&url, options).await.unwrap();
+        clock.set(common::START);
+        let stored = record(b"x");
+        let token = store.create(token(), &stored).await.unwrap();
+        clock.set(Timestamp::from_millis(stored.expires_at.as_millis() - 1));
+        assert_eq!(store.sweep(10).await.unwrap(), 0);
+        assert_eq!(store.load(&token).await.unwrap(), Some(stored.clone()));
+        clock.set(stored.expires_at);
+        assert_eq!(store.load(&token).await.unwrap(), None);
+        assert_eq!(store.sweep(10).await.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_standby_that_only_reads_is_unavailable_for_writes() {
+    let table = common::random_name();
+    let token = connect(named(&table))
+        .await
+        .create(token(), &lasting(b"x"))
+        .await;
+    let token = token.unwrap();
+    let url = url_with("default_transaction_read_only]=on");
+    let store = PostgresStore::connect(&url, named(&table)).await.unwrap();
+    assert!(store.load(&token).await.unwrap().is_some());
+    let create = store.create(common::token(), &lasting(b"x")).await;
+    assert_eq!(kind(create), Some(ErrorKind::Unavailable));
+    let touch = store.touch(&token, Timestamp::MAX).await;
+    assert_eq!(kind(touch), Some(ErrorKind::Unavailable));
+    assert_eq!(
+        kind(store.delete(&token).await),
+        Some(ErrorKind::Unavailable)
+    );
+}
+
+fn lasting(data: &[u8]) -> Record {
+    Record {
+        expires_at: Timestamp::MAX,
+        ..record(data)
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unavailable() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let url = format!("postgres://u:geheim@{free}/d");
+    let error = PostgresStore::connect(&url, StoreOptions::new())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(!format!("{error:?}").contains("geheim"));
+
+    // One that takes the connection and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://u:geheim@{}/d", silent.local_addr().unwrap());
+    let options = StoreOptions::new().deadline(Duration::from_millis(300));
+    let start = Instant::now();
+    let error = PostgresStore::connect(&url, options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(start.elapsed() < Duration::from_secs(2));
+
+    for url in [
+        "postgres://h:x/d",
+        "postgres://h/d?sslmode=geheim",
+        "mysql://h/d",
+        "x",
+    ] {
+        let error = PostgresStore::connect(url, StoreOptions::new())
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{url}");
+        assert!(!format!("{error:?}").contains("geheim"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_killed_while_idle_are_replaced() {
+    let table = common::random_name();
+    let url = url_with(&format!("application_name]={table}"));
+    let options = named(&table).max_connections(4);
+    let store = PostgresStore::connect(&url, options).await.unwrap();
+    store.migrate().await.unwrap();
+    let mut raw = raw().await;
+    let kill = format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+         WHERE application_name = '{table}'"
+    );
+    for pause in [0, 20, 1100] {
+        let calls = (0..8).map(|_| {
+            let store = store.clone();
+            async move { store.create(token(), &lasting(b"x")).await.unwrap() }
+        });
+        let tokens = all(calls).await;
+        assert!(number(&mut raw, &kill).await > 0);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        for token in &tokens {
+            store.touch(token, Timestamp::MAX).await.unwrap();
+            assert!(store.load(token).await.unwrap().is_some());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_waits_too_long_is_ambiguous_and_the_connection_is_replaced() {
+    let options = named(&common::random_name())
+        .max_connections(1)
+        .deadline(Duration::from_millis(400));
+    let table = options.clone();
+    let store = connect(options).await;
+    let before = lasting(b"before");
+    let token = store.create(token(), &before).await.unwrap();
+    let mut other = raw().await;
+    let name = format!("{table:?}");
+    let name = name
+        .split("table: \"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    execute(&mut other, &format!("BEGIN; UPDATE {name} SET label = 'x'")).await;
+    let start = Instant::now();
+    let update = store
+        .update(&token, before.revision, &lasting(b"after"))
+        .await;
+    assert_eq!(kind(update), Some(ErrorKind::Ambiguous));
+    assert!(start.elapsed() < Duration::from_secs(2));
+    // Others are not kept waiting behind it.
+    assert_eq!(store.load(&token).await.unwrap(), Some(before.clone()));
+    // A call that is dropped while the server keeps it waiting leaves the connection usable too.
+    drop_after(20, store.touch(&token, Timestamp::MAX)).await;
+    execute(&mut other, "ROLLBACK").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let other = store
+        .create(common::token(), &lasting(b"other"))
+        .await
+        .unwrap();
+    assert_eq!(
+        &store.load(&other).await.unwrap().unwrap().data[..],
+        b"other"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_cancelled_calls_leave_nothing_behind() {
+    let table = common::random_name();
+    let url = url_with(&format!("application_name]={table}"));
+    let options = named(&table).max_connections(4);
+    let store = PostgresStore::connect(&url, options).await.unwrap();
+    store.migrate().await.unwrap();
+    let mut raw = raw().await;
+    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{table}'");
+    for i in 0..1000 {
+        let stored = record(b"x");
+        let call = store.create(token(), &stored);
+        let _ = tokio::time::timeout(Duration::from_micros(i), call).await;
+    }
+    assert!(number(&mut raw, &sql).await <= 4);
+    let token = store.create(token(), &lasting(b"x")).await.unwrap();
+    assert!(store.load(&token).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_process_at_a_time_sweeps() {
+    let clock = clock();
+    let table = common::random_name();
+    let options = named(&table).clock(clock.clone()).max_connections(2);
+    let stores = [connect(options.clone()).await, connect(options).await];
+    for _ in 0..600 {
+        stores[0].create(token(), &record(b"x")).await.unwrap();
+    }
+    clock.advance(Duration::from_secs(60));
+    let sweepers: Vec<_> = stores
+        .iter()
+        .map(|store| store.spawn_sweeper(Duration::from_millis(10)))
+        .collect();
+    let mut raw = raw().await;
+    let count = format!("SELECT count(*) FROM {table}");
+    while number(&mut raw, &count).await > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for sweeper in sweepers {
+        sweeper.shutdown().await;
+    }
+}
+
+/// Two transactions that take the locks of two rows in opposite order: one is a victim, tries
+/// again, and nobody hears of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadlock_is_tried_again() {
+    let table = common::random_name();
+    let store = connect(named(&table)).await;
+    let mut stored = lasting(b"x");
+    stored.subject = subject("alice");
+    for _ in 0..50 {
+        store.create(token(), &stored).await.unwrap();
+    }
+    let alice = stored.subject.clone().unwrap();
+    let mut other = raw().await;
+    execute(&mut other, "BEGIN; SET LOCAL deadlock_timeout = '10s'").await;
+    let last = format!(
+        "SELECT 1 FROM {table} WHERE session_key = (SELECT max(session_key) FROM {table}) \
+         FOR UPDATE"
+    );
+    execute(
+        &mut other,
+        &last.replace("max(session_key)", "session_key").replace(
+            &format!("FROM {table})"),
+            &format!("FROM {table} ORDER BY session_key DESC LIMIT 1)"),
+        ),
+    )
+    .await;
+    let revoking = {
+        let store = store.clone();
+        let alice = alice.clone();
+        tokio::spawn(async move { store.subjects().unwrap().revoke_all(&alice, None).await })
+    };
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let everything = format!("SELECT 1 FROM {table} FOR UPDATE; COMMIT");
+    execute(&mut other, &everything).await;
+    assert_eq!(revoking.await.unwrap().unwrap(), 50);
+}
