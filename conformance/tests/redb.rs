@@ -5,28 +5,23 @@ mod store;
 
 use std::sync::Arc;
 
-use redb::Database;
 use sessionkit::{Clock, ManualClock, Result, SessionStore, SystemClock};
 use sessionkit_conformance::Harness;
 use store::RedbStore;
-use tempfile::TempDir;
 
-struct Redb {
-    database: Arc<Database>,
-    clock: Arc<ManualClock>,
-    /// Removed with the harness.
-    _directory: TempDir,
-}
+struct Redb(RedbStore, Arc<ManualClock>);
 
 impl Redb {
     fn new() -> Self {
-        let directory = TempDir::new().expect("a temporary directory");
-        let database = Database::create(directory.path().join("redb")).expect("a new database");
-        Self {
-            database: Arc::new(database),
-            clock: Arc::new(ManualClock::new(SystemClock.now())),
-            _directory: directory,
-        }
+        let file = tempfile::tempfile().expect("a temporary file");
+        let database = redb::Builder::new().create_file(file);
+        let clock = Arc::new(ManualClock::new(SystemClock.now()));
+        let store = RedbStore {
+            database: Arc::new(database.expect("a new database")),
+            table: String::new(),
+            clock: clock.clone(),
+        };
+        Self(store, clock)
     }
 }
 
@@ -34,19 +29,17 @@ impl Redb {
 impl Harness for Redb {
     async fn open(&self, namespace: &str) -> Result<Arc<dyn SessionStore>> {
         Ok(Arc::new(RedbStore {
-            database: self.database.clone(),
             table: namespace.into(),
-            clock: self.clock.clone(),
+            ..self.0.clone()
         }))
     }
 
-    /// Every harness has a database of its own, which goes with it.
     async fn destroy(&self, _namespace: &str) -> Result<()> {
-        Ok(())
+        Ok(()) // The whole file goes with the harness.
     }
 
     fn clock(&self) -> Option<Arc<ManualClock>> {
-        Some(self.clock.clone())
+        Some(self.1.clone())
     }
 }
 
