@@ -105,6 +105,13 @@ impl MemoryStore {
         lock(&self.shards[shard_of(key)])
     }
 
+    /// The shard of a key, and the time. Told under the lock: a call that told the time and then
+    /// waited for its turn could prolong what another call has found expired meanwhile.
+    fn shard_now(&self, key: &StoreKey) -> (MutexGuard<'_, Shard>, Timestamp) {
+        let shard = self.shard(key);
+        (shard, self.clock.now())
+    }
+
     /// Every shard, always in the same order.
     fn all_shards(&self) -> Vec<MutexGuard<'_, Shard>> {
         self.shards.iter().map(lock).collect()
@@ -229,9 +236,9 @@ impl SessionStore for MemoryStore {
 
     async fn create(&self, token: Token, record: &Record) -> Result<Token> {
         record.check_size(Self::MAX_DATA)?;
-        let (key, now) = (token.key(), self.clock.now());
-        self.reserve(now)?;
-        let mut shard = self.shard(&key);
+        let key = token.key();
+        self.reserve(self.clock.now())?;
+        let (mut shard, now) = self.shard_now(&key);
         if shard.live(&key, now).is_some() {
             self.len.fetch_sub(1, Ordering::Relaxed);
             return Err(ErrorKind::Exists.into());
@@ -246,17 +253,14 @@ impl SessionStore for MemoryStore {
 
     async fn load(&self, token: &Token) -> Result<Option<Record>> {
         let key = token.key();
-        let now = self.clock.now();
-        Ok(self
-            .shard(&key)
-            .live(&key, now)
-            .map(|record| record.clone()))
+        let (mut shard, now) = self.shard_now(&key);
+        Ok(shard.live(&key, now).map(|record| record.clone()))
     }
 
     async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
         record.check_size(Self::MAX_DATA)?;
-        let (key, now) = (token.key(), self.clock.now());
-        let mut shard = self.shard(&key);
+        let key = token.key();
+        let (mut shard, now) = self.shard_now(&key);
         let stored = shard.live_at(&key, now, expected)?;
         if stored.subject != record.subject {
             self.unindex(&key, stored);
@@ -267,8 +271,8 @@ impl SessionStore for MemoryStore {
     }
 
     async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
-        let (key, now) = (token.key(), self.clock.now());
-        let mut shard = self.shard(&key);
+        let key = token.key();
+        let (mut shard, now) = self.shard_now(&key);
         shard.live(&key, now).ok_or(ErrorKind::Missing)?.expires_at = expires_at;
         Ok(token.clone())
     }
@@ -281,8 +285,9 @@ impl SessionStore for MemoryStore {
         record: &Record,
     ) -> Result<Token> {
         record.check_size(Self::MAX_DATA)?;
-        let (old, new, now) = (from.key(), to.key(), self.clock.now());
+        let (old, new) = (from.key(), to.key());
         let mut shards = self.all_shards();
+        let now = self.clock.now();
         shards[shard_of(&old)].live_at(&old, now, expected)?;
         if shards[shard_of(&new)].live(&new, now).is_some() {
             return Err(ErrorKind::Exists.into());
@@ -333,8 +338,7 @@ impl SubjectIndex for MemoryStore {
     }
 
     async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
-        let now = self.clock.now();
-        let mut shard = self.shard(key);
+        let (mut shard, now) = self.shard_now(key);
         let owned = shard
             .live(key, now)
             .is_some_and(|record| record.subject.as_ref() == Some(subject));
@@ -345,9 +349,9 @@ impl SubjectIndex for MemoryStore {
     }
 
     async fn revoke_all(&self, subject: &Subject, except: Option<&StoreKey>) -> Result<u64> {
-        let now = self.clock.now();
         // With every shard locked no session can move to another token meanwhile.
         let mut shards = self.all_shards();
+        let now = self.clock.now();
         let mut revoked = 0;
         for key in self.keys_of(subject, None) {
             if Some(&key) != except {
