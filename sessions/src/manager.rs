@@ -549,8 +549,9 @@ impl Sessions {
         }
     }
 
-    /// No cookie can be sent any more: what would need one is an error from now on.
-    pub(crate) fn head_sent(&self) {
+    /// To be called when the head of the response is on its way: no cookie can be sent any more, and
+    /// what would need one is an error from now on. The tower layer does it.
+    pub fn head_sent(&self) {
         for session in self.given() {
             session.0.draft().head_sent = true;
         }
@@ -561,7 +562,10 @@ impl Sessions {
         self.0.used.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn failure_response(&self, failure: &Failure<'_>) -> Option<Response<Bytes>> {
+    /// The response to a failure, as configured with
+    /// [`on_failure`](SessionManagerBuilder::on_failure); `None` keeps the handler's response.
+    #[must_use]
+    pub fn failure_response(&self, failure: &Failure<'_>) -> Option<Response<Bytes>> {
         self.0.manager.failure_response(failure)
     }
 
