@@ -1,8 +1,6 @@
 //! Carries out what `commit` decides: calls the store, merges after a conflict, and settles calls
 //! whose answers were lost.
 
-use std::time::Duration;
-
 use tokio::sync::MutexGuard;
 
 use crate::{
@@ -17,9 +15,6 @@ const MAX_TRIES: u32 = 64;
 
 /// How often a call is repeated whose answer was lost. Each may have taken the store's deadline.
 const MAX_LOST_ANSWERS: u32 = 3;
-
-/// The longest pause before a save is tried again.
-const MAX_PAUSE: Duration = Duration::from_millis(32);
 
 /// What a save did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +114,8 @@ async fn wait_in_lane<'a>(
 
 #[cfg(feature = "tokio")]
 async fn pause(session: &Inner, tries: u32) {
-    let longest = Duration::from_millis(1 << tries.min(5)).min(MAX_PAUSE);
+    const LONGEST: u32 = 32;
+    let longest = std::time::Duration::from_millis(LONGEST.min(1 << tries.min(31)).into());
     let mut random = [0];
     // Without randomness two processes may collide once more, no worse.
     if session.manager.entropy.fill(&mut random).is_ok() {
