@@ -2,7 +2,7 @@ use std::{
     fmt::{Debug, Display},
     future::Future,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Barrier, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -14,7 +14,7 @@ use sessionkit::{
     Capabilities, Clock, CookieName, Entropy, ErrorKind, Keyring, Label, ManualClock, OsEntropy,
     Record, Result, Revision, SessionStore, Subject, SystemClock, TimeSource, Timestamp, Token,
 };
-use tokio::sync::Barrier;
+use tokio::{runtime::Handle, task::JoinError};
 
 use crate::{
     Failure, Fault, Golden, Harness, Outcome, Random, RawEntry,
@@ -319,7 +319,7 @@ impl Context {
             .ok_or_else(|| Failure::skip("the harness has no hook keyring"))
     }
 
-    /// Runs the futures in tasks of their own that begin at the same moment, two and two.
+    /// Runs the futures on threads of their own, which begin at the same moment, two and two.
     ///
     /// # Errors
     /// When one of them panics.
@@ -332,19 +332,27 @@ impl Context {
         let gate = Arc::new(Gate::new(futures.len()));
         let tasks = futures.into_iter().map(|future| {
             let gate = Arc::clone(&gate);
-            tokio::spawn(async move {
-                gate.pass().await;
-                future.await
+            // Two tasks on the workers of a runtime that is otherwise idle would run one after the
+            // other: the one that was woken waits in a slot that no other worker may take from.
+            tokio::task::spawn_blocking(move || {
+                gate.pass();
+                Handle::current().block_on(future)
             })
         });
-        let results = join_all(tasks.collect::<Vec<_>>()).await;
-        results
-            .into_iter()
-            .map(|result| {
-                result
-                    .map_err(|panic| Failure::new("the call returns", format!("it ended: {panic}")))
-            })
-            .collect()
+        returned(join_all(tasks.collect::<Vec<_>>()).await)
+    }
+
+    /// Runs the futures in tasks of the runtime, which take turns wherever they wait.
+    ///
+    /// # Errors
+    /// When one of them panics.
+    pub async fn together<T, F>(&self, futures: impl IntoIterator<Item = F>) -> Outcome<Vec<T>>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let tasks: Vec<_> = futures.into_iter().map(tokio::spawn).collect();
+        returned(join_all(tasks).await)
     }
 
     /// Notes that calls really got in each other's way.
@@ -478,7 +486,15 @@ impl Context {
     }
 }
 
-/// Holds tasks back until all of them are there, and lets two go in the same instant.
+fn returned<T>(results: Vec<std::result::Result<T, JoinError>>) -> Outcome<Vec<T>> {
+    let panicked = |panic| Failure::new("the call returns", format!("it ended: {panic}"));
+    results
+        .into_iter()
+        .map(|result| result.map_err(panicked))
+        .collect()
+}
+
+/// Holds threads back until all of them are there, and lets two go in the same instant.
 struct Gate {
     all: Barrier,
     count: usize,
@@ -486,7 +502,7 @@ struct Gate {
 }
 
 impl Gate {
-    /// How long a task waits for the one that it starts with: long for a worker to wake up.
+    /// How long a thread waits for the one that it starts with: long for a thread to wake up.
     const PATIENCE: Duration = Duration::from_micros(200);
 
     fn new(count: usize) -> Self {
@@ -497,12 +513,11 @@ impl Gate {
         }
     }
 
-    async fn pass(&self) {
-        self.all.wait().await;
+    fn pass(&self) {
+        self.all.wait();
         let number = self.arrived.fetch_add(1, Ordering::SeqCst) + 1;
         let pair = number.next_multiple_of(2).min(self.count);
         let start = Instant::now();
-        // The worker of this task is busy, so that another worker has to take the next task.
         while self.arrived.load(Ordering::SeqCst) < pair && start.elapsed() < Self::PATIENCE {
             std::hint::spin_loop();
         }

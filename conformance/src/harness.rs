@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use sessionkit::{
     Clock, CookieName, Entropy, ErrorKind, Keyring, ManualClock, MemoryStore, Record, Result,
-    SessionStore, SystemClock, Token,
+    SessionConfig, SessionManager, SessionManagerBuilder, SessionStore, SystemClock, Token,
 };
 
 /// Opens a store for the kit, and gives it a hand inside where there is one.
@@ -73,6 +73,11 @@ pub trait Harness: Send + Sync + 'static {
     /// Those of the source of randomness.
     fn make_token(&self, entropy: &dyn Entropy, cookie: &CookieName) -> Result<Token> {
         Token::random(entropy, cookie)
+    }
+
+    /// How the application builds its session manager.
+    fn manager(&self, config: SessionConfig, keyring: Keyring) -> SessionManagerBuilder {
+        SessionManager::builder(keyring).session("session", config)
     }
 
     /// The keyring that a client-side store of this namespace was opened with, so that the kit can

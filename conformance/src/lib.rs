@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 pub mod broken;
+mod browser;
+mod capture;
 mod cases;
 mod context;
 mod harness;

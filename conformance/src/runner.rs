@@ -131,6 +131,18 @@ fn run_here(case: &'static Case, make: &MakeHarness, seed: u64, limit: Duration)
     })
 }
 
+/// Runs a case on the runtime of the caller, which watches it.
+pub(crate) async fn run_once(case: &'static Case, harness: Arc<dyn Harness>, seed: u64) -> Verdict {
+    match Context::new(harness, case.name, seed, false).await {
+        Ok(context) => {
+            run_in(case, Arc::new(context), Duration::from_secs(20))
+                .await
+                .verdict
+        }
+        Err(failure) => failure.into_verdict(),
+    }
+}
+
 async fn run_in(case: &'static Case, context: Arc<Context>, limit: Duration) -> Ran {
     let outcome = match applies(case, &context).await {
         Ok(()) => run_caught(case, &context, limit).await,

@@ -83,6 +83,7 @@ macro_rules! __suite_tests {
             l08_an_empty_record_is_a_record
             l09_every_handle_sees_what_another_one_wrote
             l10_opening_a_namespace_again_changes_nothing
+            f01_typed_values_survive
             f02_every_byte_survives
             f03_texts_in_every_script_survive
             f04_data_of_every_size_come_back_whole
@@ -104,6 +105,7 @@ macro_rules! __suite_tests {
             t04_an_update_keeps_an_expiry_that_it_does_not_change
             t05_a_new_expiry_counts_whether_later_or_earlier
             t06_touch_prolongs_what_lives_and_revives_nothing
+            t07_no_touch_passes_the_absolute_lifetime
             t08_a_lifetime_of_a_quarter_second_is_neither_an_error_nor_endless
             t09_far_expiries_survive
             t11_time_zones_do_not_matter
@@ -121,6 +123,57 @@ macro_rules! __suite_tests {
             c10_a_sweep_spares_what_is_prolonged_in_time
             c11_what_was_deleted_is_not_loaded_by_anybody
             c13_64_tasks_share_a_handle
+            x01_a_dropped_call_has_taken_effect_or_not
+            x02_the_next_call_gets_its_own_answer
+            x03_a_dropped_call_leaves_the_index_right
+            x04_dropped_calls_leave_nothing_behind
+            x05_a_dropped_update_is_not_repeated_unseen
+            i01_two_namespaces_know_nothing_of_each_other
+            i02_namespaces_with_similar_names_do_not_leak
+            i03_strangers_in_the_backend_are_left_alone
+            b01_too_large_is_refused_and_changes_nothing
+            b02_lengths_in_stored_values_are_not_believed
+            b03_a_hostile_namespace_is_refused_or_a_namespace
+            b04_a_sweep_keeps_to_its_limit
+            e01_a_backend_that_is_down_is_an_error_never_none
+            e02_opening_without_a_backend_is_an_error_in_time
+            e03_after_a_crash_the_same_handle_works_and_nothing_acknowledged_is_lost
+            e04_every_call_ends_when_the_server_hangs
+            e05_a_lost_answer_is_ambiguous_and_not_repeated_blindly
+            e06_a_slow_network_changes_no_answer
+            e07_a_closed_connection_is_replaced_without_an_error
+            e08_a_full_backend_refuses_and_keeps_what_it_has
+            e09_a_read_only_backend_refuses_writes_and_answers_reads
+            e10_a_busy_backend_is_no_conflict
+            s01_a_copy_of_the_backend_opens_no_session
+            s02_what_an_application_stores_is_not_readable_in_the_backend
+            s03_a_value_copied_to_another_session_is_refused
+            s04_no_secret_is_shown_or_logged
+            s05_hostile_texts_are_only_texts
+            s07_a_removed_key_opens_no_session
+            w01_a_sweep_removes_what_has_expired_and_nothing_else
+            w02_sweeps_at_the_same_time_share_the_work
+            w04_a_sweep_steps_over_what_it_cannot_read
+            w05_a_backend_that_sweeps_by_itself_does_it
+            w06_a_store_without_a_sweep_refuses_it
+            n01_a_list_has_the_live_sessions_and_opens_none
+            n02_paging_shows_what_stays_exactly_once
+            n03_the_index_follows_every_write
+            n04_revoking_ends_what_it_names_and_nothing_else
+            n05_revoking_everything_is_not_outrun
+            n06_a_store_without_an_index_keeps_the_subject
+            y01_a_token_that_was_changed_is_none
+            y02_what_was_never_sealed_is_none
+            y03_a_token_is_worthless_elsewhere
+            y04_the_expiry_is_inside_the_seal
+            y05_the_newest_key_seals_and_a_removed_one_opens_nothing
+            y06_a_cookie_that_no_browser_takes_is_an_error
+            y07_no_two_seals_are_alike
+            y08_what_a_client_keeps_cannot_be_taken_back_unseen
+            y09_weak_keys_are_refused_and_bad_tokens_look_alike
+            m01_the_kit_catches_a_store_that_is_broken_on_purpose
+            m02_a_store_is_what_it_declares
+            m03_a_destroyed_namespace_is_empty
         }
     };
     ($($case:ident)*) => {$(

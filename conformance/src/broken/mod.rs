@@ -18,8 +18,9 @@ use std::{
 
 use async_trait::async_trait;
 use sessionkit::{
-    Clock, Entropy, Error, ErrorKind, Key, Keyring, ManualClock, Record, Result, SessionStore,
-    Subject, SystemClock, Token,
+    Clock, CookieOptions, Entropy, Error, ErrorKind, Key, Keyring, ManualClock, Record, Result,
+    SessionConfig, SessionManager, SessionManagerBuilder, SessionStore, Subject, SystemClock,
+    Token,
 };
 
 pub use table::{BUGS, Bug};
@@ -192,6 +193,28 @@ impl Harness for BrokenHarness {
         }
     }
 
+    fn manager(&self, mut config: SessionConfig, keyring: Keyring) -> SessionManagerBuilder {
+        match self.0.bug {
+            "data-are-readable-at-rest" => config = config.insecure_readable_at_rest(),
+            "sessions-have-no-end" => {
+                config = config.absolute_lifetime(Duration::from_secs(1 << 26))
+            }
+            "cookies-are-chunked" => {
+                let cookie = CookieOptions::default().max_chunks(3);
+                config = config.cookie(cookie);
+            }
+            _ => {}
+        }
+        let keyring = match self.has("keys-are-never-removed") {
+            true => lock(&self.0.keyrings)
+                .entry("manager".into())
+                .or_insert_with(|| Keyring::new(keyring_copy()).expect("a random key is strong"))
+                .clone(),
+            false => keyring,
+        };
+        SessionManager::builder(keyring).session("session", config)
+    }
+
     async fn raw_dump(&self, namespace: &str) -> Result<Vec<RawEntry>> {
         if self.0.client {
             return Err(ErrorKind::Unsupported.into());
@@ -277,6 +300,15 @@ impl Harness for BrokenHarness {
             false => "delete-does-nothing",
         }
     }
+}
+
+fn keyring_copy() -> Option<Key> {
+    Key::generate().ok()
+}
+
+/// A record as the stores of this module write it, sealed by nobody.
+pub(crate) fn plain(record: &Record) -> Vec<u8> {
+    encode(record)
 }
 
 fn entries(disk: &Disk, prefix: &[u8]) -> Vec<RawEntry> {

@@ -228,7 +228,7 @@ async fn c03_no_increment_is_lost(cx: &Context) -> Outcome {
         let (store, token, entropy) = (rounds.handle(number), token.clone(), Arc::clone(&entropy));
         async move { increment(&*store, &token, &entropy, 25).await }
     });
-    for conflicts in cx.race(workers).await? {
+    for conflicts in cx.together(workers).await? {
         for _ in 0..conflicts? {
             cx.contended();
         }

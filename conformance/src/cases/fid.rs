@@ -1,13 +1,18 @@
-use sessionkit::{ErrorKind, Label, Record, SessionStore, Token};
+use serde_json::{Value, json};
+use sessionkit::{ErrorKind, Key, Keyring, Label, Record, Session, SessionStore, Token};
 
 use super::case;
 use crate::{
     Case, Context, Failure, Outcome, RawEntry,
+    browser::{Browser, manager},
     context::describe,
     model::{self, Step},
 };
 
 pub(super) const CASES: &[Case] = &[
+    case!(Fid f01_typed_values_survive []
+        "A record comes back as it was given, byte for byte"
+        "Numbers change on their way through JSON, and an empty list becomes `nothing`."),
     case!(Fid f02_every_byte_survives []
         "A record comes back as it was given, byte for byte"
         "Text columns refuse a NUL or replace what is not UTF-8: the session is lost or garbled."),
@@ -47,6 +52,49 @@ async fn round_trip(
     cx.holds(&format!("of {what} after update"), store, &token, &changed)
         .await?;
     Ok(token)
+}
+
+async fn f01_typed_values_survive(cx: &Context) -> Outcome {
+    let store = cx.open().await?;
+    let keyring = Keyring::new([Key::generate()?])?;
+    let manager = manager(cx, &store, &keyring, |config| config)?;
+    let mut browser = Browser::default();
+    let deep = (0..32).fold(json!("bottom"), |inner, _| json!([inner]));
+    let values = [
+        ("null", json!(null)),
+        ("true", json!(true)),
+        ("the least i64", json!(i64::MIN)),
+        ("the largest u64", json!(u64::MAX)),
+        ("2^53 + 1", json!(9_007_199_254_740_993_u64)),
+        ("1e308", json!(1e308)),
+        ("an empty text", json!("")),
+        ("a NUL", json!("\0")),
+        ("an empty list", json!([])),
+        ("an empty map", json!({})),
+        ("32 levels", deep),
+    ];
+    let insert = |session: &Session| {
+        session.insert("-0.0", &-0.0_f64)?;
+        values
+            .iter()
+            .try_for_each(|(name, value)| session.insert(name, value))
+    };
+    browser.visit(&manager, insert).await?;
+    for (name, value) in &values {
+        let read = browser
+            .visit(&manager, |session| session.get::<Value>(name))
+            .await?;
+        cx.equal(
+            &format!("the value of {name} is"),
+            &read,
+            &Some(value.clone()),
+        )?;
+    }
+    let zero = browser
+        .visit(&manager, |session| session.get::<f64>("-0.0"))
+        .await?;
+    let bits = zero.map(f64::to_bits);
+    cx.equal("the bits of -0.0 are", &bits, &Some((-0.0_f64).to_bits()))
 }
 
 async fn f02_every_byte_survives(cx: &Context) -> Outcome {

@@ -2,10 +2,19 @@
 
 use crate::Case;
 
+mod canc;
+mod client;
 mod conc;
 mod fid;
+mod flt;
+mod iso;
 mod key;
 mod life;
+mod lim;
+mod list;
+mod meta;
+mod sec;
+mod sweep;
 mod time;
 
 /// A case whose calls come one after the other, or with `parallel` from concurrent tasks.
@@ -36,4 +45,13 @@ pub(crate) const ALL: &[&[Case]] = &[
     key::CASES,
     time::CASES,
     conc::CASES,
+    canc::CASES,
+    iso::CASES,
+    lim::CASES,
+    flt::CASES,
+    sec::CASES,
+    sweep::CASES,
+    list::CASES,
+    client::CASES,
+    meta::CASES,
 ];

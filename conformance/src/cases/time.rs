@@ -1,9 +1,12 @@
 use std::time::Duration;
 
-use sessionkit::{ErrorKind, Record, SessionStore, Sweep, Timestamp};
+use sessionkit::{ErrorKind, Key, Keyring, Record, SessionStore, Sweep, Timestamp};
 
 use super::case;
-use crate::{Case, Context, Failure, Fault, Outcome};
+use crate::{
+    Case, Context, Failure, Fault, Outcome,
+    browser::{Browser, manager},
+};
 
 pub(super) const CASES: &[Case] = &[
     case!(Time t01_a_record_is_gone_from_its_expiry_on []
@@ -24,6 +27,9 @@ pub(super) const CASES: &[Case] = &[
     case!(Time t06_touch_prolongs_what_lives_and_revives_nothing []
         "Sets the expiry of a live record, to a later or an earlier instant, and changes nothing else"
         "An expired session comes back to life, or a touch sets another lifetime than asked for."),
+    case!(Time t07_no_touch_passes_the_absolute_lifetime []
+        "Sets how long a session lives at most, however much it is used"
+        "A stolen session that is used often lives for ever (ASVS 7.3.2)."),
     case!(Time t08_a_lifetime_of_a_quarter_second_is_neither_an_error_nor_endless []
         "By how much a record may outlive or fall short of its expiry."
         "A short lifetime is rounded to zero, and zero means `for ever`."),
@@ -228,6 +234,39 @@ async fn t06_touch_prolongs_what_lives_and_revives_nothing(cx: &Context) -> Outc
     cx.pass_until(later + cx.margin()).await;
     cx.absent("after the expiry that the touch set", &store, &live)
         .await
+}
+
+async fn t07_no_touch_passes_the_absolute_lifetime(cx: &Context) -> Outcome {
+    let Some(clock) = cx.manual_clock() else {
+        return Err(Failure::skip(
+            "the harness has no hook clock that the store goes by",
+        ));
+    };
+    let store = cx.open().await?;
+    let keyring = Keyring::new([Key::generate()?])?;
+    let minute = Duration::from_secs(60).max(cx.moment());
+    let manager = manager(cx, &store, &keyring, |config| {
+        config
+            .idle_timeout(20 * minute)
+            .absolute_lifetime(100 * minute)
+    })?;
+    let mut browser = Browser::default();
+    browser
+        .visit(&manager, |session| session.insert("user", "alice"))
+        .await?;
+    for visit in 1..=100 {
+        clock.advance(minute);
+        let user = browser
+            .visit(&manager, |session| session.get::<String>("user"))
+            .await?;
+        let expected = (visit < 100).then(|| "alice".to_owned());
+        cx.equal(
+            &format!("at visit {visit} of 100, the user is"),
+            &user,
+            &expected,
+        )?;
+    }
+    Ok(())
 }
 
 async fn t08_a_lifetime_of_a_quarter_second_is_neither_an_error_nor_endless(

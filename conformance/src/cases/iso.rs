@@ -1,0 +1,175 @@
+use std::sync::Arc;
+
+use sessionkit::{ErrorKind, Record, SessionStore, Sweep};
+
+use super::case;
+use crate::{Case, Context, Outcome};
+
+pub(super) const CASES: &[Case] = &[
+    case!(Iso i01_two_namespaces_know_nothing_of_each_other [Server]
+        "Two namespaces (prefix, table, directory) never see or change each other's records"
+        "Two applications on one server share their sessions (CodeIgniter, CVE-2022-46170)."),
+    case!(Iso i02_namespaces_with_similar_names_do_not_leak [Server]
+        "Two namespaces (prefix, table, directory) never see or change each other's records"
+        "A search by prefix or pattern finds the sessions of a namespace with a longer name."),
+    case!(Iso i03_strangers_in_the_backend_are_left_alone [Server]
+        "whatever else lives beside them is neither read as a session nor removed"
+        "The sweeper deletes what belongs to somebody else (Django, CVE-2011-4136)."),
+];
+
+type Store = Arc<dyn SessionStore>;
+
+/// Does everything in one namespace that could be felt in another, where nothing may change.
+async fn act_beside(cx: &Context, here: &Store, there: &Store, names: &str) -> Outcome {
+    let (token, mine, theirs) = (cx.token(), cx.record("mine"), cx.record("theirs"));
+    let subject = cx.subject("alice");
+    let with_subject = |record: &Record| Record {
+        subject: Some(subject.clone()),
+        ..record.clone()
+    };
+    let (mine, theirs) = (with_subject(&mine), with_subject(&theirs));
+    there.create(token.clone(), &theirs).await?;
+    cx.absent(&format!("in {names} of a token of the other"), here, &token)
+        .await?;
+    let touched = here.touch(&token, mine.expires_at).await;
+    cx.err(
+        &format!("touch in {names} of a token of the other"),
+        ErrorKind::Missing,
+        touched,
+    )?;
+    let created = here.create(token.clone(), &mine).await;
+    cx.ok(&format!("create in {names} of the other's token"), created)?;
+    let stale = Record {
+        expires_at: cx.now() - cx.moment(),
+        ..cx.record("stale")
+    };
+    there.create(cx.token(), &stale).await?;
+
+    let second = cx.changed(&mine, "second");
+    here.update(&token, mine.revision, &second).await?;
+    cx.holds(
+        "in the other namespace after update",
+        there,
+        &token,
+        &theirs,
+    )
+    .await?;
+    if let (Some(index), Some(other)) = (here.subjects(), there.subjects()) {
+        let listed = cx.ok("list", index.list(&subject, None, 10).await)?;
+        cx.equal(
+            &format!("the sessions of a subject in {names} are"),
+            &listed.len(),
+            &1,
+        )?;
+        let revoked = cx.ok("revoke_all", index.revoke_all(&subject, None).await)?;
+        cx.equal(
+            &format!("the sessions that were revoked in {names} are"),
+            &revoked,
+            &1,
+        )?;
+        cx.holds(
+            "in the other namespace after revoke_all",
+            there,
+            &token,
+            &theirs,
+        )
+        .await?;
+        let listed = cx.ok("list", other.list(&subject, None, 10).await)?;
+        cx.equal("the sessions in the other namespace are", &listed.len(), &1)?;
+    } else {
+        here.rotate(&token, cx.token(), second.revision, &second)
+            .await?;
+    }
+    here.delete(&token).await?;
+    cx.holds(
+        "in the other namespace after delete",
+        there,
+        &token,
+        &theirs,
+    )
+    .await?;
+    if cx.capabilities().sweep == Sweep::Explicit {
+        let swept = cx.ok("sweep", here.sweep(100).await)?;
+        cx.equal(
+            &format!("the records that were swept in {names} are"),
+            &swept,
+            &0,
+        )?;
+        let swept = cx.ok("sweep", there.sweep(100).await)?;
+        cx.equal("the records that were swept in the other are", &swept, &1)?;
+    }
+    cx.holds("in the other namespace at the end", there, &token, &theirs)
+        .await
+}
+
+async fn i01_two_namespaces_know_nothing_of_each_other(cx: &Context) -> Outcome {
+    let here = cx.open().await?;
+    let there = cx.open_in(&format!("other_{}", cx.namespace())).await?;
+    act_beside(cx, &here, &there, "the first namespace").await?;
+    act_beside(cx, &there, &here, "the second namespace").await
+}
+
+async fn i02_namespaces_with_similar_names_do_not_leak(cx: &Context) -> Outcome {
+    let here = cx.open().await?;
+    let own = cx.namespace();
+    // The underscore of the name is a wildcard where LIKE is used.
+    let names = [
+        format!("{own}b"),
+        format!("{own}_"),
+        own.replace('_', "x"),
+        own[..own.len() - 1].to_owned(),
+        format!("{own}:"),
+        format!("{own}*"),
+        format!("{own}%"),
+        format!("{own}/a"),
+    ];
+    for name in &names {
+        match cx.try_open_in(name).await {
+            Ok(there) => {
+                act_beside(cx, &here, &there, &format!("the namespace beside {name:?}")).await?;
+                act_beside(cx, &there, &here, &format!("{name:?}")).await?;
+            }
+            Err(error) => {
+                let call = format!("open of the namespace {name:?}");
+                cx.err(&call, ErrorKind::InvalidConfig, Err::<(), _>(error))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn i03_strangers_in_the_backend_are_left_alone(cx: &Context) -> Outcome {
+    let store = cx.open().await?;
+    let before = cx.foreign().await?;
+    let record = cx.record("hello");
+    let stale = Record {
+        expires_at: cx.now() - cx.moment(),
+        ..cx.record("stale")
+    };
+    let token = store.create(cx.token(), &record).await?;
+    store.create(cx.token(), &stale).await?;
+    for entry in &before {
+        // A token that is spelled like the name of a stranger.
+        let token = sessionkit::Token::from_bytes(entry.name.clone(), cx.cookie());
+        cx.absent("of a token named like a stranger", &store, &token)
+            .await?;
+        cx.ok(
+            "delete of a token named like a stranger",
+            store.delete(&token).await,
+        )?;
+    }
+    if cx.capabilities().sweep == Sweep::Explicit {
+        let swept = cx.ok("sweep", store.sweep(1000).await)?;
+        cx.equal("the number of swept records is", &swept, &1)?;
+    }
+    if let Some(index) = store.subjects() {
+        cx.ok(
+            "revoke_all",
+            index.revoke_all(&cx.subject("alice"), None).await,
+        )?;
+    }
+    cx.holds("beside strangers", &store, &token, &record)
+        .await?;
+    store.delete(&token).await?;
+    cx.equal("what lives beside is", &cx.foreign().await?, &before)
+}

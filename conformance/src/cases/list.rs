@@ -1,0 +1,387 @@
+use std::{collections::HashSet, sync::Arc};
+
+use futures_util::FutureExt;
+use sessionkit::{
+    ErrorKind, Label, Record, SessionStore, StoreKey, Subject, SubjectIndex, SubjectSession, Token,
+};
+
+use super::case;
+use crate::{Case, Context, Failure, Outcome};
+
+pub(super) const CASES: &[Case] = &[
+    case!(List n01_a_list_has_the_live_sessions_and_opens_none [Server Subjects]
+        "The live sessions of a subject in ascending order of their keys, at most `limit` of them, starting behind `after`."
+        "A list that is incomplete hides a stolen session; one that shows tokens gives sessions away (Mattermost, CVE-2016-11072)."),
+    case!(List n02_paging_shows_what_stays_exactly_once [Server Subjects]
+        "A session that lives during a whole listing appears in it exactly once, whatever comes and goes meanwhile."
+        "A session is skipped while others begin and end, and never revoked."),
+    case!(List n03_the_index_follows_every_write [Server Subjects]
+        "The index follows every write"
+        "A session that has moved or changed hands is listed for the wrong person, or for nobody."),
+    case!(List n04_revoking_ends_what_it_names_and_nothing_else [Server Subjects]
+        "Ends every session of the subject that was stored before the call, but the one under `except`. Returns how many were live."
+        "After a password change the thief is still logged in, or other people are logged out."),
+    case!(parallel List n05_revoking_everything_is_not_outrun [Server Subjects]
+        "Ends every session of the subject that was stored before the call"
+        "A session that is renewed at the right moment survives `log out everywhere`."),
+    case!(List n06_a_store_without_an_index_keeps_the_subject [NoSubjects]
+        "The index by subject, on stores that keep one."
+        "A session loses its owner where nobody lists it."),
+];
+
+type Store = Arc<dyn SessionStore>;
+
+fn index(store: &Store) -> Outcome<&dyn SubjectIndex> {
+    store
+        .subjects()
+        .ok_or_else(|| Failure::error("the index has disappeared"))
+}
+
+fn owned(cx: &Context, subject: &Subject, label: &str) -> Outcome<Record> {
+    let mut record = cx.record("hello");
+    record.subject = Some(subject.clone());
+    record.label = Label::new(label)?;
+    Ok(record)
+}
+
+async fn listed(cx: &Context, store: &Store, subject: &Subject) -> Outcome<Vec<SubjectSession>> {
+    cx.ok("list", index(store)?.list(subject, None, 1000).await)
+}
+
+/// Exactly these tokens are listed.
+async fn lists(
+    cx: &Context,
+    when: &str,
+    store: &Store,
+    subject: &Subject,
+    tokens: &[&Token],
+) -> Outcome {
+    let mut expected: Vec<_> = tokens.iter().map(|token| token.key().to_hex()).collect();
+    expected.sort();
+    let found = listed(cx, store, subject).await?;
+    let found: Vec<_> = found.iter().map(|session| session.key.to_hex()).collect();
+    cx.equal(&format!("{when}, the list is"), &found, &expected)
+}
+
+async fn n01_a_list_has_the_live_sessions_and_opens_none(cx: &Context) -> Outcome {
+    let (store, other) = (cx.open().await?, cx.open().await?);
+    let alice = cx.subject("alice");
+    lists(cx, "without sessions", &store, &alice, &[]).await?;
+    let mut sessions = Vec::new();
+    for number in 0..5 {
+        let record = owned(cx, &alice, &format!("browser {number}"))?;
+        sessions.push((store.create(cx.token(), &record).await?, record));
+    }
+    let stale = owned(cx, &alice, "stale")?;
+    let stale = Record {
+        expires_at: cx.now() - cx.moment(),
+        ..stale
+    };
+    store.create(cx.token(), &stale).await?;
+    store
+        .create(cx.token(), &owned(cx, &cx.subject("bob"), "")?)
+        .await?;
+    store.create(cx.token(), &cx.record("nobody's")).await?;
+
+    let tokens: Vec<_> = sessions.iter().map(|(token, _)| token).collect();
+    lists(cx, "with five live sessions", &store, &alice, &tokens).await?;
+    lists(cx, "on another handle", &other, &alice, &tokens).await?;
+    let found = listed(cx, &store, &alice).await?;
+    for session in &found {
+        let Some((_, record)) = sessions
+            .iter()
+            .find(|(token, _)| token.key() == session.key)
+        else {
+            return Err(Failure::new("keys of sessions that exist", "another key"));
+        };
+        cx.equal(
+            "the label is",
+            &session.label.as_str(),
+            &record.label.as_str(),
+        )?;
+        cx.equal("the beginning is", &session.created_at, &record.created_at)?;
+        cx.equal("the expiry is", &session.expires_at, &record.expires_at)?;
+        for bytes in [
+            session.key.as_bytes().to_vec(),
+            session.key.to_hex().into_bytes(),
+        ] {
+            let forged = Token::from_bytes(bytes, cx.cookie());
+            cx.absent("of a token made of a key in the list", &store, &forged)
+                .await?;
+        }
+    }
+    let few = cx.ok("list", index(&store)?.list(&alice, None, 2).await)?;
+    cx.check(
+        few[..] == found[..2],
+        "the first two of the list",
+        format_args!("{} sessions", few.len()),
+    )?;
+    let none = cx.ok("list", index(&store)?.list(&alice, None, 0).await)?;
+    cx.equal("a list of at most 0 sessions has", &none.len(), &0)
+}
+
+async fn n02_paging_shows_what_stays_exactly_once(cx: &Context) -> Outcome {
+    let store = cx.open().await?;
+    let alice = cx.subject("alice");
+    let mut coming = Vec::new();
+    let mut staying = Vec::new();
+    for number in 0..60 {
+        let token = store.create(cx.token(), &owned(cx, &alice, "")?).await?;
+        if number % 2 == 0 {
+            staying.push(token.key());
+        } else {
+            coming.push(token);
+        }
+    }
+    for limit in [1, 7] {
+        let mut seen: Vec<StoreKey> = Vec::new();
+        let mut after = None;
+        loop {
+            let page = index(&store)?.list(&alice, after.as_ref(), limit).await;
+            let page = cx.ok("list", page)?;
+            cx.check(
+                page.len() <= limit,
+                format_args!("a page of {limit}"),
+                page.len(),
+            )?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.key);
+            seen.extend(page.iter().map(|session| session.key));
+            // While the list is read, sessions end and others begin.
+            if let Some(token) = coming.pop() {
+                store.delete(&token).await?;
+            }
+            store.create(cx.token(), &owned(cx, &alice, "new")?).await?;
+            if seen.len() > 1000 {
+                return Err(Failure::new(
+                    "a list that ends",
+                    "1000 sessions of about 60",
+                ));
+            }
+        }
+        let different: HashSet<_> = seen.iter().collect();
+        cx.equal(
+            "no session appears twice; the list has",
+            &seen.len(),
+            &different.len(),
+        )?;
+        let missed = staying
+            .iter()
+            .filter(|key| !different.contains(key))
+            .count();
+        cx.equal(
+            "the sessions that live all the time and are missing are",
+            &missed,
+            &0,
+        )?;
+        let ascending = seen.windows(2).all(|pair| pair[0] < pair[1]);
+        cx.check(ascending, "keys in ascending order", "another order")?;
+    }
+    Ok(())
+}
+
+async fn n03_the_index_follows_every_write(cx: &Context) -> Outcome {
+    let store = cx.open().await?;
+    let (alice, bob) = (cx.subject("alice"), cx.subject("bob"));
+    let anonymous = cx.record("hello");
+    let token = store.create(cx.token(), &anonymous).await?;
+    lists(cx, "without a subject", &store, &alice, &[]).await?;
+
+    let of_alice = Record {
+        subject: Some(alice.clone()),
+        ..cx.changed(&anonymous, "alice's")
+    };
+    store.update(&token, anonymous.revision, &of_alice).await?;
+    lists(cx, "after the subject was set", &store, &alice, &[&token]).await?;
+    let of_bob = Record {
+        subject: Some(bob.clone()),
+        ..cx.changed(&of_alice, "bob's")
+    };
+    store.update(&token, of_alice.revision, &of_bob).await?;
+    lists(
+        cx,
+        "after the subject changed, for the old one",
+        &store,
+        &alice,
+        &[],
+    )
+    .await?;
+    lists(
+        cx,
+        "after the subject changed, for the new one",
+        &store,
+        &bob,
+        &[&token],
+    )
+    .await?;
+
+    let moved = cx.token();
+    let next = cx.changed(&of_bob, "moved");
+    store
+        .rotate(&token, moved.clone(), of_bob.revision, &next)
+        .await?;
+    lists(cx, "after a rotation", &store, &bob, &[&moved]).await?;
+    let later = next.expires_at + cx.moment();
+    store.touch(&moved, later).await?;
+    let found = listed(cx, &store, &bob).await?;
+    let expiries: Vec<_> = found.iter().map(|session| session.expires_at).collect();
+    cx.equal(
+        "after a touch, the expiry in the list is",
+        &expiries,
+        &vec![later],
+    )?;
+
+    let touched = Record {
+        expires_at: later,
+        ..next
+    };
+    let nobodys = Record {
+        subject: None,
+        ..cx.changed(&touched, "nobody's")
+    };
+    store.update(&moved, touched.revision, &nobodys).await?;
+    lists(cx, "after the subject was removed", &store, &bob, &[]).await?;
+
+    let gone = store.create(cx.token(), &owned(cx, &bob, "")?).await?;
+    store.delete(&gone).await?;
+    lists(cx, "after delete", &store, &bob, &[]).await?;
+    let brief = Record {
+        subject: Some(bob.clone()),
+        ..cx.record_for("brief", cx.moment())
+    };
+    store.create(cx.token(), &brief).await?;
+    cx.pass_until(brief.expires_at + cx.margin()).await;
+    lists(cx, "after the expiry", &store, &bob, &[]).await
+}
+
+async fn n04_revoking_ends_what_it_names_and_nothing_else(cx: &Context) -> Outcome {
+    let store = cx.open().await?;
+    let alice = cx.subject("Alice");
+    let near = [
+        "alice", "Alice ", "ALICE", "Alic", "Alice%", "%", "Al_ce", "*",
+    ];
+    let mut others = Vec::new();
+    for name in near {
+        // The name comes last, so that it begins or ends another one.
+        let subject = Subject::new(format!("{}-{name}", cx.namespace()))?;
+        let record = owned(cx, &subject, "")?;
+        others.push((store.create(cx.token(), &record).await?, record));
+    }
+    let alice = Subject::new(format!(
+        "{}-Alice",
+        alice.as_str().rsplit('-').next().unwrap_or("")
+    ))?;
+    let mut mine = Vec::new();
+    for _ in 0..6 {
+        mine.push(store.create(cx.token(), &owned(cx, &alice, "")?).await?);
+    }
+    let stale = Record {
+        expires_at: cx.now() - cx.moment(),
+        ..owned(cx, &alice, "")?
+    };
+    store.create(cx.token(), &stale).await?;
+
+    let (stranger, unknown) = (cx.subject("stranger"), cx.token().key());
+    let revoke = index(&store)?;
+    let not = cx.ok("revoke", revoke.revoke(&stranger, &mine[0].key()).await)?;
+    cx.equal(
+        "whether somebody else's session was revoked is",
+        &not,
+        &false,
+    )?;
+    let not = cx.ok("revoke", revoke.revoke(&alice, &unknown).await)?;
+    cx.equal("whether an unknown session was revoked is", &not, &false)?;
+    cx.check(
+        store.load(&mine[0]).await?.is_some(),
+        "a session that was not revoked",
+        "None",
+    )?;
+    let done = cx.ok("revoke", revoke.revoke(&alice, &mine[0].key()).await)?;
+    cx.equal("whether a session was revoked is", &done, &true)?;
+    cx.absent("of a session that was revoked", &store, &mine[0])
+        .await?;
+    let again = cx.ok("revoke", revoke.revoke(&alice, &mine[0].key()).await)?;
+    cx.equal("whether a session was revoked twice is", &again, &false)?;
+
+    let except = mine[1].key();
+    let revoked = cx.ok("revoke_all", revoke.revoke_all(&alice, Some(&except)).await)?;
+    cx.equal("the sessions that were revoked are", &revoked, &4)?;
+    for token in &mine[2..] {
+        cx.absent("after revoke_all", &store, token).await?;
+    }
+    cx.check(
+        store.load(&mine[1]).await?.is_some(),
+        "the session that was spared",
+        "None",
+    )?;
+    lists(cx, "after revoke_all but one", &store, &alice, &[&mine[1]]).await?;
+    let revoked = cx.ok("revoke_all", revoke.revoke_all(&alice, None).await)?;
+    cx.equal("the sessions that were revoked at last are", &revoked, &1)?;
+    cx.absent("after revoke_all", &store, &mine[1]).await?;
+    for (token, record) in &others {
+        cx.holds("of another subject after revoke_all", &store, token, record)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn n05_revoking_everything_is_not_outrun(cx: &Context) -> Outcome {
+    let (store, other) = (cx.open().await?, cx.open().await?);
+    for round in 0..20 {
+        let alice = cx.subject(&format!("alice{round}"));
+        let mut tokens = Vec::new();
+        let mut calls = Vec::new();
+        for _ in 0..6 {
+            let first = owned(cx, &alice, "")?;
+            let (token, to) = (store.create(cx.token(), &first).await?, cx.token());
+            let moved = cx.changed(&first, "moved");
+            tokens.extend([token.clone(), to.clone()]);
+            let store = Arc::clone(&store);
+            calls.push(
+                async move {
+                    store
+                        .rotate(&token, to, first.revision, &moved)
+                        .await
+                        .map(drop)
+                }
+                .boxed(),
+            );
+        }
+        let (revoking, subject) = (Arc::clone(&other), alice.clone());
+        calls.push(
+            async move {
+                match revoking.subjects() {
+                    Some(index) => index.revoke_all(&subject, None).await.map(drop),
+                    None => Err(ErrorKind::Unsupported.into()),
+                }
+            }
+            .boxed(),
+        );
+        let mut answers = cx.race(calls).await?;
+        if let Some(revoked) = answers.pop() {
+            cx.ok("revoke_all beside rotations", revoked)?;
+        }
+        for answer in answers.into_iter().filter(Result::is_err) {
+            cx.err("rotate beside revoke_all", ErrorKind::Missing, answer)?;
+        }
+        cx.settle().await;
+        for token in &tokens {
+            cx.absent(
+                "after revoke_all, which rotations ran beside",
+                &store,
+                token,
+            )
+            .await?;
+        }
+        lists(cx, "after revoke_all beside rotations", &store, &alice, &[]).await?;
+    }
+    Ok(())
+}
+
+async fn n06_a_store_without_an_index_keeps_the_subject(cx: &Context) -> Outcome {
+    let store = cx.open().await?;
+    let record = owned(cx, &cx.subject("alice"), "a browser")?;
+    let token = store.create(cx.token(), &record).await?;
+    cx.holds("with a subject and a label", &store, &token, &record)
+        .await
+}

@@ -1,0 +1,186 @@
+use std::time::{Duration, Instant};
+
+use sessionkit::{ErrorKind, Record};
+
+use super::case;
+use crate::{Case, Context, Outcome, RawEntry};
+
+pub(super) const CASES: &[Case] = &[
+    case!(Sweep w01_a_sweep_removes_what_has_expired_and_nothing_else [Server ExplicitSweep]
+        "Removes at most `limit` expired records, and what is left over from interrupted writes, and returns how many records it removed."
+        "The store grows without end, or the cleaner ends sessions that are in use."),
+    case!(parallel Sweep w02_sweeps_at_the_same_time_share_the_work [Server ExplicitSweep]
+        "Safe beside every other call"
+        "Every server of a cluster sweeps, and they fail on each other."),
+    case!(Sweep w04_a_sweep_steps_over_what_it_cannot_read [Server ExplicitSweep]
+        "Fewer than `limit` means that none is left."
+        "One damaged record stops the cleaning for ever."),
+    case!(Sweep w05_a_backend_that_sweeps_by_itself_does_it [Server NativeSweep]
+        "Where [`Capabilities::sweep`] is [`Sweep::Native`] the backend removes expired records by itself, and this does nothing and returns 0."
+        "Expired sessions fill the memory of the server."),
+    case!(Sweep w06_a_store_without_a_sweep_refuses_it [NoSweep]
+        "[`Unsupported`](crate::ErrorKind::Unsupported) where [`Capabilities::sweep`] is [`Sweep::Unsupported`]."
+        "An operator believes that old sessions are removed."),
+];
+
+fn expired(cx: &Context, data: &'static str) -> Record {
+    let expires_at = cx.now() - cx.moment();
+    Record {
+        expires_at,
+        ..cx.record(data)
+    }
+}
+
+async fn w01_a_sweep_removes_what_has_expired_and_nothing_else(cx: &Context) -> Outcome {
+    let store = cx.open().await?;
+    let (live, mut count) = (cx.record("live"), 0);
+    let stale = expired(cx, "stale");
+    let soon = cx.record_for("soon", cx.moment());
+    let mut kept = Vec::new();
+    for number in 0..300 {
+        let record = match number % 3 {
+            0 => &stale,
+            1 => &soon,
+            _ => &live,
+        };
+        let token = store.create(cx.token(), record).await?;
+        match number % 3 {
+            0 => count += 1,
+            _ => kept.push((token, record)),
+        }
+    }
+    let swept = cx.ok("sweep", store.sweep(10_000).await)?;
+    cx.equal("the number of swept records is", &swept, &count)?;
+    for (token, record) in &kept {
+        cx.holds("of a live record after a sweep", &store, token, record)
+            .await?;
+    }
+    cx.equal(
+        "a second sweep removes",
+        &cx.ok("sweep", store.sweep(10_000).await)?,
+        &0,
+    )?;
+
+    cx.pass_until(soon.expires_at + cx.margin()).await;
+    let swept = cx.ok("sweep", store.sweep(10_000).await)?;
+    cx.equal(
+        "the number of records that were swept after they expired is",
+        &swept,
+        &100,
+    )?;
+    for (token, record) in kept
+        .iter()
+        .filter(|(_, record)| record.revision == live.revision)
+    {
+        cx.holds("of a live record after a sweep", &store, token, record)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn w02_sweeps_at_the_same_time_share_the_work(cx: &Context) -> Outcome {
+    let (store, other) = (cx.open().await?, cx.open().await?);
+    for round in 0..5 {
+        let stale = expired(cx, "stale");
+        for _ in 0..100 {
+            store.create(cx.token(), &stale).await?;
+        }
+        let live = cx.record("live");
+        let kept = store.create(cx.token(), &live).await?;
+        let sweeps = (0..4).map(|number| {
+            let store = if number % 2 == 0 {
+                store.clone()
+            } else {
+                other.clone()
+            };
+            async move { store.sweep(1000).await }
+        });
+        let mut total = 0;
+        for swept in cx.race(sweeps.collect::<Vec<_>>()).await? {
+            total += cx.ok("one of four sweeps", swept)?;
+        }
+        cx.equal(
+            &format!("in round {round}, four sweeps together remove"),
+            &total,
+            &100,
+        )?;
+        cx.holds("of a live record after four sweeps", &store, &kept, &live)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn w04_a_sweep_steps_over_what_it_cannot_read(cx: &Context) -> Outcome {
+    let store = cx.open().await?;
+    let stale = expired(cx, "stale");
+    let live = cx.record("live");
+    let kept = store.create(cx.token(), &live).await?;
+    let ruined = cx.token();
+    let before = cx.raw_dump().await?;
+    store.create(ruined.clone(), &stale).await?;
+    let after = cx.raw_dump().await?;
+    for entry in after.iter().filter(|entry| !before.contains(entry)) {
+        let value = b"?".to_vec();
+        cx.raw_write(&RawEntry {
+            name: entry.name.clone(),
+            value,
+        })
+        .await?;
+    }
+    for _ in 0..20 {
+        store.create(cx.token(), &stale).await?;
+    }
+    let swept = cx.ok("sweep beside an unreadable record", store.sweep(1000).await)?;
+    // The unreadable one may count or not: nobody knows when it expires.
+    cx.check(
+        (20..=21).contains(&swept),
+        "20 expired records are swept",
+        swept,
+    )?;
+    cx.holds("of a live record after the sweep", &store, &kept, &live)
+        .await?;
+    cx.ok(
+        "delete of the unreadable record",
+        store.delete(&ruined).await,
+    )?;
+    let left = cx.raw_dump().await?;
+    cx.check(
+        left.len() == before.len(),
+        format_args!("{} stored entries after the sweep", before.len()),
+        format_args!("{}", left.len()),
+    )
+}
+
+async fn w05_a_backend_that_sweeps_by_itself_does_it(cx: &Context) -> Outcome {
+    let store = cx.open().await?;
+    let empty = cx.raw_dump().await;
+    let record = cx.record_for("hello", cx.moment());
+    for _ in 0..20 {
+        store.create(cx.token(), &record).await?;
+    }
+    cx.pass_until(record.expires_at + cx.margin()).await;
+    let swept = cx.ok("sweep", store.sweep(100).await)?;
+    cx.equal(
+        "a sweep that the backend does by itself removes",
+        &swept,
+        &0,
+    )?;
+    let Ok(empty) = empty else {
+        return Ok(());
+    };
+    // Servers remove what has expired in portions, some of them every few seconds.
+    let begun = Instant::now();
+    loop {
+        let left = cx.raw_dump().await?.len();
+        if left <= empty.len() || begun.elapsed() > Duration::from_secs(20) {
+            let expected = format!("{} entries some time after the expiry", empty.len());
+            return cx.check(left <= empty.len(), expected, left);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn w06_a_store_without_a_sweep_refuses_it(cx: &Context) -> Outcome {
+    let store = cx.open().await?;
+    cx.err("sweep", ErrorKind::Unsupported, store.sweep(100).await)
+}
