@@ -1,0 +1,42 @@
+//! Compares sessionkit with the limit (the raw driver or primitive) and with its peers in one run:
+//! `scripts/bench GROUP…`. What counts is the ratio to the first line of each table.
+
+mod core;
+mod measure;
+mod memory;
+mod payload;
+
+use clap::{Parser, ValueEnum};
+
+/// Measures groups of operations beside the raw driver and published stores.
+#[derive(Parser)]
+struct Options {
+    /// What to measure.
+    #[arg(required = true)]
+    groups: Vec<Group>,
+    /// How often each contender runs, in turn with the others; the median counts.
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Group {
+    /// Cookies, payloads and the tower layer.
+    Core,
+    /// The memory store.
+    Memory,
+}
+
+fn main() {
+    let options = Options::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("the runtime starts");
+    for group in options.groups {
+        match group {
+            Group::Core => runtime.block_on(core::run(options.rounds)),
+            Group::Memory => runtime.block_on(memory::run(options.rounds)),
+        }
+    }
+}

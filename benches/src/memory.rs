@@ -1,0 +1,263 @@
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use sessionkit::{
+    CookieName, MemoryStore, OsEntropy, Record, Revision, SessionStore, Timestamp, Token,
+};
+use tower_sessions::{
+    SessionStore as _,
+    session::{Id, Record as TowerRecord},
+};
+
+use crate::{
+    measure::{Comparison, time_tasks},
+    payload::visitor,
+};
+
+const SESSIONS: usize = 10_000;
+const COUNT: usize = 100_000;
+
+pub async fn run(rounds: usize) {
+    for tasks in [1, 64] {
+        load(tasks, rounds).await;
+        update(tasks, rounds).await;
+        create(tasks, rounds).await;
+        delete(tasks, rounds).await;
+    }
+}
+
+fn record() -> Record {
+    let data = rmp_serde::to_vec_named(&visitor()).expect("it is a value");
+    Record {
+        data: data.into(),
+        revision: Revision::from_bits(7),
+        created_at: Timestamp::MIN,
+        expires_at: Timestamp::MAX,
+        subject: None,
+        label: Default::default(),
+    }
+}
+
+fn tower_record(id: u128) -> TowerRecord {
+    let value = serde_json::to_value(visitor()).expect("it is a value");
+    TowerRecord {
+        id: Id(id as i128),
+        data: HashMap::from([("visitor".to_owned(), value)]),
+        expiry_date: time::OffsetDateTime::now_utc() + time::Duration::days(1),
+    }
+}
+
+fn tokens(count: usize) -> Arc<Vec<Token>> {
+    let name = CookieName::new("id").expect("a cookie name");
+    let token = |_| Token::random(&OsEntropy, &name).expect("random bytes");
+    Arc::new((0..count).map(token).collect())
+}
+
+type Map = Arc<Mutex<HashMap<u128, Bytes>>>;
+
+async fn filled() -> (
+    Arc<Vec<Token>>,
+    Arc<MemoryStore>,
+    Map,
+    tower_sessions::MemoryStore,
+) {
+    let (tokens, ours) = (tokens(SESSIONS), Arc::new(MemoryStore::new()));
+    let (map, tower) = (Map::default(), tower_sessions::MemoryStore::default());
+    for (number, token) in tokens.iter().enumerate() {
+        ours.create(token.clone(), &record())
+            .await
+            .expect("it is new");
+        map.lock()
+            .expect("no panic")
+            .insert(number as u128, record().data);
+        tower
+            .save(&tower_record(number as u128))
+            .await
+            .expect("memory does not fail");
+    }
+    (tokens, ours, map, tower)
+}
+
+async fn load(tasks: usize, rounds: usize) {
+    let (tokens, ours, map, tower) = filled().await;
+    Comparison::new(format!("memory, load, {tasks} tasks"))
+        .add("Mutex<HashMap>", move || {
+            let map = Arc::clone(&map);
+            time_tasks(tasks, COUNT, move |number| {
+                let found = map
+                    .lock()
+                    .expect("no panic")
+                    .get(&((number % SESSIONS) as u128))
+                    .map(|data| data.to_vec());
+                assert!(found.is_some());
+                std::future::ready(())
+            })
+        })
+        .add("sessionkit MemoryStore", move || {
+            let (tokens, ours) = (Arc::clone(&tokens), Arc::clone(&ours));
+            time_tasks(tasks, COUNT, move |number| {
+                let (tokens, ours) = (Arc::clone(&tokens), Arc::clone(&ours));
+                async move {
+                    let found = ours.load(&tokens[number % SESSIONS]).await;
+                    assert!(found.expect("memory does not fail").is_some());
+                }
+            })
+        })
+        .add("tower-sessions MemoryStore", move || {
+            let tower = tower.clone();
+            time_tasks(tasks, COUNT / 10, move |number| {
+                let tower = tower.clone();
+                async move {
+                    let found = tower.load(&Id((number % SESSIONS) as i128)).await;
+                    assert!(found.expect("memory does not fail").is_some());
+                }
+            })
+        })
+        .print(rounds)
+        .await;
+}
+
+async fn update(tasks: usize, rounds: usize) {
+    let (tokens, ours, map, tower) = filled().await;
+    Comparison::new(format!("memory, update, {tasks} tasks"))
+        .add("Mutex<HashMap>", move || {
+            let (map, data) = (Arc::clone(&map), record().data);
+            time_tasks(tasks, COUNT, move |number| {
+                let data = Bytes::copy_from_slice(&data);
+                map.lock()
+                    .expect("no panic")
+                    .insert((number % SESSIONS) as u128, data);
+                std::future::ready(())
+            })
+        })
+        .add("sessionkit MemoryStore", move || {
+            let (tokens, ours) = (Arc::clone(&tokens), Arc::clone(&ours));
+            time_tasks(tasks, COUNT, move |number| {
+                let (tokens, ours) = (Arc::clone(&tokens), Arc::clone(&ours));
+                async move {
+                    let record = Record {
+                        data: Bytes::copy_from_slice(&[7; 327]),
+                        ..empty()
+                    };
+                    let token = &tokens[number % SESSIONS];
+                    ours.update(token, record.revision, &record)
+                        .await
+                        .expect("it is there");
+                }
+            })
+        })
+        .add("tower-sessions MemoryStore", move || {
+            let tower = tower.clone();
+            time_tasks(tasks, COUNT / 10, move |number| {
+                let tower = tower.clone();
+                async move {
+                    let record = tower_record((number % SESSIONS) as u128);
+                    tower.save(&record).await.expect("memory does not fail");
+                }
+            })
+        })
+        .print(rounds)
+        .await;
+}
+
+fn empty() -> Record {
+    Record {
+        data: Bytes::new(),
+        revision: Revision::from_bits(7),
+        created_at: Timestamp::MIN,
+        expires_at: Timestamp::MAX,
+        subject: None,
+        label: Default::default(),
+    }
+}
+
+async fn create(tasks: usize, rounds: usize) {
+    let tokens = tokens(COUNT);
+    Comparison::new(format!("memory, create, {tasks} tasks"))
+        .add("Mutex<HashMap>", move || {
+            let (map, data) = (Map::default(), record().data);
+            time_tasks(tasks, COUNT, move |number| {
+                let data = Bytes::copy_from_slice(&data);
+                map.lock().expect("no panic").insert(number as u128, data);
+                std::future::ready(())
+            })
+        })
+        .add("sessionkit MemoryStore", move || {
+            let (tokens, ours) = (Arc::clone(&tokens), Arc::new(MemoryStore::new()));
+            time_tasks(tasks, COUNT, move |number| {
+                let (tokens, ours) = (Arc::clone(&tokens), Arc::clone(&ours));
+                async move {
+                    let record = Record {
+                        data: Bytes::copy_from_slice(&[7; 327]),
+                        ..empty()
+                    };
+                    ours.create(tokens[number].clone(), &record)
+                        .await
+                        .expect("it is new");
+                }
+            })
+        })
+        .add("tower-sessions MemoryStore", move || {
+            let tower = tower_sessions::MemoryStore::default();
+            time_tasks(tasks, COUNT / 10, move |number| {
+                let tower = tower.clone();
+                async move {
+                    let mut record = tower_record(number as u128);
+                    tower
+                        .create(&mut record)
+                        .await
+                        .expect("memory does not fail");
+                }
+            })
+        })
+        .print(rounds)
+        .await;
+}
+
+async fn delete(tasks: usize, rounds: usize) {
+    let tokens = tokens(COUNT);
+    Comparison::new(format!("memory, delete, {tasks} tasks"))
+        .add("Mutex<HashMap>", move || {
+            let map = Map::default();
+            async move {
+                for number in 0..COUNT {
+                    map.lock()
+                        .expect("no panic")
+                        .insert(number as u128, record().data);
+                }
+                time_tasks(tasks, COUNT, move |number| {
+                    map.lock()
+                        .expect("no panic")
+                        .remove(&(number as u128))
+                        .expect("it is there");
+                    std::future::ready(())
+                })
+                .await
+            }
+        })
+        .add("sessionkit MemoryStore", move || {
+            let (tokens, ours) = (Arc::clone(&tokens), Arc::new(MemoryStore::new()));
+            async move {
+                let record = record();
+                for token in tokens.iter() {
+                    ours.create(token.clone(), &record)
+                        .await
+                        .expect("it is new");
+                }
+                time_tasks(tasks, COUNT, move |number| {
+                    let (tokens, ours) = (Arc::clone(&tokens), Arc::clone(&ours));
+                    async move {
+                        ours.delete(&tokens[number])
+                            .await
+                            .expect("memory does not fail")
+                    }
+                })
+                .await
+            }
+        })
+        .print(rounds)
+        .await;
+}

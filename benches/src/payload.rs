@@ -1,0 +1,38 @@
+//! The session that all groups measure: what a shop keeps of a visitor.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Item {
+    pub article: u32,
+    pub quantity: u8,
+    pub price: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Visitor {
+    pub user: u64,
+    pub name: String,
+    #[serde(with = "serde_bytes")]
+    pub csrf: Vec<u8>,
+    pub locale: String,
+    pub cart: Vec<Item>,
+    pub flash: String,
+}
+
+pub fn visitor() -> Visitor {
+    Visitor {
+        user: 4_711_000_815,
+        name: "Grace Hopper".to_owned(),
+        csrf: (0..32).map(|byte| byte * 7 + 3).collect(),
+        locale: "en-GB".to_owned(),
+        cart: (1..=5)
+            .map(|number| Item {
+                article: 100_000 + number * 37,
+                quantity: number as u8,
+                price: 1_999 * number,
+            })
+            .collect(),
+        flash: "The article is in your cart.".to_owned(),
+    }
+}
