@@ -8,6 +8,7 @@ mod cookie;
 mod entropy;
 mod error;
 mod keyring;
+pub mod layers;
 mod manager;
 mod memory;
 mod payload;
