@@ -1,6 +1,6 @@
 use std::{
     collections::HashMap,
-    fmt::Write,
+    fmt::{self, Write},
     hash::{DefaultHasher, Hasher},
     sync::{
         Arc, Mutex, PoisonError,
@@ -90,10 +90,16 @@ impl Drop for InFlight<'_> {
 }
 
 /// Counts and records the calls to a store, outside of it.
-#[derive(Debug)]
 pub(crate) struct Recorder {
     inner: Arc<dyn SessionStore>,
     meter: Arc<Meter>,
+}
+
+/// As the store inside, so that the kit sees what it shows of itself.
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
 }
 
 impl Recorder {

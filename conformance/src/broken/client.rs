@@ -13,8 +13,8 @@ use super::{
     codec::{decode, encode},
 };
 
-/// What fits into a cookie of 4096 bytes with its name, sealed and in base64.
-const MAX_DATA: usize = 2400;
+/// What fits into three cookies of 4096 bytes.
+const MAX_DATA: usize = 8000;
 
 #[derive(Debug)]
 pub(super) struct SealedStore {
@@ -81,6 +81,15 @@ impl SealedStore {
         }
         Ok(record.filter(|record| record.is_live(self.shared.clock.now())))
     }
+
+    /// The record, whose revision can only be compared with the one that the client sent.
+    fn live_at(&self, token: &Token, expected: Revision) -> Result<Record> {
+        let record = self.live(token)?.ok_or(ErrorKind::Missing)?;
+        if record.revision != expected {
+            return Err(ErrorKind::Conflict.into());
+        }
+        Ok(record)
+    }
 }
 
 /// A source of randomness that always says the same.
@@ -97,10 +106,7 @@ impl Entropy for Same {
 #[async_trait]
 impl SessionStore for SealedStore {
     fn capabilities(&self) -> Capabilities {
-        match self.has("promises-too-much") {
-            true => Capabilities::client(8000),
-            false => Capabilities::client(MAX_DATA),
-        }
+        Capabilities::client(MAX_DATA)
     }
 
     async fn create(&self, token: Token, record: &Record) -> Result<Token> {
@@ -111,9 +117,9 @@ impl SessionStore for SealedStore {
         self.live(token)
     }
 
-    async fn update(&self, token: &Token, _expected: Revision, record: &Record) -> Result<Token> {
+    async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
         record.check_size(self.capabilities().max_data)?;
-        self.live(token)?.ok_or(ErrorKind::Missing)?;
+        self.live_at(token, expected)?;
         match self.has("update-returns-the-old-cookie") {
             true => Ok(token.clone()),
             false => self.seal(token.cookie(), record),
@@ -136,10 +142,10 @@ impl SessionStore for SealedStore {
         &self,
         from: &Token,
         to: Token,
-        _expected: Revision,
+        expected: Revision,
         record: &Record,
     ) -> Result<Token> {
-        self.live(from)?.ok_or(ErrorKind::Missing)?;
+        self.live_at(from, expected)?;
         self.seal(to.cookie(), record)
     }
 

@@ -121,6 +121,7 @@ impl BrokenStore {
         let (theirs_text, text) = (theirs.as_str(), subject.as_str());
         match self.shared.bug {
             "subjects-ignore-case" => theirs_text.eq_ignore_ascii_case(text),
+            "subjects-are-patterns" => theirs == subject || matches!(text, "%" | "*"),
             "subjects-are-prefixes" => theirs_text.starts_with(text),
             "subjects-are-trimmed" => theirs_text.trim() == text.trim(),
             "index-is-written-later" => {

@@ -104,6 +104,20 @@ impl BrokenHarness {
         self.0.bug == bug
     }
 
+    fn keyring_of(&self, namespace: &str) -> Option<Keyring> {
+        if !self.0.client {
+            return None;
+        }
+        let everybody = self.has("sealed-for-everybody");
+        let name = if everybody { "" } else { namespace };
+        let mut keyrings = lock(&self.0.keyrings);
+        if !keyrings.contains_key(name) {
+            let keyring = Keyring::new([Key::generate().ok()?]).ok()?;
+            keyrings.insert(name.into(), keyring);
+        }
+        keyrings.get(name).cloned()
+    }
+
     fn prefix(namespace: &str) -> Vec<u8> {
         format!("{namespace}/").into_bytes()
     }
@@ -115,23 +129,22 @@ impl Harness for BrokenHarness {
         let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
         let valid = (1..=40).contains(&namespace.len()) && namespace.bytes().all(valid);
         match self.0.bug {
-            "any-namespace" | "namespace-as-pattern" => {}
+            "namespace-as-pattern" => {}
             "bad-namespace-is-unavailable" if !valid => return Err(ErrorKind::Unavailable.into()),
             "bad-namespace-panics" => assert!(valid, "no such table"),
             _ if !valid => return Err(ErrorKind::InvalidConfig.into()),
             _ => {}
         }
-        if matches!(self.0.fault(), Fault::Down | Fault::Vanished)
-            && !self.has("opens-without-a-server")
-        {
-            return Err(ErrorKind::Unavailable.into());
+        match self.0.fault() {
+            Fault::Down | Fault::Vanished if self.has("open-waits-for-ever") => {
+                std::future::pending().await
+            }
+            Fault::Down | Fault::Vanished => return Err(ErrorKind::Unavailable.into()),
+            _ => {}
         }
         let first = lock(&self.0.opened).insert(namespace.into());
-        if self.has("setup-fails-when-done") && !first {
-            return Err(ErrorKind::Exists.into());
-        }
         if self.0.client {
-            let keyring = self.keyring(namespace).ok_or(ErrorKind::InvalidConfig)?;
+            let keyring = self.keyring_of(namespace).ok_or(ErrorKind::InvalidConfig)?;
             return Ok(Arc::new(SealedStore::new(Arc::clone(&self.0), keyring)));
         }
         if self.has("open-empties") {
@@ -160,20 +173,10 @@ impl Harness for BrokenHarness {
     }
 
     fn keyring(&self, namespace: &str) -> Option<Keyring> {
-        if !self.0.client {
-            return None;
+        match self.has("keys-are-copied") {
+            true => self.keyring_of(&format!("copy of {namespace}")),
+            false => self.keyring_of(namespace),
         }
-        let name = if self.has("sealed-for-everybody") {
-            ""
-        } else {
-            namespace
-        };
-        let mut keyrings = lock(&self.0.keyrings);
-        if !keyrings.contains_key(name) {
-            let keyring = Keyring::new([Key::generate().ok()?]).ok()?;
-            keyrings.insert(name.into(), keyring);
-        }
-        keyrings.get(name).cloned()
     }
 
     fn make_token(&self, entropy: &dyn Entropy, cookie: &sessionkit::CookieName) -> Result<Token> {
@@ -208,7 +211,7 @@ impl Harness for BrokenHarness {
         let keyring = match self.has("keys-are-never-removed") {
             true => lock(&self.0.keyrings)
                 .entry("manager".into())
-                .or_insert_with(|| Keyring::new(keyring_copy()).expect("a random key is strong"))
+                .or_insert(keyring)
                 .clone(),
             false => keyring,
         };
@@ -300,10 +303,6 @@ impl Harness for BrokenHarness {
             false => "delete-does-nothing",
         }
     }
-}
-
-fn keyring_copy() -> Option<Key> {
-    Key::generate().ok()
 }
 
 /// A record as the stores of this module write it, sealed by nobody.

@@ -114,7 +114,7 @@ impl BrokenStore {
         let hex = token.key().to_hex();
         let text = String::from_utf8_lossy(token.expose());
         match self.shared.bug {
-            "files-under-the-token" | "keys-hold-the-token" => {
+            "files-under-the-token" => {
                 key.extend(
                     token
                         .expose()
@@ -186,6 +186,7 @@ impl BrokenStore {
             Label::new(&change(record.label.as_str())).expect("a shorter label")
         };
         match self.shared.bug {
+            "keeps-no-subject" => record.subject = None,
             "drops-the-label" => record.label = Label::default(),
             "drops-the-creation" => record.created_at = self.now() + Duration::from_millis(1),
             "data-are-text" => {
@@ -205,7 +206,7 @@ impl BrokenStore {
             "labels-are-quoted" => record.label = text(|label| label.replace(['\'', '\\'], "")),
             "data-are-cut-at-64k" => record.data.truncate(65_535),
             "expiry-in-seconds" => {
-                let millis = record.expires_at.as_millis();
+                let millis = record.expires_at.as_millis() - 1;
                 record.expires_at = Timestamp::from_millis(millis - millis % 1000);
             }
             "expiry-in-32-bits" => {
@@ -340,15 +341,6 @@ impl SessionStore for BrokenStore {
         }
         record.check_size(MAX_DATA)?;
         self.arrive(Access::Write, Some(&token)).await?;
-        let _permit = match self.has("pool-deadlocks") {
-            true => Some(
-                self.pool
-                    .acquire_many(1)
-                    .await
-                    .map_err(|_| ErrorKind::Unavailable)?,
-            ),
-            false => None,
-        };
         let found = self.live(&self.disk(), &token)?;
         self.gap("create-checks-then-inserts").await;
         {
@@ -545,6 +537,9 @@ impl SessionStore for BrokenStore {
             let mut disk = self.disk();
             match self.shared.bug {
                 "rotate-checks-then-writes" => drop(early?),
+                "rotate-ignores-the-revision" => {
+                    self.live(&disk, from)?.ok_or(ErrorKind::Missing)?;
+                }
                 "rotate-revives" => {
                     self.stored(&disk, from)?.ok_or(ErrorKind::Missing)?;
                 }
@@ -598,10 +593,6 @@ impl SessionStore for BrokenStore {
         if self.has("delete-of-nothing-fails") && removed.is_none() {
             return Err(ErrorKind::Missing.into());
         }
-        if self.has("delete-removes-by-prefix") {
-            let start = self.key(token)[..self.prefix().len() + 1].to_vec();
-            self.disk().retain(|key, _| !key.starts_with(&start));
-        }
         self.answer().await
     }
 
@@ -619,10 +610,11 @@ impl SessionStore for BrokenStore {
         };
         let early = self.expired(&self.disk(), now)?;
         self.gap("sweep-checks-then-deletes").await;
-        let (mut removed, seen) = (0, early.0.len());
+        self.gap("sweep-counts-what-it-saw").await;
+        let (mut removed, seen) = (0, early.len());
         {
             let mut disk = self.disk();
-            let (mut expired, rotten) = match self.has("sweep-checks-then-deletes") {
+            let mut expired = match self.has("sweep-checks-then-deletes") {
                 true => early,
                 false => self.expired(&disk, now)?,
             };
@@ -631,10 +623,6 @@ impl SessionStore for BrokenStore {
             }
             for key in &expired {
                 removed += u64::from(disk.remove(key).is_some());
-            }
-            match self.shared.bug {
-                "sweep-keeps-leftovers" => {}
-                _ => rotten.iter().for_each(|key| drop(disk.remove(key))),
             }
             match self.shared.bug {
                 "sweep-removes-strangers" => disk.retain(|key, _| !key.starts_with(b"foreign")),
@@ -654,28 +642,24 @@ impl SessionStore for BrokenStore {
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
-        Some(self)
+        (!self.has("keeps-no-subject")).then_some(self as &dyn SubjectIndex)
     }
 }
 
 impl BrokenStore {
-    /// The keys of the expired records of the namespace, and those of temporary files.
-    fn expired(&self, disk: &Disk, now: Timestamp) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>)> {
+    /// The keys of the expired records of the namespace.
+    fn expired(&self, disk: &Disk, now: Timestamp) -> Result<Vec<Vec<u8>>> {
         let prefix = self.prefix();
-        let (mut expired, mut rotten) = (Vec::new(), Vec::new());
+        let mut expired = Vec::new();
         let range = disk.range::<[u8], _>((Bound::Included(&*prefix), Bound::Unbounded));
         for (key, bytes) in range.take_while(|(key, _)| key.starts_with(&prefix)) {
-            if key.ends_with(b".tmp") {
-                rotten.push(key.clone());
-                continue;
-            }
             match decode(bytes) {
                 Ok(record) if !record.is_live(now) => expired.push(key.clone()),
                 Err(error) if self.has("sweep-stops-at-rot") => return Err(error),
                 _ => {}
             }
         }
-        Ok((expired, rotten))
+        Ok(expired)
     }
 }
 

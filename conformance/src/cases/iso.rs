@@ -22,7 +22,7 @@ type Store = Arc<dyn SessionStore>;
 /// Does everything in one namespace that could be felt in another, where nothing may change.
 async fn act_beside(cx: &Context, here: &Store, there: &Store, names: &str) -> Outcome {
     let (token, mine, theirs) = (cx.token(), cx.record("mine"), cx.record("theirs"));
-    let subject = cx.subject("alice");
+    let subject = cx.subject(&format!("alice{}", cx.random().next()));
     let with_subject = |record: &Record| Record {
         subject: Some(subject.clone()),
         ..record.clone()

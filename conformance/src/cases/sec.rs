@@ -263,7 +263,8 @@ async fn act(
 async fn s05_hostile_texts_are_only_texts(cx: &Context) -> Outcome {
     let store = cx.open().await?;
     let foreign = cx.foreign().await.ok();
-    let bystander = cx.record("bystander");
+    let mut bystander = cx.record("bystander");
+    bystander.subject = Some(cx.subject("alice"));
     let kept = store.create(cx.token(), &bystander).await?;
     let texts = [
         "' OR '1'='1",

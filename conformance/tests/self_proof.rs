@@ -1,0 +1,132 @@
+//! The kit catches what it has to catch: every bug of the table is found by the cases named for it,
+//! in words that say what is wrong, and every case finds at least one bug.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use sessionkit_conformance::{
+    Case, Harness, MakeHarness, Options, Verdict,
+    broken::{BUGS, BrokenHarness, Bug},
+    find_case, registry, run_case,
+};
+
+fn broken(name: &'static str) -> MakeHarness {
+    Arc::new(move || {
+        Box::pin(async move { Ok(Arc::new(BrokenHarness::new(name)?) as Arc<dyn Harness>) })
+    })
+}
+
+/// Runs all jobs, a few at a time.
+fn in_parallel<J: Send, T: Send>(jobs: Vec<J>, run: impl Fn(J) -> T + Sync) -> Vec<T> {
+    let jobs = Mutex::new(VecDeque::from(jobs));
+    let results = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let Some(job) = jobs.lock().expect("no job panics").pop_front() else {
+                        break;
+                    };
+                    let result = run(job);
+                    results.lock().expect("no job panics").push(result);
+                }
+            });
+        }
+    });
+    results.into_inner().expect("no job panics")
+}
+
+/// What is wrong with the verdict of a case on a store with a bug.
+fn miss(bug: &Bug, case: &'static Case, words: &str) -> Option<String> {
+    let options = Options {
+        watchdog: Duration::from_secs(8),
+        ..Options::default()
+    };
+    let report = run_case(case, &broken(bug.name), &options);
+    let id = case.id();
+    match &report.verdict {
+        Verdict::Fail { .. } if report.verdict.reason().contains(words) => None,
+        Verdict::Fail { .. } => Some(format!(
+            "{id} catches {} without the words {words:?}: {}",
+            bug.name,
+            report.verdict.reason()
+        )),
+        verdict => Some(format!(
+            "{id} does not catch {}: {} {}",
+            bug.name,
+            verdict.word(),
+            verdict.reason()
+        )),
+    }
+}
+
+#[test]
+fn every_bug_is_caught_by_the_cases_named_for_it() {
+    let begun = Instant::now();
+    let jobs: Vec<_> = BUGS
+        .iter()
+        .flat_map(|bug| {
+            let first = bug.cases[0];
+            bug.cases
+                .iter()
+                .map(move |id| (bug, *id, if *id == first { bug.words } else { "" }))
+        })
+        .collect();
+    let pairs = jobs.len();
+    let misses: Vec<_> = in_parallel(jobs, |(bug, id, words)| {
+        let case = find_case(id).expect("the table names cases that exist");
+        miss(bug, case, words)
+    })
+    .into_iter()
+    .flatten()
+    .collect();
+    println!(
+        "{} bugs, {pairs} pairs of a bug and a case, {:.1?}",
+        BUGS.len(),
+        begun.elapsed()
+    );
+    assert!(
+        misses.is_empty(),
+        "{} misses:\n{}",
+        misses.len(),
+        misses.join("\n")
+    );
+}
+
+#[test]
+fn every_case_catches_a_bug() {
+    let mut kills: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for case in registry() {
+        kills.insert(case.id(), Vec::new());
+    }
+    for bug in BUGS {
+        for id in bug.cases {
+            kills
+                .get_mut(*id)
+                .expect("the table names cases that exist")
+                .push(bug.name);
+        }
+    }
+    for (id, bugs) in &kills {
+        println!("{id} {} {}", bugs.len(), bugs.join(" "));
+    }
+    let idle: Vec<_> = kills
+        .iter()
+        .filter(|(_, bugs)| bugs.is_empty())
+        .map(|(id, _)| id)
+        .collect();
+    assert!(idle.is_empty(), "cases that catch nothing: {idle:?}");
+}
+
+#[test]
+fn there_are_at_least_sixty_bugs_with_names_of_their_own() {
+    let mut names: Vec<_> = BUGS.iter().map(|bug| bug.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), BUGS.len());
+    assert!(BUGS.len() >= 60);
+}
