@@ -4,7 +4,6 @@ use std::ops::Bound;
 
 use async_trait::async_trait;
 use sessionkit::{Record, Result, StoreKey, Subject, SubjectIndex, SubjectSession};
-use tokio::task::yield_now;
 
 use super::{
     codec::decode,
@@ -62,11 +61,7 @@ impl SubjectIndex for BrokenStore {
     async fn revoke_all(&self, subject: &Subject, except: Option<&StoreKey>) -> Result<u64> {
         self.request().await?;
         let early = self.sessions_of(&self.disk(), subject);
-        if self.has("revoke-all-looks-once") {
-            for _ in 0..3 {
-                yield_now().await;
-            }
-        }
+        self.gap("revoke-all-looks-once").await;
         let mut disk = self.disk();
         let mut sessions = match self.has("revoke-all-looks-once") {
             true => early,

@@ -47,7 +47,8 @@ struct Shared {
     fault: Mutex<Fault>,
     /// Namespaces whose connection was closed.
     closed: Mutex<HashSet<String>>,
-    opened: Mutex<HashSet<String>>,
+    opened: Mutex<HashMap<String, usize>>,
+    planted: Mutex<HashSet<String>>,
     indexed: Mutex<BTreeSet<Vec<u8>>>,
     former: Mutex<Vec<(Subject, Vec<u8>)>>,
     seen: Mutex<HashMap<Subject, usize>>,
@@ -93,6 +94,7 @@ impl BrokenHarness {
             fault: Mutex::new(Fault::None),
             closed: Mutex::default(),
             opened: Mutex::default(),
+            planted: Mutex::default(),
             indexed: Mutex::default(),
             former: Mutex::default(),
             seen: Mutex::default(),
@@ -142,7 +144,12 @@ impl Harness for BrokenHarness {
             Fault::Down | Fault::Vanished => return Err(ErrorKind::Unavailable.into()),
             _ => {}
         }
-        let first = lock(&self.0.opened).insert(namespace.into());
+        let handles = {
+            let mut opened = lock(&self.0.opened);
+            let handles = opened.entry(namespace.into()).or_default();
+            *handles += 1;
+            *handles
+        };
         if self.0.client {
             let keyring = self.keyring_of(namespace).ok_or(ErrorKind::InvalidConfig)?;
             return Ok(Arc::new(SealedStore::new(Arc::clone(&self.0), keyring)));
@@ -153,7 +160,7 @@ impl Harness for BrokenHarness {
         Ok(Arc::new(BrokenStore::new(
             Arc::clone(&self.0),
             namespace,
-            !first,
+            handles % 2 == 0,
         )))
     }
 
@@ -209,10 +216,9 @@ impl Harness for BrokenHarness {
             _ => {}
         }
         let keyring = match self.has("keys-are-never-removed") {
-            true => lock(&self.0.keyrings)
-                .entry("manager".into())
-                .or_insert(keyring)
-                .clone(),
+            true => Key::generate()
+                .and_then(|key| Keyring::new([key]))
+                .unwrap_or(keyring),
             false => keyring,
         };
         SessionManager::builder(keyring).session("session", config)
@@ -238,7 +244,7 @@ impl Harness for BrokenHarness {
             return Err(ErrorKind::Unsupported.into());
         }
         let mut disk = lock(&self.0.disk);
-        if lock(&self.0.opened).insert(format!("foreign {namespace}")) {
+        if lock(&self.0.planted).insert(namespace.into()) {
             disk.insert(b"etc/passwd".to_vec(), b"root".to_vec());
             disk.insert(
                 format!("foreign/{namespace}").into_bytes(),
@@ -289,7 +295,9 @@ impl Harness for BrokenHarness {
             return Err(ErrorKind::Unsupported.into());
         }
         match fault {
-            Fault::CloseConnections => *lock(&self.0.closed) = lock(&self.0.opened).clone(),
+            Fault::CloseConnections => {
+                *lock(&self.0.closed) = lock(&self.0.opened).keys().cloned().collect()
+            }
             Fault::Crash if self.has("writes-are-lost-in-a-crash") => lock(&self.0.disk).clear(),
             Fault::Crash => {}
             fault => *lock(&self.0.fault) = fault,

@@ -33,8 +33,8 @@ pub(super) type Disk = BTreeMap<Vec<u8>, Vec<u8>>;
 pub(super) struct BrokenStore {
     pub(super) shared: Arc<Shared>,
     pub(super) namespace: String,
-    /// Whether other handles were opened before this one.
-    pub(super) later: bool,
+    /// Whether an odd number of handles was opened before this one.
+    pub(super) odd: bool,
     cache: Mutex<HashMap<Vec<u8>, Record>>,
     wire: Mutex<VecDeque<Option<Record>>>,
     busy: AtomicBool,
@@ -63,11 +63,11 @@ enum Access {
 }
 
 impl BrokenStore {
-    pub(super) fn new(shared: Arc<Shared>, namespace: &str, later: bool) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, namespace: &str, odd: bool) -> Self {
         Self {
             shared,
             namespace: namespace.into(),
-            later,
+            odd,
             cache: Mutex::default(),
             wire: Mutex::default(),
             busy: AtomicBool::new(false),
@@ -243,11 +243,11 @@ impl BrokenStore {
         yield_now().await;
         match (self.shared.fault(), access) {
             (Fault::Down | Fault::Vanished, _) if self.has("errors-name-the-token") => {
-                let token = token.map(|token| token.expose().escape_ascii().to_string());
-                Err(Error::new(
-                    ErrorKind::Unavailable,
-                    format!("no answer for {token:?}"),
-                ))
+                let token = token.map_or(String::new(), |token| {
+                    token.expose().escape_ascii().to_string()
+                });
+                let text = format!("no answer for {token}");
+                Err(Error::new(ErrorKind::Unavailable, text))
             }
             (Fault::Down | Fault::Vanished, _) => Err(ErrorKind::Unavailable.into()),
             (Fault::Hang, _) if self.has("hangs-with-the-server") => std::future::pending().await,
@@ -308,7 +308,7 @@ impl BrokenStore {
     }
 
     /// Between a check and what depends on it, where only a broken store can be interrupted.
-    async fn gap(&self, bug: &str) {
+    pub(super) async fn gap(&self, bug: &str) {
         if self.has(bug) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -327,7 +327,7 @@ impl SessionStore for BrokenStore {
     fn capabilities(&self) -> Capabilities {
         let capabilities = Capabilities::server(MAX_DATA).durability(Durability::Disk);
         match self.shared.bug {
-            "handles-differ" if self.later => capabilities.staleness(Duration::from_millis(1)),
+            "handles-differ" if self.odd => capabilities.staleness(Duration::from_millis(1)),
             "claims-a-native-sweep" => capabilities.sweep(Sweep::Native),
             "claims-no-sweep" => capabilities.sweep(Sweep::Unsupported),
             _ => capabilities,
@@ -578,11 +578,12 @@ impl SessionStore for BrokenStore {
         if self.has("delete-does-nothing") {
             return Ok(());
         }
-        if self.has("delete-stores-an-empty-record")
-            && let Some(mut record) = self.live(&self.disk(), token)?
-        {
-            record.data.clear();
-            self.put(&mut self.disk(), token, &record);
+        if self.has("delete-stores-an-empty-record") {
+            let mut disk = self.disk();
+            if let Some(mut record) = self.live(&disk, token)? {
+                record.data.clear();
+                self.put(&mut disk, token, &record);
+            }
             return Ok(());
         }
         if self.has("delete-reads-first") {
@@ -605,7 +606,7 @@ impl SessionStore for BrokenStore {
         self.arrive(Access::Remove, None).await?;
         let now = match self.shared.bug {
             "sweep-has-its-own-clock" => SystemClock.now() + Duration::from_secs(7200),
-            "sweep-is-early" => self.now() + Duration::from_secs(2),
+            "sweep-is-early" => self.now() + Duration::from_secs(120),
             _ => self.expiry_now(),
         };
         let early = self.expired(&self.disk(), now)?;

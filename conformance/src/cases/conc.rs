@@ -4,7 +4,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
-use sessionkit::{ErrorKind, Record, Result, Revision, SessionStore, Token};
+use sessionkit::{ErrorKind, Record, Result, Revision, SessionStore, Timestamp, Token};
 use tokio::task::yield_now;
 
 use super::case;
@@ -95,14 +95,9 @@ impl<'a> Rounds<'a> {
         async move { store.update(&token, expected, &record).await }.boxed()
     }
 
-    fn touch(&self, number: usize, token: &Token, record: &Record) -> Answer {
-        let (store, token, expires_at) = (self.handle(number), token.clone(), record.expires_at);
-        async move {
-            store
-                .touch(&token, expires_at + Duration::from_secs(60))
-                .await
-        }
-        .boxed()
+    fn touch(&self, number: usize, token: &Token, expires_at: Timestamp) -> Answer {
+        let (store, token) = (self.handle(number), token.clone());
+        async move { store.touch(&token, expires_at).await }.boxed()
     }
 
     fn rotate(
@@ -282,7 +277,8 @@ async fn c04_no_reader_sees_half_of_a_write(cx: &Context) -> Outcome {
     while rounds.next() {
         let mut tasks: Vec<BoxFuture<'static, Outcome>> = Vec::new();
         for number in 0..2_u8 {
-            let record = letters(cx, b'a' + (rounds.round as u8 * 2 + number) % 26, size);
+            let letter = (rounds.round * 2 + usize::from(number)) % 26;
+            let record = letters(cx, b'a' + letter as u8, size);
             let (store, token) = (rounds.handle(number.into()), token.clone());
             tasks.push(replace(store, token, record).boxed());
         }
@@ -379,7 +375,10 @@ async fn c06_touch_and_rotate_do_not_bring_a_deleted_record_back(cx: &Context) -
     let mut rounds = Rounds::new(cx).await?;
     while rounds.next() {
         let (token, first) = rounds.start().await?;
-        let calls = vec![rounds.touch(0, &token, &first), rounds.delete(1, &token)];
+        let calls = vec![
+            rounds.touch(0, &token, first.expires_at + cx.moment()),
+            rounds.delete(1, &token),
+        ];
         let mut answers = rounds.race(calls).await?;
         cx.ok("delete during a touch", answers.remove(1))?;
         if let Err(error) = answers.remove(0) {
@@ -521,39 +520,38 @@ async fn c10_a_sweep_spares_what_is_prolonged_in_time(cx: &Context) -> Outcome {
     let mut rounds = Rounds::new(cx).await?;
     while rounds.next() {
         let record = cx.record_for("hello", cx.moment());
-        let mut tokens = Vec::new();
-        for _ in 0..8 {
-            let token = cx.token();
-            rounds.handles[0].create(token.clone(), &record).await?;
-            tokens.push(token);
+        let past = Record {
+            expires_at: cx.now() - cx.moment(),
+            ..record.clone()
+        };
+        let (mut touched, mut recreated) = (Vec::new(), Vec::new());
+        for _ in 0..4 {
+            touched.push(rounds.handles[0].create(cx.token(), &record).await?);
+            recreated.push(rounds.handles[0].create(cx.token(), &past).await?);
         }
         clock.set(record.expires_at - cx.margin() - Duration::from_millis(1));
         let later = Record {
             expires_at: record.expires_at + cx.moment(),
             ..record.clone()
         };
-        let mut calls: Vec<_> = tokens
+        let touches = touched
             .iter()
-            .map(|token| {
-                let (store, token, later) = (rounds.handle(0), token.clone(), later.expires_at);
-                async move { store.touch(&token, later).await }.boxed()
-            })
-            .collect();
-        let (store, sweeping, past) = (
-            rounds.handle(1),
-            Arc::clone(&clock),
-            record.expires_at + cx.margin(),
-        );
-        let token = tokens[0].clone();
+            .map(|token| rounds.touch(0, token, later.expires_at));
+        let creates = recreated
+            .iter()
+            .map(|token| rounds.create(0, token, &later));
+        let mut calls: Vec<_> = touches.chain(creates).collect();
+        let (store, clock, token) = (rounds.handle(1), Arc::clone(&clock), cx.token());
+        let expired = record.expires_at + cx.margin();
         calls.push(
             async move {
-                sweeping.set(past);
+                clock.set(expired);
                 store.sweep(100).await.map(|_| token)
             }
             .boxed(),
         );
-        let answers = rounds.race(calls).await?;
-        for (token, answer) in tokens.iter().zip(answers) {
+        let mut answers = rounds.race(calls).await?.into_iter();
+        for (token, answer) in touched.iter().zip(&mut answers) {
             match answer {
                 Ok(_) => {
                     rounds
@@ -571,6 +569,16 @@ async fn c10_a_sweep_spares_what_is_prolonged_in_time(cx: &Context) -> Outcome {
                         .await?;
                 }
             }
+        }
+        for (token, answer) in recreated.iter().zip(&mut answers) {
+            cx.ok("create over an expired record during a sweep", answer)?;
+            rounds
+                .kept(
+                    "of a record that was created over an expired one",
+                    token,
+                    &later,
+                )
+                .await?;
         }
     }
     Ok(())
