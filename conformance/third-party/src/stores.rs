@@ -175,7 +175,7 @@ async fn sqlite(directory: &Path, namespace: &str) -> Result<SqliteStore> {
     tokio::spawn(
         store
             .clone()
-            .continuously_delete_expired(Duration::from_secs(1)),
+            .continuously_delete_expired(Duration::from_secs(60)),
     );
     Ok(store)
 }

@@ -59,13 +59,26 @@ fn run_all(make: &MakeHarness) -> Vec<(&'static Case, Verdict)> {
                     let Some(case) = next else {
                         return;
                     };
-                    let report = run_case(case, make, &Options::default());
-                    verdicts.lock().unwrap().push((case, report.verdict));
+                    let verdict = run_conclusively(case, make);
+                    verdicts.lock().unwrap().push((case, verdict));
                 }
             });
         }
     });
     verdicts.into_inner().unwrap()
+}
+
+/// These stores go by the clock of the operating system, so that a case has to wait for real, and a
+/// busy machine can make it miss its moment.
+fn run_conclusively(case: &'static Case, make: &MakeHarness) -> Verdict {
+    let mut verdict = Verdict::Inconclusive(String::new());
+    for _ in 0..5 {
+        if !matches!(verdict, Verdict::Inconclusive(_)) {
+            break;
+        }
+        verdict = run_case(case, make, &Options::default()).verdict;
+    }
+    verdict
 }
 
 /// Every finding is explained in the section of its store, and nothing else is.
@@ -92,7 +105,7 @@ fn assert_explained(expected: &Expected) {
 fn tower_sessions_memory_store() {
     let expected = Expected {
         title: "`tower_sessions::MemoryStore`",
-        findings: &[],
+        findings: &["C02", "C03", "C05", "C06", "C07", "C08", "T13"],
         races: &[],
     };
     assert_findings(Memory::new, &expected);
@@ -102,8 +115,8 @@ fn tower_sessions_memory_store() {
 fn tower_sessions_moka_store() {
     let expected = Expected {
         title: "`tower_sessions_moka_store::MokaStore`",
-        findings: &[],
-        races: &[],
+        findings: &["C02", "C03", "C05", "C06", "C07", "C08"],
+        races: &["C01"],
     };
     assert_findings(Moka::new, &expected);
 }
@@ -112,7 +125,7 @@ fn tower_sessions_moka_store() {
 fn tower_sessions_sqlx_store_on_sqlite() {
     let expected = Expected {
         title: "`tower_sessions_sqlx_store::SqliteStore`",
-        findings: &[],
+        findings: &["C02", "C03", "C05", "C06", "C07", "C08", "T13"],
         races: &[],
     };
     assert_findings(Sqlite::new, &expected);
@@ -122,7 +135,9 @@ fn tower_sessions_sqlx_store_on_sqlite() {
 fn tower_sessions_caching_store() {
     let expected = Expected {
         title: "`tower_sessions::CachingSessionStore`",
-        findings: &[],
+        findings: &[
+            "C02", "C03", "C05", "C06", "C07", "C08", "C09", "C11", "F09", "L04", "L09", "T13",
+        ],
         races: &[],
     };
     assert_findings(Caching::new, &expected);
