@@ -1,4 +1,4 @@
-//! A hook before each system call that changes something, so that the tests can end the process,
+//! A hook before each system call that changes something or waits, so that the tests can end the process,
 //! fail the call or run another operation exactly there. Nothing of it is in a normal build.
 
 #[cfg(not(test))]

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{call::Call, dir::Dir, fail::Fail};
+use crate::{call::Call, dir::Dir, fail::Fail, fault};
 
 /// How long to wait before asking again for a lock that another process holds.
 const FIRST_PAUSE: Duration = Duration::from_micros(20);
@@ -42,6 +42,7 @@ impl Locks {
         // keep this thread for ever.
         while !dir.try_lock()? {
             call.check()?;
+            fault::point("wait for a lock")?;
             thread::sleep(pause);
             pause = LAST_PAUSE.min(pause * 2);
         }

@@ -7,7 +7,7 @@ use crate::{
     call::Call,
     dir::Dir,
     fail::Fail,
-    tree::{Found, Tree, dir_name, retry, shard_of},
+    tree::{Found, Tree, dir_name, shard_of},
 };
 
 /// The directory of the index, in the root directory.
@@ -59,7 +59,7 @@ impl Tree {
         key: &StoreKey,
         now: Timestamp,
     ) -> Result<bool> {
-        retry(call, || {
+        self.retry(call, || {
             let Some(shard) = self.shard(shard_of(key))? else {
                 return Ok(false);
             };
@@ -78,9 +78,8 @@ impl Tree {
         except: Option<&StoreKey>,
         now: Timestamp,
     ) -> Result<u64> {
-        let mut revoked = 0;
-        let mut changed = BTreeMap::new();
-        retry(call, || {
+        let (mut revoked, mut changed) = (0, BTreeMap::new());
+        self.retry(call, || {
             let Some(dir) = self.entries(number_of(subject))? else {
                 return Ok(());
             };

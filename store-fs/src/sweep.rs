@@ -71,6 +71,7 @@ impl Tree {
             }
         }
         if is_empty || removed > 0 {
+            let _lock = self.shards.lock(number, &shard, call)?;
             prune(&self.root, &dir_name(number));
         }
         self.recount(number, call)?;
@@ -121,6 +122,7 @@ impl Tree {
             }
         }
         if is_empty && let Some(index) = self.index()? {
+            let _lock = self.subjects.lock(number, &entries, call)?;
             prune(&index, &dir_name(number));
         }
         Ok(())
@@ -151,8 +153,8 @@ impl Tree {
     }
 }
 
-/// Removes a directory if it is empty. Whoever is about to create a file in it finds it gone, and
-/// starts again.
+/// Removes a directory if it is empty; the caller holds its lock. Whoever is about to create a file
+/// in it finds it gone, and starts again.
 fn prune(parent: &Dir, name: &str) {
     let _ = parent.remove_child(name);
 }

@@ -7,16 +7,13 @@ use crate::{
     FsOptions, SyncPolicy,
     call::Call,
     dir::{Dir, FileId, Stored},
-    fail::{Fail, unsettled},
+    fail::{Fail, error, unsettled},
     format::{self, Header, Section},
     lock::{Lock, Locks},
     quota::{self, Count, Usage},
     subjects::{self, number_of},
     temp::{Temp, TempNames, is_temp},
 };
-
-/// How often a call starts again after a directory vanished under it.
-const ATTEMPTS: usize = 16;
 
 /// The store, as a thread that may block sees it.
 ///
@@ -116,7 +113,7 @@ impl Tree {
         now: Timestamp,
     ) -> Result<()> {
         let section = Section::new(key, record)?;
-        retry(call, || self.try_create(call, key, &section, now))
+        self.retry(call, || self.try_create(call, key, &section, now))
     }
 
     fn try_create(
@@ -166,7 +163,7 @@ impl Tree {
             found.expect(expected)?;
             Ok(Cow::Borrowed(&section))
         };
-        retry(call, || self.replace(call, key, now, &change))
+        self.retry(call, || self.replace(call, key, now, &change))
     }
 
     pub(crate) fn touch(
@@ -182,7 +179,7 @@ impl Tree {
             record.expires_at = expires_at;
             Ok(Cow::Owned(Section::new(key, &record)?))
         };
-        retry(call, || self.replace(call, key, now, &change))
+        self.retry(call, || self.replace(call, key, now, &change))
     }
 
     /// Replaces a live record by what `change` makes of it.
@@ -235,7 +232,7 @@ impl Tree {
         now: Timestamp,
     ) -> Result<()> {
         let section = Section::new(to, record)?;
-        retry(call, || {
+        self.retry(call, || {
             self.try_rotate(call, [from, to], expected, &section, now)
         })
     }
@@ -252,8 +249,6 @@ impl Tree {
         section: &Section,
         now: Timestamp,
     ) -> Result<(), Fail> {
-        let shard = self.shard(shard_of(from))?.ok_or(ErrorKind::Missing)?;
-        let target = self.shard_or_create(shard_of(to))?;
         // Keeps a `revoke_all` of this subject from missing a session that moves meanwhile.
         let subject = match &section.subject {
             Some(subject) => Some((number_of(subject), self.entries_or_create(subject)?)),
@@ -263,7 +258,12 @@ impl Tree {
             Some((number, entries)) => Some(self.subjects.lock(*number, entries, call)?),
             None => None,
         };
+        let shard = self.shard(shard_of(from))?.ok_or(ErrorKind::Missing)?;
+        let target = self.shard_or_create(shard_of(to))?;
         let locks = self.lock_both([(from, &shard), (to, &target)], call)?;
+        if target.is_removed()? {
+            return Err(Fail::Vanished);
+        }
         let old = self.live(&shard, from, now)?;
         old.expect(expected)?;
         let gone = self.vacant(&target, to, now)?;
@@ -311,7 +311,7 @@ impl Tree {
     }
 
     pub(crate) fn delete(&self, call: &Call, key: &StoreKey) -> Result<()> {
-        retry(call, || {
+        self.retry(call, || {
             let Some(shard) = self.shard(shard_of(key))? else {
                 return Ok(());
             };
@@ -425,6 +425,20 @@ impl Tree {
         }
     }
 
+    /// Starts again when a directory was swept away under the call.
+    pub(crate) fn retry<T>(
+        &self,
+        call: &Call,
+        mut attempt: impl FnMut() -> Result<T, Fail>,
+    ) -> Result<T> {
+        loop {
+            match attempt() {
+                Err(Fail::Vanished) if !self.root.is_removed().map_err(error)? => call.check()?,
+                result => return Ok(result?),
+            }
+        }
+    }
+
     /// Makes what is visible already durable.
     pub(crate) fn settle(&self, dir: &Dir) -> Result<(), Fail> {
         if self.sync.names() {
@@ -452,17 +466,6 @@ impl Found {
         let end = self.start + self.header.section_len();
         Ok(self.stored.contents()?.slice(self.start..end))
     }
-}
-
-/// Starts again when a directory was swept away under the call.
-pub(crate) fn retry<T>(call: &Call, mut attempt: impl FnMut() -> Result<T, Fail>) -> Result<T> {
-    for _ in 0..ATTEMPTS {
-        match attempt() {
-            Err(Fail::Vanished) => call.check()?,
-            result => return Ok(result?),
-        }
-    }
-    Err(Fail::Vanished.into())
 }
 
 /// What storing a file of this size in the place of another adds to the usage.

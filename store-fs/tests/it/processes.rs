@@ -163,18 +163,17 @@ async fn hold_the_lock() {
 #[tokio::test]
 async fn the_lock_of_a_killed_process_is_free() {
     let fixture = Fixture::new();
-    let deadline = Duration::from_millis(50);
-    let options = fixture.options().deadline(deadline);
-    let store = options.open(fixture.root()).await.unwrap();
+    let store = fixture.open().await;
     let old = record("old");
     store.create(token_of(1), &old).await.unwrap();
     let mut holder = start("hold_the_lock", &fixture.root());
     let new = record("new");
-    let refused = store.update(&token_of(1), old.revision, &new).await;
+    let hasty = fixture.options().deadline(Duration::from_millis(200));
+    let hasty = hasty.open(fixture.root()).await.unwrap();
+    let refused = hasty.update(&token_of(1), old.revision, &new).await;
     assert_eq!(kind(refused), Some(ErrorKind::Unavailable));
     holder.kill().unwrap();
     holder.wait().unwrap();
-    let store = fixture.open().await;
     store
         .update(&token_of(1), old.revision, &new)
         .await
