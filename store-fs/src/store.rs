@@ -7,8 +7,8 @@ use std::{
 
 use async_trait::async_trait;
 use sessionkit::{
-    Capabilities, Clock, Error, ErrorKind, Record, Result, Revision, SessionStore, StoreKey,
-    Subject, SubjectIndex, SubjectSession, Timestamp, Token,
+    Capabilities, Error, ErrorKind, Record, Result, Revision, SessionStore, StoreKey, Subject,
+    SubjectIndex, SubjectSession, Timestamp, Token,
 };
 use tokio::{task, time};
 
@@ -52,7 +52,6 @@ use crate::{
 pub struct FsStore {
     tree: Arc<Tree>,
     path: PathBuf,
-    clock: Arc<dyn Clock>,
     quota: Option<Quota>,
     deadline: Duration,
 }
@@ -87,7 +86,6 @@ impl FsStore {
         Ok(Self {
             tree: Arc::new(tree),
             path,
-            clock: options.clock,
             quota: options.quota,
             deadline: options.deadline,
         })
@@ -97,10 +95,6 @@ impl FsStore {
     #[must_use]
     pub fn sync_policy(&self) -> SyncPolicy {
         self.tree.sync
-    }
-
-    fn now(&self) -> Timestamp {
-        self.clock.now()
     }
 
     async fn run<T: Send + 'static>(
@@ -129,27 +123,27 @@ impl SessionStore for FsStore {
     }
 
     async fn create(&self, token: Token, record: &Record) -> Result<Token> {
-        let (key, record, now) = (token.key(), record.clone(), self.now());
-        self.run(move |tree, call| Ok(tree.create(call, &key, &record, now)?))
+        let (key, record) = (token.key(), record.clone());
+        self.run(move |tree, call| Ok(tree.create(call, &key, &record)?))
             .await?;
         Ok(token)
     }
 
     async fn load(&self, token: &Token) -> Result<Option<Record>> {
-        let (key, now) = (token.key(), self.now());
-        self.run(move |tree, _| tree.load(&key, now)).await
+        let key = token.key();
+        self.run(move |tree, _| tree.load(&key)).await
     }
 
     async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
-        let (key, record, now) = (token.key(), record.clone(), self.now());
-        self.run(move |tree, call| Ok(tree.update(call, &key, expected, &record, now)?))
+        let (key, record) = (token.key(), record.clone());
+        self.run(move |tree, call| Ok(tree.update(call, &key, expected, &record)?))
             .await?;
         Ok(token.clone())
     }
 
     async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
-        let (key, now) = (token.key(), self.now());
-        self.run(move |tree, call| Ok(tree.touch(call, &key, expires_at, now)?))
+        let key = token.key();
+        self.run(move |tree, call| Ok(tree.touch(call, &key, expires_at)?))
             .await?;
         Ok(token.clone())
     }
@@ -161,8 +155,8 @@ impl SessionStore for FsStore {
         expected: Revision,
         record: &Record,
     ) -> Result<Token> {
-        let (old, new, record, now) = (from.key(), to.key(), record.clone(), self.now());
-        self.run(move |tree, call| Ok(tree.rotate(call, [&old, &new], expected, &record, now)?))
+        let (old, new, record) = (from.key(), to.key(), record.clone());
+        self.run(move |tree, call| Ok(tree.rotate(call, [&old, &new], expected, &record)?))
             .await?;
         Ok(to)
     }
@@ -174,8 +168,7 @@ impl SessionStore for FsStore {
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
-        let now = self.now();
-        self.run(move |tree, call| Ok(tree.sweep(call, now, limit)?))
+        self.run(move |tree, call| Ok(tree.sweep(call, limit)?))
             .await
     }
 
@@ -192,20 +185,20 @@ impl SubjectIndex for FsStore {
         after: Option<&StoreKey>,
         limit: usize,
     ) -> Result<Vec<SubjectSession>> {
-        let (subject, after, now) = (subject.clone(), after.copied(), self.now());
-        self.run(move |tree, call| tree.list(call, &subject, after.as_ref(), limit, now))
+        let (subject, after) = (subject.clone(), after.copied());
+        self.run(move |tree, call| tree.list(call, &subject, after.as_ref(), limit))
             .await
     }
 
     async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
-        let (subject, key, now) = (subject.clone(), *key, self.now());
-        self.run(move |tree, call| Ok(tree.revoke(call, &subject, &key, now)?))
+        let (subject, key) = (subject.clone(), *key);
+        self.run(move |tree, call| Ok(tree.revoke(call, &subject, &key)?))
             .await
     }
 
     async fn revoke_all(&self, subject: &Subject, except: Option<&StoreKey>) -> Result<u64> {
-        let (subject, except, now) = (subject.clone(), except.copied(), self.now());
-        self.run(move |tree, call| Ok(tree.revoke_all(call, &subject, except.as_ref(), now)?))
+        let (subject, except) = (subject.clone(), except.copied());
+        self.run(move |tree, call| Ok(tree.revoke_all(call, &subject, except.as_ref())?))
             .await
     }
 }

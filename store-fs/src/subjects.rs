@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use sessionkit::{Result, StoreKey, Subject, SubjectSession, Timestamp};
+use sessionkit::{Result, StoreKey, Subject, SubjectSession};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -26,7 +26,6 @@ impl Tree {
         subject: &Subject,
         after: Option<&StoreKey>,
         limit: usize,
-        now: Timestamp,
     ) -> Result<Vec<SubjectSession>, Fail> {
         let mut sessions = Vec::new();
         for key in self.keys_of(subject)? {
@@ -40,7 +39,7 @@ impl Tree {
             let Some(shard) = self.shard(shard_of(&key))? else {
                 continue;
             };
-            if let Some(found) = self.find_of(subject, &shard, &key, now)? {
+            if let Some(found) = self.find_of(subject, &shard, &key)? {
                 sessions.push(SubjectSession {
                     key,
                     created_at: found.header.created_at,
@@ -52,18 +51,12 @@ impl Tree {
         Ok(sessions)
     }
 
-    pub(crate) fn revoke(
-        &self,
-        call: &Call,
-        subject: &Subject,
-        key: &StoreKey,
-        now: Timestamp,
-    ) -> Result<bool> {
+    pub(crate) fn revoke(&self, call: &Call, subject: &Subject, key: &StoreKey) -> Result<bool> {
         self.retry(call, || {
             let Some(shard) = self.shard(shard_of(key))? else {
                 return Ok(false);
             };
-            let revoked = self.revoke_in(&shard, call, subject, key, now)?;
+            let revoked = self.revoke_in(&shard, call, subject, key)?;
             if revoked {
                 self.settle(&shard)?;
             }
@@ -76,7 +69,6 @@ impl Tree {
         call: &Call,
         subject: &Subject,
         except: Option<&StoreKey>,
-        now: Timestamp,
     ) -> Result<u64> {
         let (mut revoked, mut changed) = (0, BTreeMap::new());
         self.retry(call, || {
@@ -94,7 +86,7 @@ impl Tree {
                 let Some(shard) = self.shard(number)? else {
                     continue;
                 };
-                if self.revoke_in(&shard, call, subject, &key, now)? {
+                if self.revoke_in(&shard, call, subject, &key)? {
                     revoked += 1;
                     changed.insert(number, shard);
                 }
@@ -113,10 +105,9 @@ impl Tree {
         call: &Call,
         subject: &Subject,
         key: &StoreKey,
-        now: Timestamp,
     ) -> Result<bool, Fail> {
         let _lock = self.shards.lock(shard_of(key), shard, call)?;
-        let Some(found) = self.find_of(subject, shard, key, now)? else {
+        let Some(found) = self.find_of(subject, shard, key)? else {
             return Ok(false);
         };
         call.commit()?;
@@ -130,8 +121,8 @@ impl Tree {
         subject: &Subject,
         shard: &Dir,
         key: &StoreKey,
-        now: Timestamp,
     ) -> Result<Option<Found>, Fail> {
+        let now = self.clock.now();
         let found = match self.find(shard, key) {
             Err(fail) if fail.is_corrupt() => None,
             found => found?,

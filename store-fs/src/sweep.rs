@@ -16,10 +16,11 @@ use crate::{
 impl Tree {
     /// Goes once through all directories, from where the last sweep stopped, and removes at most
     /// `limit` expired records. A lock is held for one file at a time.
-    pub(crate) fn sweep(&self, call: &Call, now: Timestamp, limit: usize) -> Result<u64> {
+    pub(crate) fn sweep(&self, call: &Call, limit: usize) -> Result<u64> {
         if self.root.is_removed().map_err(error)? {
             return Err(Fail::Vanished.into());
         }
+        let now = self.clock.now();
         let mut removed = 0;
         let start = self.cursor.load(Ordering::Relaxed);
         for number in (0..=255).map(|step| start.wrapping_add(step)) {

@@ -1,7 +1,11 @@
-use std::{borrow::Cow, path::Path, sync::atomic::AtomicU8};
+use std::{
+    borrow::Cow,
+    path::Path,
+    sync::{Arc, atomic::AtomicU8},
+};
 
 use bytes::Bytes;
-use sessionkit::{ErrorKind, Record, Result, Revision, StoreKey, Subject, Timestamp};
+use sessionkit::{Clock, ErrorKind, Record, Result, Revision, StoreKey, Subject, Timestamp};
 
 use crate::{
     FsOptions, SyncPolicy,
@@ -30,6 +34,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Tree {
     pub(crate) root: Dir,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) sync: SyncPolicy,
     pub(crate) usage: Option<Usage>,
     pub(crate) shards: Locks,
@@ -53,6 +58,7 @@ impl Tree {
         root.probe_lock(path)?;
         let mut tree = Self {
             root,
+            clock: Arc::clone(&options.clock),
             sync: options.sync,
             usage: None,
             shards: Locks::new(),
@@ -90,7 +96,9 @@ impl Tree {
     }
 
     /// The live record of a key.
-    pub(crate) fn load(&self, key: &StoreKey, now: Timestamp) -> Result<Option<Record>, Fail> {
+    pub(crate) fn load(&self, key: &StoreKey) -> Result<Option<Record>, Fail> {
+        // Told first: what is found later was live at this time, or has been made live since.
+        let now = self.clock.now();
         let Some(shard) = self.shard(shard_of(key))? else {
             return Ok(None);
         };
@@ -105,29 +113,17 @@ impl Tree {
         Ok(Some(header.record(&contents.slice(start..))?))
     }
 
-    pub(crate) fn create(
-        &self,
-        call: &Call,
-        key: &StoreKey,
-        record: &Record,
-        now: Timestamp,
-    ) -> Result<()> {
+    pub(crate) fn create(&self, call: &Call, key: &StoreKey, record: &Record) -> Result<()> {
         let section = Section::new(key, record)?;
-        self.retry(call, || self.try_create(call, key, &section, now))
+        self.retry(call, || self.try_create(call, key, &section))
     }
 
-    fn try_create(
-        &self,
-        call: &Call,
-        key: &StoreKey,
-        section: &Section,
-        now: Timestamp,
-    ) -> Result<(), Fail> {
+    fn try_create(&self, call: &Call, key: &StoreKey, section: &Section) -> Result<(), Fail> {
         let (number, name) = (shard_of(key), key.to_hex());
         let shard = self.shard_or_create(number)?;
         let temp = self.write(&shard, &section.bytes, section.expires_at)?;
         let lock = self.shards.lock(number, &shard, call)?;
-        let old = self.vacant(&shard, key, now)?;
+        let old = self.vacant(&shard, key)?;
         let more = more(old.as_ref(), section.bytes.len());
         self.admit(more)?;
         if let Some(subject) = &section.subject {
@@ -142,8 +138,9 @@ impl Tree {
     }
 
     /// What is left of an expired record in the place of a new one.
-    fn vacant(&self, shard: &Dir, key: &StoreKey, now: Timestamp) -> Result<Option<Found>, Fail> {
+    fn vacant(&self, shard: &Dir, key: &StoreKey) -> Result<Option<Found>, Fail> {
         let old = self.find(shard, key)?;
+        let now = self.clock.now();
         if old.as_ref().is_some_and(|old| now < old.header.expires_at) {
             return Err(ErrorKind::Exists.into());
         }
@@ -156,30 +153,23 @@ impl Tree {
         key: &StoreKey,
         expected: Revision,
         record: &Record,
-        now: Timestamp,
     ) -> Result<()> {
         let section = Section::new(key, record)?;
         let change = |found: &Found| {
             found.expect(expected)?;
             Ok(Cow::Borrowed(&section))
         };
-        self.retry(call, || self.replace(call, key, now, &change))
+        self.retry(call, || self.replace(call, key, &change))
     }
 
-    pub(crate) fn touch(
-        &self,
-        call: &Call,
-        key: &StoreKey,
-        expires_at: Timestamp,
-        now: Timestamp,
-    ) -> Result<()> {
+    pub(crate) fn touch(&self, call: &Call, key: &StoreKey, expires_at: Timestamp) -> Result<()> {
         let change = |found: &Found| {
             let section = found.section()?;
             let mut record = Header::parse(&section)?.record(&section)?;
             record.expires_at = expires_at;
             Ok(Cow::Owned(Section::new(key, &record)?))
         };
-        self.retry(call, || self.replace(call, key, now, &change))
+        self.retry(call, || self.replace(call, key, &change))
     }
 
     /// Replaces a live record by what `change` makes of it.
@@ -190,14 +180,13 @@ impl Tree {
         &self,
         call: &Call,
         key: &StoreKey,
-        now: Timestamp,
         change: &dyn Fn(&Found) -> Result<Cow<'a, Section>, Fail>,
     ) -> Result<(), Fail> {
         let (number, name) = (shard_of(key), key.to_hex());
         let shard = self.shard(number)?.ok_or(ErrorKind::Missing)?;
         let mut lock = None;
         loop {
-            let old = self.live(&shard, key, now)?;
+            let old = self.live(&shard, key)?;
             let new = change(&old)?;
             let temp = self.write(&shard, &new.bytes, new.expires_at)?;
             if lock.is_none() {
@@ -213,6 +202,8 @@ impl Tree {
             {
                 self.add_to_index(subject, key)?;
             }
+            // Again, after all the waiting: what has expired meanwhile must not come back.
+            self.expect_live(&old)?;
             call.commit()?;
             temp.rename(&name)?;
             self.forget(Some(&old), new.subject.as_ref(), key);
@@ -229,11 +220,10 @@ impl Tree {
         [from, to]: [&StoreKey; 2],
         expected: Revision,
         record: &Record,
-        now: Timestamp,
     ) -> Result<()> {
         let section = Section::new(to, record)?;
         self.retry(call, || {
-            self.try_rotate(call, [from, to], expected, &section, now)
+            self.try_rotate(call, [from, to], expected, &section)
         })
     }
 
@@ -247,7 +237,6 @@ impl Tree {
         [from, to]: [&StoreKey; 2],
         expected: Revision,
         section: &Section,
-        now: Timestamp,
     ) -> Result<(), Fail> {
         // Keeps a `revoke_all` of this subject from missing a session that moves meanwhile.
         let subject = match &section.subject {
@@ -264,9 +253,9 @@ impl Tree {
         if target.is_removed()? {
             return Err(Fail::Vanished);
         }
-        let old = self.live(&shard, from, now)?;
+        let old = self.live(&shard, from)?;
         old.expect(expected)?;
-        let gone = self.vacant(&target, to, now)?;
+        let gone = self.vacant(&target, to)?;
         self.admit(more(Some(&old), section.bytes.len()))?;
         if let Some(subject) = &section.subject {
             self.add_to_index(subject, to)?;
@@ -280,6 +269,7 @@ impl Tree {
         if self.sync.names() {
             shard.sync()?;
         }
+        self.expect_live(&old)?;
         call.commit()?;
         shard.rename(&from.to_hex(), &target, &to.to_hex())?;
 
@@ -358,10 +348,17 @@ impl Tree {
         }))
     }
 
-    fn live(&self, shard: &Dir, key: &StoreKey, now: Timestamp) -> Result<Found, Fail> {
-        self.find(shard, key)?
-            .filter(|found| now < found.header.expires_at)
-            .ok_or_else(|| ErrorKind::Missing.into())
+    fn live(&self, shard: &Dir, key: &StoreKey) -> Result<Found, Fail> {
+        let found = self.find(shard, key)?.ok_or(ErrorKind::Missing)?;
+        self.expect_live(&found)?;
+        Ok(found)
+    }
+
+    fn expect_live(&self, found: &Found) -> Result<(), Fail> {
+        if self.clock.now() >= found.header.expires_at {
+            return Err(ErrorKind::Missing.into());
+        }
+        Ok(())
     }
 
     /// The directory of a number.

@@ -1,6 +1,6 @@
 use sessionkit::{ErrorKind, StoreKey};
 
-use super::{A, B, NOW, call, record, tree};
+use super::{A, B, call, record, tree};
 use crate::format::{Header, Section, find};
 
 fn read(key: &StoreKey, file: &[u8]) -> sessionkit::Result<sessionkit::Record> {
@@ -69,14 +69,14 @@ fn a_golden_file_is_read() {
 fn a_session_copied_under_another_name_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let tree = tree(dir.path());
-    tree.create(&call(), &A, &record(1, None), NOW).unwrap();
-    tree.create(&call(), &B, &record(2, None), NOW).unwrap();
+    tree.create(&call(), &A, &record(1, None)).unwrap();
+    tree.create(&call(), &B, &record(2, None)).unwrap();
     let path = |key: &StoreKey| {
         let name = key.to_hex();
         dir.path().join(&name[..2]).join(&name)
     };
     std::fs::copy(path(&A), path(&B)).unwrap();
-    let error = sessionkit::Error::from(tree.load(&B, NOW).unwrap_err());
+    let error = sessionkit::Error::from(tree.load(&B).unwrap_err());
     assert_eq!(error.kind(), ErrorKind::Corrupt);
-    assert_eq!(tree.load(&A, NOW).unwrap(), Some(record(1, None)));
+    assert_eq!(tree.load(&A).unwrap(), Some(record(1, None)));
 }

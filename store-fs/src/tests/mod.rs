@@ -4,9 +4,9 @@ mod crash;
 mod format;
 mod steps;
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use sessionkit::{Label, Record, Revision, StoreKey, Subject, Timestamp};
+use sessionkit::{Label, ManualClock, Record, Revision, StoreKey, Subject, Timestamp};
 
 use crate::{FsOptions, Quota, call::Call, temp::is_temp, tree::Tree};
 
@@ -27,7 +27,9 @@ fn call() -> Call {
 }
 
 fn tree(path: &Path) -> Tree {
-    let options = FsOptions::new().quota(Quota::Sessions(1000));
+    let options = FsOptions::new()
+        .clock(Arc::new(ManualClock::new(NOW)))
+        .quota(Quota::Sessions(1000));
     Tree::open(path, &options).unwrap()
 }
 
@@ -45,7 +47,7 @@ fn record(revision: u64, subject: Option<&str>) -> Record {
 
 fn keys_of(tree: &Tree, subject: &str) -> Vec<StoreKey> {
     let subject = Subject::new(subject).unwrap();
-    tree.list(&call(), &subject, None, 100, NOW)
+    tree.list(&call(), &subject, None, 100)
         .unwrap()
         .into_iter()
         .map(|session| session.key)
@@ -99,13 +101,13 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "create",
         before: &[],
-        run: |tree, call| tree.create(call, &A, &record(1, Some("alice")), NOW),
+        run: |tree, call| tree.create(call, &A, &record(1, Some("alice"))),
         after: &[(A, 1, Some("alice"))],
     },
     Scenario {
         name: "create beside another",
         before: &[(A2, 1, Some("alice"))],
-        run: |tree, call| tree.create(call, &A, &record(2, Some("alice")), NOW),
+        run: |tree, call| tree.create(call, &A, &record(2, Some("alice"))),
         after: &[(A2, 1, Some("alice")), (A, 2, Some("alice"))],
     },
     Scenario {
@@ -113,7 +115,7 @@ const SCENARIOS: &[Scenario] = &[
         before: &[(A, 1, Some("alice"))],
         run: |tree, call| {
             let expected = Revision::from_bits(1);
-            tree.update(call, &A, expected, &record(2, Some("alice")), NOW)
+            tree.update(call, &A, expected, &record(2, Some("alice")))
         },
         after: &[(A, 2, Some("alice"))],
     },
@@ -122,14 +124,14 @@ const SCENARIOS: &[Scenario] = &[
         before: &[(A, 1, Some("alice"))],
         run: |tree, call| {
             let expected = Revision::from_bits(1);
-            tree.update(call, &A, expected, &record(2, Some("bob")), NOW)
+            tree.update(call, &A, expected, &record(2, Some("bob")))
         },
         after: &[(A, 2, Some("bob"))],
     },
     Scenario {
         name: "update that removes the subject",
         before: &[(A, 1, Some("alice"))],
-        run: |tree, call| tree.update(call, &A, Revision::from_bits(1), &record(2, None), NOW),
+        run: |tree, call| tree.update(call, &A, Revision::from_bits(1), &record(2, None)),
         after: &[(A, 2, None)],
     },
     Scenario {
@@ -161,7 +163,7 @@ const SCENARIOS: &[Scenario] = &[
         before: &[(A, 1, Some("alice")), (B, 7, Some("alice"))],
         run: |tree, call| {
             let alice = Subject::new("alice")?;
-            tree.revoke(call, &alice, &A, NOW).map(drop)
+            tree.revoke(call, &alice, &A).map(drop)
         },
         after: &[(B, 7, Some("alice"))],
     },
@@ -170,7 +172,7 @@ const SCENARIOS: &[Scenario] = &[
         before: &[(A, 1, Some("alice")), (B, 7, Some("bob"))],
         run: |tree, call| {
             let alice = Subject::new("alice")?;
-            tree.revoke_all(call, &alice, None, NOW).map(drop)
+            tree.revoke_all(call, &alice, None).map(drop)
         },
         after: &[(B, 7, Some("bob"))],
     },
@@ -183,14 +185,14 @@ fn rotate(
     subject: Option<&str>,
 ) -> sessionkit::Result<()> {
     let expected = Revision::from_bits(1);
-    tree.rotate(call, keys, expected, &record(2, subject), NOW)
+    tree.rotate(call, keys, expected, &record(2, subject))
 }
 
 impl Scenario {
     fn prepare(&self, path: &Path) -> Tree {
         let tree = tree(path);
         for (key, revision, subject) in self.before {
-            tree.create(&call(), key, &record(*revision, *subject), NOW)
+            tree.create(&call(), key, &record(*revision, *subject))
                 .unwrap();
         }
         tree
@@ -201,7 +203,7 @@ impl Scenario {
     fn is_done(&self, tree: &Tree) -> bool {
         let found: Vec<_> = [A, A2, B, LOW]
             .into_iter()
-            .filter_map(|key| Some((key, tree.load(&key, NOW).unwrap()?)))
+            .filter_map(|key| Some((key, tree.load(&key).unwrap()?)))
             .collect();
         let listed: Vec<_> = SUBJECTS.iter().map(|of| keys_of(tree, of)).collect();
         let [is_before, is_after] = [self.before, self.after].map(|state| {
@@ -233,7 +235,7 @@ impl Scenario {
     /// on working, and that nothing at all is left when the sessions have ended.
     fn check_recovery(&self, path: &Path, tree: &Tree) {
         let is_done = self.is_done(tree);
-        assert_eq!(tree.sweep(&call(), NOW, 100).unwrap(), 0, "{}", self.name);
+        assert_eq!(tree.sweep(&call(), 100).unwrap(), 0, "{}", self.name);
         assert_eq!(self.is_done(tree), is_done, "{}", self.name);
         let live = if is_done { self.after } else { self.before };
         assert_eq!(sessions_and_entries(path).0, live.len(), "{}", self.name);
@@ -251,7 +253,7 @@ impl Scenario {
         for key in [A, A2, B, LOW] {
             tree.delete(&call(), &key).unwrap();
         }
-        assert_eq!(tree.sweep(&call(), NOW, 100).unwrap(), 0, "{}", self.name);
+        assert_eq!(tree.sweep(&call(), 100).unwrap(), 0, "{}", self.name);
         assert_eq!(files(path), ["usage"], "{}", self.name);
     }
 }

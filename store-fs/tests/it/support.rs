@@ -5,8 +5,8 @@ use std::{
 };
 
 use sessionkit::{
-    CookieName, Error, ErrorKind, ManualClock, OsEntropy, Record, Result, Revision, Subject,
-    Timestamp, Token,
+    CookieName, ErrorKind, ManualClock, OsEntropy, Record, Result, Revision, Subject, Timestamp,
+    Token,
 };
 use sessionkit_fs::{FsOptions, FsStore};
 use tempfile::TempDir;
@@ -80,7 +80,7 @@ pub(crate) fn record_of(subject: &str, data: &str) -> Record {
 }
 
 pub(crate) fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
-    result.as_ref().err().map(Error::kind)
+    result.err().map(|error| error.kind())
 }
 
 /// Paths, contents and modes of everything below a directory.
