@@ -1,0 +1,193 @@
+//! The program itself, as a newcomer starts it.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use sessionkit::Key;
+use sessionkit_demo::GRACE;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+};
+
+use crate::{client::Client, server::watched};
+
+struct Program {
+    child: Child,
+    output: Lines<BufReader<ChildStdout>>,
+    line: String,
+    client: Client,
+}
+
+fn command(state: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sessionkit-demo"));
+    command
+        .args(["--listen", "127.0.0.1:0", "--state"])
+        .arg(state)
+        .args(arguments)
+        .env_remove("SESSIONKIT_KEYS")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+async fn run(mut command: Command) -> Program {
+    let mut child = command.spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = output
+        .next_line()
+        .await
+        .unwrap()
+        .expect("a line at the start");
+    let address = line.split(['/', ',']).nth(2).unwrap();
+    let address: SocketAddr = address
+        .parse()
+        .unwrap_or_else(|_| panic!("an address: {line}"));
+    Program {
+        child,
+        output,
+        line,
+        client: Client::new(address),
+    }
+}
+
+impl Program {
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().unwrap();
+        let kill = format!("kill -{signal} {id}");
+        let status = std::process::Command::new("sh")
+            .args(["-c", &kill])
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    /// The status, and what else it has printed.
+    async fn end(mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().await.unwrap();
+        let mut rest = String::new();
+        while let Some(line) = self.output.next_line().await.unwrap() {
+            rest += &line;
+        }
+        let mut errors = self.child.stderr.take().unwrap();
+        errors.read_to_string(&mut rest).await.unwrap();
+        (status, rest)
+    }
+}
+
+#[tokio::test]
+async fn it_says_where_it_is_in_one_line_and_stops_on_both_signals() {
+    for signal in ["INT", "TERM"] {
+        let state = tempfile::tempdir().unwrap();
+        let program = run(command(state.path(), &["--store", "memory:"])).await;
+        assert!(
+            program.line.starts_with("listening on http://127.0.0.1:"),
+            "{}",
+            program.line
+        );
+        assert!(
+            program.line.ends_with(", sessions in memory:"),
+            "{}",
+            program.line
+        );
+        program.client.get("/set?name=Ada").await;
+        assert_eq!(program.client.get("/").await.text, "name: Ada");
+        program.signal(signal);
+        let (status, rest) = program.end().await;
+        assert!(status.success(), "{signal}: {status}");
+        assert_eq!(rest, "", "{signal}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_under_way_is_answered_before_it_stops() {
+    let state = tempfile::tempdir().unwrap();
+    let program = run(command(state.path(), &[])).await;
+    let client = program.client.clone();
+    client.get("/set?name=Ada").await;
+    let slow = tokio::spawn(async move { client.put("/api/slow/a?ms=1000", "x").await });
+    // The connection of the first request is used for the second, which is under way when another
+    // one has been answered after it.
+    program.client.stranger().get("/").await;
+    program.signal("TERM");
+    assert_eq!(slow.await.unwrap().status, 200);
+    assert!(program.end().await.0.success());
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_end_does_not_keep_it_from_stopping() {
+    let setup = watched().await;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = Client::new(listener.local_addr().unwrap());
+    let app = sessionkit_demo::App::new(setup.store.clone(), setup.keyring.clone());
+    let serving = tokio::spawn(sessionkit_demo::serve(
+        listener,
+        app.router().unwrap(),
+        async {
+            let _ = stopped.await;
+        },
+        Duration::from_millis(1),
+    ));
+    client.get("/set?name=Ada").await;
+    setup.store.hold_updates();
+    tokio::spawn(async move { client.put("/api/slow/a?ms=0", "x").await });
+    setup.store.update_arrived().await;
+    let start = Instant::now();
+    stop.send(()).unwrap();
+    serving.await.unwrap().unwrap();
+    assert!(start.elapsed() < GRACE);
+}
+
+#[tokio::test]
+async fn sessions_survive_a_restart_where_the_store_does() {
+    let state = tempfile::tempdir().unwrap();
+    let first = run(command(state.path(), &["--store", "cookie:"])).await;
+    first.client.get("/set?name=Ada").await;
+    let (name, value) = ("id", first.client.cookie("id").unwrap());
+    first.signal("TERM");
+    assert!(first.end().await.0.success());
+
+    let second = run(command(state.path(), &["--store", "cookie:"])).await;
+    second.client.put_cookie(name, &value);
+    assert_eq!(second.client.get("/").await.text, "name: Ada");
+}
+
+#[tokio::test]
+async fn keys_of_the_environment_are_used_in_place_of_a_file() {
+    let state = tempfile::tempdir().unwrap();
+    let key = Key::generate().unwrap().expose_base64();
+    let start = || async {
+        let mut command = command(state.path(), &["--store", "cookie:"]);
+        command.env("SESSIONKIT_KEYS", &**key);
+        run(command).await
+    };
+    let (first, second) = (start().await, start().await);
+    first.client.get("/set?name=Ada").await;
+    second
+        .client
+        .put_cookie("id", &first.client.cookie("id").unwrap());
+    assert_eq!(second.client.get("/").await.text, "name: Ada");
+    assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_refused_with_one_line() {
+    let state = tempfile::tempdir().unwrap();
+    for (arguments, problem) in [
+        (["--store", "floppy:"], "no such store"),
+        (["--listen", "0.0.0.0:0"], "--https"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sessionkit-demo"));
+        command.arg("--state").arg(state.path()).args(arguments);
+        let output = command.output().await.unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success());
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains(problem), "{text}");
+    }
+}
