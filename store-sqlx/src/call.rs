@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use sessionkit::{Error, ErrorKind, Result, Revision, StoreKey, Timestamp};
 use sqlx::{
     Connection, Database, Pool, SqlStr,
@@ -204,20 +205,55 @@ impl<DB: Backend> Caller<DB> {
         effect: Effect,
         statement: impl Fn() -> Statement<DB> + Send + Sync,
     ) -> Result<Answer<DB>, Failure> {
-        let mut attempt = 1;
+        self.repeat(end, effect, || {
+            let statement = statement();
+            self.exchange(end, move |connection| {
+                Box::pin(DB::run(connection, statement))
+            })
+        })
+        .await
+    }
+
+    /// Several statements on one connection, all of them again if one meets contention.
+    #[cfg(feature = "mysql")]
+    pub(crate) async fn session<T: Send + 'static>(
+        &self,
+        work: impl for<'c> Fn(&'c mut DB::Connection) -> BoxFuture<'c, sqlx::Result<T>>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    ) -> Result<T> {
+        let end = Instant::now() + self.deadline;
+        self.repeat(end, Effect::Write, || self.exchange(end, work.clone()))
+            .await
+            .map_err(|failure| failure.into_error(Effect::Write))
+    }
+
+    async fn repeat<T, F>(
+        &self,
+        end: Instant,
+        effect: Effect,
+        attempt: impl Fn() -> F + Send + Sync,
+    ) -> Result<T, Failure>
+    where
+        T: Send,
+        F: Future<Output = Result<T, Failure>> + Send,
+    {
+        let mut attempts = 1;
         loop {
-            let failure = match self.send(end, statement()).await {
+            let failure = match attempt().await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
-            let pause = pause(attempt);
-            if attempt == ATTEMPTS
+            let pause = pause(attempts);
+            if attempts == ATTEMPTS
                 || !failure.is_repeatable(effect)
                 || Instant::now() + pause + self.patience >= end
             {
                 return Err(failure);
             }
-            attempt += 1;
+            attempts += 1;
             sleep(pause).await;
         }
     }
@@ -234,9 +270,15 @@ impl<DB: Backend> Caller<DB> {
         }
     }
 
-    async fn send(&self, end: Instant, statement: Statement<DB>) -> Result<Answer<DB>, Failure> {
+    async fn exchange<T: Send + 'static>(
+        &self,
+        end: Instant,
+        work: impl for<'c> FnOnce(&'c mut DB::Connection) -> BoxFuture<'c, sqlx::Result<T>>
+        + Send
+        + 'static,
+    ) -> Result<T, Failure> {
         let connection = self.acquire(end).await?;
-        let exchange = exchange(connection, end, statement, Arc::clone(&self.health));
+        let exchange = exchange(connection, end, work, Arc::clone(&self.health));
         if DB::LOCAL {
             return exchange.await;
         }
@@ -248,13 +290,13 @@ impl<DB: Backend> Caller<DB> {
     }
 }
 
-async fn exchange<DB: Backend>(
+async fn exchange<DB: Backend, T>(
     mut connection: PoolConnection<DB>,
     end: Instant,
-    statement: Statement<DB>,
+    work: impl for<'c> FnOnce(&'c mut DB::Connection) -> BoxFuture<'c, sqlx::Result<T>> + Send,
     health: Arc<Health>,
-) -> Result<Answer<DB>, Failure> {
-    let failure = match timeout_at(end, DB::run(&mut connection, statement)).await {
+) -> Result<T, Failure> {
+    let failure = match timeout_at(end, work(&mut connection)).await {
         Ok(Ok(answer)) => return Ok(answer),
         Ok(Err(error)) => answered::<DB>(&error),
         Err(_) => Failure::timed_out(),

@@ -6,6 +6,8 @@ mod call;
 mod failure;
 #[cfg(feature = "sqlite")]
 mod lane;
+#[cfg(feature = "mysql")]
+mod mysql;
 mod options;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -21,6 +23,8 @@ mod sqlite;
 mod sweeper;
 mod table;
 
+#[cfg(feature = "mysql")]
+pub use mysql::MysqlStore;
 pub use options::StoreOptions;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;

@@ -1,5 +1,6 @@
 //! Postgres, on the server in `SESSIONKIT_TEST_POSTGRES_URL`.
 #![cfg(feature = "postgres")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 
@@ -56,6 +57,8 @@ async fn open(connections: u32) -> Opened {
     let clock = clock();
     let options = named(&common::random_name())
         .clock(clock.clone())
+        // What the cases do at a time takes a single connection a while.
+        .deadline(Duration::from_secs(30))
         .max_connections(connections);
     Opened {
         a: Arc::new(connect(options.clone()).await),

@@ -1,5 +1,6 @@
 //! SQLite in a file and in memory.
 #![cfg(feature = "sqlite")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod common;
 

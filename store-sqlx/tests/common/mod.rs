@@ -277,7 +277,7 @@ pub async fn a_sweep_removes_what_has_expired_and_nothing_else(o: Opened) {
 }
 
 pub async fn two_sweeps_at_a_time_share_the_work(o: Opened) {
-    let calls = (0..700).map(|_| {
+    let calls = (0..400).map(|_| {
         let store = Arc::clone(&o.a);
         async move { store.create(token(), &record(b"x")).await.unwrap() }
     });
@@ -287,7 +287,7 @@ pub async fn two_sweeps_at_a_time_share_the_work(o: Opened) {
         .map(|store| async move { store.sweep(10_000).await.unwrap() });
     let mut removed: u64 = all(calls).await.iter().sum();
     removed += o.a.sweep(10_000).await.unwrap();
-    assert_eq!(removed, 700);
+    assert_eq!(removed, 400);
 }
 
 pub async fn a_touch_at_the_deadline_is_safe_from_the_sweep(o: Opened) {
@@ -366,52 +366,40 @@ pub async fn the_sessions_of_a_subject_are_listed_and_revoked(o: Opened) {
     assert_eq!(others.unwrap().len(), 10);
 }
 
-/// Everything that can be done to a token, each dropped after it was polled some times.
+/// Everything that can be done to a token, each dropped after it was polled some times. What was
+/// under way when it was dropped may still take effect: then the state is read again.
 pub async fn a_dropped_call_leaves_the_state_before_or_after(o: Opened) {
     for polls in 0..12 {
         let first = record(b"first");
-        let from = o.a.create(token(), &first).await.unwrap();
-        let to = token();
-        let second = record(b"second");
-        drop_after(polls, o.a.create(to.clone(), &second)).await;
-        let created = settled(&o, &to).await;
-        assert!(created.is_none_or(|found| found == second));
-        o.a.delete(&to).await.unwrap();
-        assert_eq!(o.b.load(&to).await.unwrap(), None);
+        let created = token();
+        drop_after(polls, o.a.create(created.clone(), &first)).await;
+        let found = o.b.load(&created).await.unwrap();
+        assert!(found.is_none_or(|found| found == first));
 
+        let from = o.a.create(token(), &first).await.unwrap();
+        let second = record(b"second");
         drop_after(polls, o.a.update(&from, first.revision, &second)).await;
-        let updated = settled(&o, &from).await.unwrap();
+        let updated = o.a.load(&from).await.unwrap().unwrap();
         assert!(updated == first || updated == second);
 
-        let third = record(b"third");
-        drop_after(
-            polls,
-            o.a.rotate(&from, to.clone(), updated.revision, &third),
-        )
-        .await;
-        let old = settled(&o, &from).await;
-        let new = settled(&o, &to).await;
-        assert!(
-            (old.as_ref() == Some(&updated) && new.is_none())
-                || (old.is_none() && new == Some(third)),
-            "rotation half done after {polls} polls"
-        );
-        let left = if old.is_some() { &from } else { &to };
-        drop_after(polls, o.a.load(left)).await;
-        drop_after(polls, o.a.delete(left)).await;
+        let (to, third) = (token(), record(b"third"));
+        let rotation = o.a.rotate(&from, to.clone(), updated.revision, &third);
+        drop_after(polls, rotation).await;
+        let mut state = (o.a.load(&to).await.unwrap(), o.a.load(&from).await.unwrap());
+        if state == (None, None) {
+            state = (o.a.load(&to).await.unwrap(), o.a.load(&from).await.unwrap());
+        }
+        match state {
+            (Some(new), None) => assert_eq!(new, third),
+            (None, Some(old)) => assert!(old == first || old == second),
+            state => panic!("a rotation half done after {polls} polls: {state:?}"),
+        }
+
+        drop_after(polls, o.a.load(&from)).await;
+        drop_after(polls, o.a.delete(&to)).await;
         let other = o.a.create(token(), &record(b"other")).await.unwrap();
         assert_eq!(&o.a.load(&other).await.unwrap().unwrap().data[..], b"other");
     }
-}
-
-/// What a token has once the server has come to the end of what was dropped.
-async fn settled(o: &Opened, token: &Token) -> Option<Record> {
-    let mut last = o.a.load(token).await.unwrap();
-    for _ in 0..3 {
-        tokio::time::sleep(Duration::from_millis(3)).await;
-        last = o.b.load(token).await.unwrap();
-    }
-    last
 }
 
 /// Polls a future some times, with time for others in between, and drops it.

@@ -1,0 +1,388 @@
+use std::{sync::Arc, time::Duration};
+
+use sessionkit::{Record, Result, Revision, StoreKey, Subject, SubjectSession, Timestamp, Token};
+use sqlx::{
+    ConnectOptions, Executor, MySql, MySqlConnection, MySqlPool, SqlStr,
+    error::DatabaseError,
+    mysql::{MySqlDatabaseError, MySqlPoolOptions},
+};
+
+use crate::{
+    StoreOptions, TableName,
+    call::{
+        Answer, Backend, Caller, Statement, backend_values, parse_url, run_statement, try_connect,
+    },
+    failure::{Cause, Failure, Refusal},
+    record,
+    remote::{Dialect, Remote, Swept, remote_store, safe},
+    schema::{Column, Table, columns},
+    sweeper::BATCH,
+};
+
+/// Keeps sessions in an InnoDB table of MySQL or MariaDB.
+///
+/// Each call is one prepared statement. A clone is the same store.
+///
+/// ```no_run
+/// # async fn example() -> sessionkit::Result<()> {
+/// use sessionkit_sqlx::{MysqlStore, StoreOptions};
+///
+/// let url = "mysql://app@db.example/app";
+/// let store = MysqlStore::connect(url, StoreOptions::new()).await?;
+/// store.migrate().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct MysqlStore(Arc<Remote<MySql>>);
+
+impl MysqlStore {
+    /// Opens a store by the URL of a database, `mysql://user:password@host:port/database`, after
+    /// one connection was made to see that it can be.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](sessionkit::ErrorKind::InvalidConfig) when the URL, an option
+    /// or the account is not valid; [`ErrorKind::Unavailable`](sessionkit::ErrorKind::Unavailable)
+    /// when the server cannot be reached.
+    pub async fn connect(url: &str, options: StoreOptions) -> Result<Self> {
+        let options = options.checked()?;
+        let scheme = url.replacen("mariadb:", "mysql:", 1);
+        let url = if url.starts_with("mariadb:") {
+            &scheme
+        } else {
+            url
+        };
+        let connect = parse_url::<MySql>(url)?.disable_statement_logging();
+        try_connect::<MySql>(&connect, options.deadline).await?;
+        let patience = lock_wait(options.deadline);
+        let pool = MySqlPoolOptions::new()
+            .max_connections(options.max_connections.unwrap_or(16))
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    let seconds = patience.as_secs();
+                    let sql = safe(format!("SET SESSION innodb_lock_wait_timeout = {seconds}"));
+                    connection.execute(sql).await.map(drop)
+                })
+            });
+        let mut caller = Caller::connect(pool, connect, options.deadline);
+        caller.patience = patience;
+        Ok(Self::new(caller, options))
+    }
+
+    /// Opens a store over the caller's pool.
+    ///
+    /// Set `innodb_lock_wait_timeout` on its connections to less than the deadline: otherwise a
+    /// write that waits for a lock is ambiguous where it could be refused. A pool without
+    /// `test_before_acquire` is faster and lets the first call after a lost connection fail.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](sessionkit::ErrorKind::InvalidConfig) when an option is not
+    /// valid.
+    pub fn with_pool(pool: MySqlPool, options: StoreOptions) -> Result<Self> {
+        let options = options.checked()?;
+        Ok(Self::new(Caller::new(pool, options.deadline), options))
+    }
+
+    fn new(caller: Caller<MySql>, options: StoreOptions) -> Self {
+        Self(Arc::new(Remote::new(caller, options, false)))
+    }
+
+    /// The statement that [`migrate`](Self::migrate) executes, for review.
+    #[must_use]
+    pub fn schema(table: &TableName) -> String {
+        schema(table) + ";\n"
+    }
+}
+
+remote_store!(MysqlStore);
+
+/// The table with its indexes, in one statement, because MySQL commits after each of these.
+///
+/// Bytes everywhere: a text is compared without regard to case and trailing spaces.
+fn schema(table: &TableName) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (\n    \
+         session_key BINARY(32) NOT NULL PRIMARY KEY,\n    \
+         revision BIGINT NOT NULL,\n    \
+         created_at BIGINT NOT NULL,\n    \
+         expires_at BIGINT NOT NULL,\n    \
+         sweep_at BIGINT NOT NULL,\n    \
+         subject VARBINARY(255),\n    \
+         label VARBINARY(255) NOT NULL,\n    \
+         data MEDIUMBLOB NOT NULL,\n    \
+         INDEX sweep_at (sweep_at),\n    \
+         INDEX subject (subject, session_key)\n) ENGINE = InnoDB",
+        table.quoted('`')
+    )
+}
+
+/// InnoDB's wait for a lock, in its whole seconds and within the deadline where that is longer.
+fn lock_wait(deadline: Duration) -> Duration {
+    Duration::from_secs((deadline / 3).as_secs().max(1))
+}
+
+impl Backend for MySql {
+    const LOCAL: bool = false;
+
+    async fn run(
+        connection: &mut MySqlConnection,
+        statement: Statement<Self>,
+    ) -> sqlx::Result<Answer<Self>> {
+        run_statement!(connection, statement)
+    }
+
+    /// By the error's number: those of MySQL and, from 1900, MariaDB's own.
+    fn refusal(error: &dyn DatabaseError) -> Failure {
+        let number = error
+            .try_downcast_ref::<MySqlDatabaseError>()
+            .map_or(0, MySqlDatabaseError::number);
+        let refusal = match number {
+            // A wait for a lock that took too long, a deadlock, a changed row (MariaDB), a table
+            // that was altered since the statement was prepared.
+            1205 | 1213 | 1020 | 1412 => Refusal::Contention,
+            // Killed, shutting down, idle for too long, unknown or outdated statement.
+            1053 | 1927 | 4031 | 1243 | 1615 => Refusal::Disconnected,
+            1062 | 1586 => Refusal::Duplicate,
+            1021 | 1114 | 1037 | 1041 => Refusal::Full,
+            1034 | 1194 | 1712 => Refusal::Damaged,
+            1044 | 1045 | 1049 | 1054 | 1142 | 1143 | 1146 | 1227 | 1698 => Refusal::Setup,
+            // The statement was done, and the commit failed in a way that leaves it open.
+            1180 => return Failure::Lost(Cause("MySQL 1180".to_owned())),
+            _ => Refusal::Other,
+        };
+        let cause = match refusal {
+            // A duplicate is quoted with its key.
+            Refusal::Setup => format!("MySQL {number}: {}", error.message()),
+            _ => format!("MySQL {number}"),
+        };
+        Failure::Refused(refusal, Cause(cause))
+    }
+
+    backend_values!();
+}
+
+impl Dialect for MySql {
+    const QUOTE: char = '`';
+    const TIMES_IN_CREATE: usize = 8;
+
+    /// Whether a row that is there was replaced cannot be told by the number of affected rows,
+    /// which is 1 for a new row and also for one that was left as it is. So the statement leaves
+    /// a sign where an insert would leave the generated number: 2 for a row that is live.
+    ///
+    /// The expiry comes last, because the assignments before it ask for the old one.
+    fn create(t: &str) -> String {
+        let replaced =
+            |column: &str| format!("{column} = IF(expires_at <= ?, VALUES({column}), {column})");
+        let others = [
+            "created_at",
+            "sweep_at",
+            "subject",
+            "label",
+            "data",
+            "expires_at",
+        ];
+        format!(
+            "INSERT INTO {t} (session_key, revision, created_at, sweep_at, expires_at, subject, \
+             label, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE \
+             session_key = IF(LAST_INSERT_ID(IF(expires_at <= ?, 1, 2)) = 1, \
+             VALUES(session_key), session_key), {}, {}",
+            replaced("revision"),
+            others.map(replaced).join(", ")
+        )
+    }
+
+    fn created(answer: &Answer<Self>) -> bool {
+        answer.done.last_insert_id() != 2
+    }
+
+    fn parameters(sql: String) -> String {
+        sql
+    }
+
+    fn migration(table: &TableName) -> Vec<String> {
+        vec![schema(table)]
+    }
+
+    fn wanted() -> Vec<Column> {
+        columns([
+            "binary(32)",
+            "bigint",
+            "varbinary(255)",
+            "varbinary(255)",
+            "mediumblob",
+        ])
+    }
+
+    async fn table(remote: &Remote<Self>) -> Result<Table> {
+        // An integer's display width, which MariaDB names and MySQL does not, means nothing.
+        const COLUMNS: &str = "SELECT CAST(column_name AS BINARY), \
+            CAST(IF(data_type = 'bigint' AND column_type NOT LIKE '%unsigned%', 'bigint', \
+            column_type) AS BINARY), CAST(is_nullable = 'YES' AS SIGNED), \
+            CAST(column_default IS NOT NULL AS SIGNED) FROM information_schema.columns \
+            WHERE table_schema = COALESCE(?, DATABASE()) \
+            AND table_name = ? ORDER BY ordinal_position";
+        const INDEXES: &str = "SELECT CAST(column_name AS BINARY), \
+            CAST(index_name = 'PRIMARY' AS SIGNED) FROM information_schema.statistics \
+            WHERE table_schema = COALESCE(?, DATABASE()) \
+            AND table_name = ? AND column_name IS NOT NULL \
+            AND (index_name = 'PRIMARY' OR seq_in_index = 1) ORDER BY seq_in_index";
+        let ask = async |sql| {
+            let sql = sqlx::SqlStr::from_static(sql);
+            let statement = || {
+                remote
+                    .statement(&sql)
+                    .bytes(remote.table.schema().map(str::as_bytes))
+                    .bytes(remote.table.table().as_bytes())
+            };
+            remote.caller.read(statement).await
+        };
+        let mut table = Table::default();
+        for row in &ask(COLUMNS).await?.rows {
+            table.columns.push(Column {
+                name: record::text::<Self>(row, 0)?,
+                kind: record::text::<Self>(row, 1)?,
+                nullable: record::number::<Self>(row, 2)? != 0,
+                has_default: record::number::<Self>(row, 3)? != 0,
+            });
+        }
+        for row in &ask(INDEXES).await?.rows {
+            let name = record::text::<Self>(row, 0)?;
+            if record::number::<Self>(row, 1)? != 0 {
+                table.primary_key.push(name);
+            } else {
+                table.indexed.push(name);
+            }
+        }
+        Ok(table)
+    }
+
+    async fn sweep(remote: &Remote<Self>, limit: i64, alone: bool) -> Result<Option<Swept>> {
+        let sweep = Sweep {
+            sql: SweepStatements::new(remote),
+            alone,
+            now: remote.now(),
+            limit,
+        };
+        remote
+            .caller
+            .session(move |connection| {
+                let sweep = sweep.clone();
+                Box::pin(async move { sweep.run(connection).await })
+            })
+            .await
+    }
+
+    async fn revoke_all(remote: &Remote<Self>, subject: &[u8], except: &[u8]) -> Result<u64> {
+        let sql = |comparison| {
+            safe(format!(
+                "DELETE FROM {} WHERE subject = ? AND session_key <> ? AND expires_at {comparison} ?",
+                remote.quoted
+            ))
+        };
+        let (live, expired) = (sql(">"), sql("<="));
+        let now = remote.now();
+        let delete = async |sql| {
+            let statement = || remote.statement(sql).bytes(subject).bytes(except).time(now);
+            Ok::<_, sessionkit::Error>(remote.caller.write(statement).await?.affected())
+        };
+        let mut revoked = 0;
+        // Again until there is none: below the isolation level `REPEATABLE READ` a session that is
+        // rotated meanwhile may pass behind the statement.
+        loop {
+            match delete(&live).await? {
+                0 => break,
+                count => revoked += count,
+            }
+        }
+        delete(&expired).await?;
+        Ok(revoked)
+    }
+}
+
+/// A sweep of one batch: three statements, so that those that write name the rows that they lock
+/// and lock no gaps between them.
+#[derive(Clone)]
+struct Sweep {
+    sql: SweepStatements,
+    alone: bool,
+    now: Timestamp,
+    limit: i64,
+}
+
+#[derive(Clone)]
+struct SweepStatements {
+    lock: SqlStr,
+    unlock: SqlStr,
+    due: SqlStr,
+    remove: SqlStr,
+    put_off: SqlStr,
+}
+
+impl SweepStatements {
+    fn new(remote: &Remote<MySql>) -> Self {
+        let t = &remote.quoted;
+        let name = format!(
+            "SHA1(CONCAT('sessionkit sweep ', DATABASE(), ' {}'))",
+            remote.table
+        );
+        let keys = vec!["?"; BATCH].join(", ");
+        Self {
+            lock: safe(format!("SELECT GET_LOCK({name}, 0)")),
+            unlock: safe(format!("SELECT RELEASE_LOCK({name})")),
+            due: safe(format!(
+                "SELECT session_key FROM {t} WHERE sweep_at <= ? ORDER BY sweep_at LIMIT ?"
+            )),
+            remove: safe(format!(
+                "DELETE FROM {t} WHERE expires_at <= ? AND session_key IN ({keys})"
+            )),
+            put_off: safe(format!(
+                "UPDATE {t} SET sweep_at = expires_at WHERE expires_at > ? AND session_key IN ({keys})"
+            )),
+        }
+    }
+}
+
+impl Sweep {
+    async fn run(&self, connection: &mut MySqlConnection) -> sqlx::Result<Option<Swept>> {
+        if !self.alone {
+            return self.batch(connection).await.map(Some);
+        }
+        let answer = MySql::run(connection, Statement::new(&self.sql.lock)).await?;
+        let held = answer.rows.first().map(|row| MySql::number(row, 0));
+        if !matches!(held, Some(Ok(1))) {
+            return Ok(None);
+        }
+        // A connection that fails in between is closed, and the lock goes with it.
+        let swept = self.batch(connection).await;
+        MySql::run(connection, Statement::new(&self.sql.unlock)).await?;
+        swept.map(Some)
+    }
+
+    async fn batch(&self, connection: &mut MySqlConnection) -> sqlx::Result<Swept> {
+        let due = Statement::new(&self.sql.due)
+            .time(self.now)
+            .number(self.limit);
+        let due = MySql::run(connection, due).await?;
+        if due.rows.is_empty() {
+            return Ok(Swept {
+                removed: 0,
+                put_off: 0,
+            });
+        }
+        let keys: Vec<_> = (0..BATCH)
+            .map(|index| due.rows.get(index).map(|row| MySql::bytes(row, 0)))
+            .map(|bytes| bytes.transpose().map(Option::flatten))
+            .collect::<sqlx::Result<_>>()?;
+        let with_keys = |sql| {
+            let statement = Statement::new(sql).time(self.now);
+            keys.iter()
+                .fold(statement, |s, key| s.bytes(key.as_deref()))
+        };
+        let removed = MySql::run(connection, with_keys(&self.sql.remove)).await?;
+        let put_off = MySql::run(connection, with_keys(&self.sql.put_off)).await?;
+        Ok(Swept {
+            removed: removed.affected(),
+            put_off: put_off.affected(),
+        })
+    }
+}
