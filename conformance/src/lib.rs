@@ -4,6 +4,8 @@ pub mod broken;
 mod browser;
 mod capture;
 mod cases;
+#[cfg(all(feature = "containers", unix))]
+pub mod containers;
 mod context;
 mod harness;
 pub mod history;
