@@ -40,7 +40,7 @@ async fn answers(url: &str) -> Option<bool> {
     Some(match scheme {
         "postgres" => {
             stream.write_all(&postgres_greeting()).await.ok()?;
-            stream.read(&mut answer).await.ok()?;
+            stream.read_exact(&mut answer[..1]).await.ok()?;
             // A request for the password, and not the error of a server that is starting.
             answer[0] == b'R'
         }
