@@ -124,7 +124,8 @@ async fn a_request_that_does_not_end_does_not_keep_it_from_stopping() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = Client::new(listener.local_addr().unwrap());
-    let app = sessionkit_demo::App::new(setup.store.clone(), setup.keyring.clone());
+    let app = sessionkit_demo::App::new(setup.store.clone(), setup.keyring.clone())
+        .with_clock(setup.clock.clone());
     let serving = tokio::spawn(sessionkit_demo::serve(
         listener,
         app.router().unwrap(),
