@@ -250,6 +250,38 @@ async fn a_load_that_was_fetching_during_a_delete_does_not_bring_the_session_bac
     assert_eq!(load.now_or_never().unwrap().unwrap(), None);
 }
 
+/// An update that has reached the store and not been answered: loads must not go back in time.
+#[tokio::test]
+async fn an_entry_that_is_older_than_what_a_load_has_returned_goes() {
+    let clock = clock();
+    let inner = memory(&clock);
+    let (first, changed) = (record("first"), record("changed"));
+    let token = inner.create(token(), &first).await.unwrap();
+    let stepped = Stepped::new(inner).with_waiting_answers();
+    let cache = NearCache::new(stepped, STALENESS).with_clock(clock);
+
+    let (mut early, mut late) = (cache.load(&token), cache.load(&token));
+    assert!((&mut late).now_or_never().is_none(), "it has missed");
+    for _ in 0..2 {
+        assert!((&mut early).now_or_never().is_none());
+    }
+    let mut update = cache.update(&token, first.revision, &changed);
+    for _ in 0..2 {
+        assert!((&mut update).now_or_never().is_none());
+    }
+    assert_eq!(early.now_or_never().unwrap().unwrap(), Some(first));
+    assert!((&mut late).now_or_never().is_none(), "it has fetched");
+    let returned = late.now_or_never().unwrap().unwrap();
+    assert_eq!(returned, Some(changed.clone()));
+
+    let mut next = cache.load(&token);
+    for _ in 0..2 {
+        assert!((&mut next).now_or_never().is_none(), "it is no hit");
+    }
+    assert_eq!(next.now_or_never().unwrap().unwrap(), Some(changed));
+    update.now_or_never().unwrap().unwrap();
+}
+
 struct Scene {
     at: Token,
     to: Token,
