@@ -1,5 +1,8 @@
 #![cfg_attr(feature = "axum", doc = include_str!("../README.md"))]
-#![cfg_attr(not(feature = "axum"), doc = "Web sessions: see the README, whose example needs axum.")]
+#![cfg_attr(
+    not(feature = "axum"),
+    doc = "Web sessions: see the README, whose example needs axum."
+)]
 
 mod cache;
 mod clock;

@@ -13,14 +13,32 @@ use sessionkit::{
 };
 use sessionkit_conformance::Harness;
 
-type Stores = (Arc<MemoryStore>, Arc<MemoryStore>);
-type Wrap = fn(Stores, &Arc<ManualClock>) -> Result<Arc<dyn SessionStore>>;
+type Wrap = fn(&Namespace) -> Result<Arc<dyn SessionStore>>;
 
-/// Each namespace has two memory stores, of which most layers use one.
 struct LayerHarness {
     clock: Arc<ManualClock>,
     wrap: Wrap,
-    namespaces: Mutex<HashMap<String, Stores>>,
+    namespaces: Mutex<HashMap<String, Namespace>>,
+}
+
+/// Two stores, of which most layers use one, and a cache: two caches would only agree in time.
+struct Namespace {
+    store: Arc<MemoryStore>,
+    new: Arc<MemoryStore>,
+    cache: NearCache<Arc<MemoryStore>>,
+}
+
+impl Namespace {
+    fn new(clock: &Arc<ManualClock>) -> Self {
+        let memory = || Arc::new(MemoryStore::new().with_clock(clock.clone()));
+        let (store, new) = (memory(), memory());
+        let cache = NearCache::new(store.clone(), Duration::from_millis(200));
+        Self {
+            store,
+            new,
+            cache: cache.with_clock(clock.clone()),
+        }
+    }
 }
 
 impl LayerHarness {
@@ -36,16 +54,12 @@ impl LayerHarness {
 #[async_trait]
 impl Harness for LayerHarness {
     async fn open(&self, namespace: &str) -> Result<Arc<dyn SessionStore>> {
-        let store = || Arc::new(MemoryStore::new().with_clock(self.clock.clone()));
-        let stores = {
-            let mut namespaces = self
-                .namespaces
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let stores = namespaces.entry(namespace.into());
-            stores.or_insert_with(|| (store(), store())).clone()
-        };
-        (self.wrap)(stores, &self.clock)
+        let mut namespaces = self
+            .namespaces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let new = || Namespace::new(&self.clock);
+        (self.wrap)(namespaces.entry(namespace.into()).or_insert_with(new))
     }
 
     async fn destroy(&self, namespace: &str) -> Result<()> {
@@ -62,17 +76,17 @@ impl Harness for LayerHarness {
     }
 }
 
-fn cached((store, _): Stores, clock: &Arc<ManualClock>) -> Result<Arc<dyn SessionStore>> {
-    let store = NearCache::new(store, Duration::from_millis(200));
-    Ok(Arc::new(store.with_clock(clock.clone())))
+fn cached(namespace: &Namespace) -> Result<Arc<dyn SessionStore>> {
+    Ok(Arc::new(namespace.cache.clone()))
 }
 
-fn migrating((old, new): Stores, _: &Arc<ManualClock>) -> Result<Arc<dyn SessionStore>> {
-    Ok(Arc::new(Migrate::new(old, new)?))
+fn migrating(Namespace { store, new, .. }: &Namespace) -> Result<Arc<dyn SessionStore>> {
+    Ok(Arc::new(Migrate::new(store.clone(), new.clone())?))
 }
 
 #[cfg(feature = "tokio")]
-fn timed((store, _): Stores, _: &Arc<ManualClock>) -> Result<Arc<dyn SessionStore>> {
+fn timed(namespace: &Namespace) -> Result<Arc<dyn SessionStore>> {
+    let store = namespace.store.clone();
     Ok(Arc::new(sessionkit::layers::Timeout::new(store)))
 }
 

@@ -278,7 +278,7 @@ async fn an_entry_that_is_older_than_what_a_load_has_returned_goes() {
     for _ in 0..2 {
         assert!((&mut next).now_or_never().is_none(), "it is no hit");
     }
-    assert_eq!(next.now_or_never().unwrap().unwrap(), Some(changed));
+    assert_eq!(next.now_or_never().unwrap().unwrap(), Some(changed.clone()));
     update.now_or_never().unwrap().unwrap();
 }
 

@@ -1,0 +1,63 @@
+//! Which backend serves which scheme.
+//!
+//! To add one:
+//! 1. A feature of the backend's name in `Cargo.toml`, with the store's crate as optional
+//!    dependency.
+//! 2. A file of its name, with one function `open(address, opener)` that first asks
+//!    [`Address::options`] for the options it knows, takes the namespace from
+//!    [`Opener::namespace_in`] and the clock from [`Opener::clock_or_system`], and returns the
+//!    store. It passes no error on whose text holds a part of the URL.
+//! 3. A line in [`open`] and one in [`FEATURES`], both below.
+//! 4. A row in the README, and tests in `tests/`: opened and used, and each option refused when its
+//!    value cannot be.
+
+use std::sync::Arc;
+
+use sessionkit::{Error, Result, SessionStore};
+
+use crate::{
+    Opener,
+    address::{Address, invalid},
+    memory,
+};
+
+/// The schemes of each feature, compiled in or not.
+const FEATURES: &[(&[&str], &str)] = &[(&["cookie"], "cookie")];
+
+#[expect(
+    clippy::unused_async,
+    reason = "stores that connect to a server wait for it"
+)]
+pub(crate) async fn open(address: Address, opener: &Opener) -> Result<Arc<dyn SessionStore>> {
+    match address.scheme() {
+        "memory" => memory::open(address, opener),
+        #[cfg(feature = "cookie")]
+        "cookie" => crate::cookie::open(address, opener),
+        scheme => Err(unknown(scheme)),
+    }
+}
+
+/// A scheme that is not ours is not repeated: in a malformed URL it may be somebody's name.
+fn unknown(scheme: &str) -> Error {
+    let compiled_out = FEATURES
+        .iter()
+        .find(|(schemes, _)| schemes.contains(&scheme));
+    match compiled_out {
+        Some((_, feature)) => invalid(format!(
+            "the store for `{scheme}:` is not compiled in: enable the feature `{feature}` of \
+             sessionkit-any"
+        )),
+        None => {
+            let known = FEATURES.iter().flat_map(|(schemes, _)| *schemes);
+            let known: Vec<_> = ["memory"]
+                .iter()
+                .chain(known)
+                .map(|s| format!("`{s}:`"))
+                .collect();
+            invalid(format!(
+                "no store has the scheme of this URL; there are {}",
+                known.join(", ")
+            ))
+        }
+    }
+}

@@ -1,0 +1,10 @@
+#![doc = include_str!("../README.md")]
+
+mod address;
+mod backend;
+#[cfg(feature = "cookie")]
+mod cookie;
+mod memory;
+mod opener;
+
+pub use opener::{Opener, open};
