@@ -122,6 +122,7 @@ macro_rules! __suite_tests {
             c09_a_revision_is_not_met_again
             c10_a_sweep_spares_what_is_prolonged_in_time
             c11_what_was_deleted_is_not_loaded_by_anybody
+            c12_random_histories_are_linearizable
             c13_64_tasks_share_a_handle
             x01_a_dropped_call_has_taken_effect_or_not
             x02_the_next_call_gets_its_own_answer

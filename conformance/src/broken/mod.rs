@@ -49,6 +49,8 @@ struct Shared {
     closed: Mutex<HashSet<String>>,
     opened: Mutex<HashMap<String, usize>>,
     planted: Mutex<HashSet<String>>,
+    /// What the odd handles have seen last.
+    lagging: Mutex<HashMap<Vec<u8>, Record>>,
     indexed: Mutex<BTreeSet<Vec<u8>>>,
     former: Mutex<Vec<(Subject, Vec<u8>)>>,
     seen: Mutex<HashMap<Subject, usize>>,
@@ -95,6 +97,7 @@ impl BrokenHarness {
             closed: Mutex::default(),
             opened: Mutex::default(),
             planted: Mutex::default(),
+            lagging: Mutex::default(),
             indexed: Mutex::default(),
             former: Mutex::default(),
             seen: Mutex::default(),

@@ -381,6 +381,18 @@ impl SessionStore for BrokenStore {
         {
             return Ok(Some(record.clone()).filter(|record| record.is_live(self.now())));
         }
+        if self.has("reads-lag-behind") && self.odd {
+            let key = self.key(token);
+            let before = lock(&self.shared.lagging).get(&key).cloned();
+            let now = self.live(&self.disk(), token)?;
+            match now {
+                Some(now) => lock(&self.shared.lagging).insert(key, now),
+                None => lock(&self.shared.lagging).remove(&key),
+            };
+            if let Some(before) = before.filter(|record| record.is_live(self.now())) {
+                return Ok(Some(before));
+            }
+        }
         let mut record = {
             let disk = self.disk();
             match self.shared.bug {

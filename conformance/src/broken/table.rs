@@ -236,6 +236,11 @@ pub const BUGS: &[Bug] = &[
         &["C10"],
         "created over an expired one",
     ),
+    server(
+        "reads-lag-behind",
+        &["C12", "L09"],
+        "an order of the calls that explains their answers",
+    ),
     server("locks-its-pool-twice", &["C13"], "a call is still running"),
     server(
         "rotate-removes-first",

@@ -4,11 +4,19 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
-use sessionkit::{ErrorKind, Record, Result, Revision, SessionStore, Timestamp, Token};
+use sessionkit::{
+    Clock, ErrorKind, ManualClock, Record, Result, Revision, SessionStore, SystemClock, Timestamp,
+    Token,
+};
 use tokio::task::yield_now;
 
 use super::case;
-use crate::{Case, Context, Failure, Outcome, context::describe};
+use crate::{
+    Case, Context, Failure, Outcome,
+    context::describe,
+    history::{Recorded, Recorder},
+    linearizability::{Verdict as Linearity, check},
+};
 
 pub(super) const CASES: &[Case] = &[
     case!(parallel Conc c01_of_many_creates_of_one_token_one_succeeds [Server]
@@ -44,6 +52,9 @@ pub(super) const CASES: &[Case] = &[
     case!(parallel Conc c11_what_was_deleted_is_not_loaded_by_anybody [Server]
         "After `Ok` no handle, cache or host returns the record."
         "A cache puts the session back that was deleted while it was being read."),
+    case!(parallel Conc c12_random_histories_are_linearizable [Server CompareAndSwap Fresh]
+        "Each call takes effect at one instant or not at all, as seen by every handle, process and host that shares the namespace."
+        "Whatever nobody thought of, when many requests come at the same time."),
     case!(parallel Conc c13_64_tasks_share_a_handle [Server]
         "Each call ends within the deadline"
         "Under load, requests wait for each other for ever."),
@@ -602,6 +613,141 @@ async fn c11_what_was_deleted_is_not_loaded_by_anybody(cx: &Context) -> Outcome 
     }
     Ok(())
 }
+
+async fn c12_random_histories_are_linearizable(cx: &Context) -> Outcome {
+    let handles = [cx.open().await?, cx.open().await?];
+    let clock: Arc<dyn Clock> = match cx.manual_clock() {
+        Some(clock) => clock,
+        None => Arc::new(SystemClock),
+    };
+    let granularity = match cx.has_manual_clock() {
+        true => cx.capabilities().expiry_granularity,
+        false => cx.margin(),
+    };
+    let mut overlaps = 0;
+    for _ in 0..20 {
+        let recorder = Recorder::new(Arc::clone(&clock));
+        let tokens: Arc<[Token]> = (0..11).map(|_| cx.token()).collect();
+        let clients = (0..4).map(|number| Client {
+            store: recorder.client(number, Arc::clone(&handles[number % 2])),
+            random: crate::Random::new(cx.random().next()),
+            clock: cx.manual_clock(),
+            template: cx.record("history"),
+            tokens: Arc::clone(&tokens),
+            known: vec![Revision::from_bits(0); tokens.len()],
+        });
+        for outcome in cx.race(clients.map(Client::run)).await? {
+            outcome?;
+        }
+        let history = recorder.history().with_granularity(granularity);
+        overlaps += history.overlaps();
+        match check(&history) {
+            Linearity::Linearizable => cx.check(true, "", "")?,
+            Linearity::Violation(violation) => {
+                let expected = "an order of the calls that explains their answers";
+                return cx.check(false, expected, violation);
+            }
+            Linearity::Inconclusive(steps) => {
+                let reason = format!("the search for an order was given up after {steps} steps");
+                return Err(Failure::inconclusive(reason));
+            }
+        }
+    }
+    match overlaps {
+        0 => Err(Failure::inconclusive(
+            "no two calls about one key ran at the same time",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// One of the clients of a random history: eight calls about each of ten tokens.
+struct Client {
+    store: Recorded,
+    random: crate::Random,
+    clock: Option<Arc<ManualClock>>,
+    template: Record,
+    tokens: Arc<[Token]>,
+    /// The revision last seen under each token.
+    known: Vec<Revision>,
+}
+
+impl Client {
+    async fn run(mut self) -> Outcome {
+        for _ in 0..8 {
+            for number in 0..self.tokens.len() - 1 {
+                self.call(number).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn call(&mut self, number: usize) -> Outcome {
+        let record = self.record();
+        let (token, known) = (&self.tokens[number], self.known[number]);
+        let answer = match self.random.below(16) {
+            0..4 => {
+                if let Some(found) = self.store.load(token).await? {
+                    self.known[number] = found.revision;
+                }
+                return Ok(());
+            }
+            4..8 => self.store.create(token.clone(), &record).await,
+            8..12 => self.store.update(token, known, &record).await,
+            12 => {
+                // The revision stays, so that nothing is learned.
+                let _ = self.store.touch(token, record.expires_at).await;
+                return Ok(());
+            }
+            13 => {
+                let to = self.tokens[number + 1].clone();
+                let moved = self.store.rotate(token, to, known, &record).await;
+                if moved.is_ok() {
+                    self.known[number + 1] = record.revision;
+                }
+                moved
+            }
+            14 => self.store.delete(token).await.map(|()| token.clone()),
+            _ => {
+                if let Some(clock) = &self.clock {
+                    clock.advance(Duration::from_secs(20));
+                }
+                return Ok(());
+            }
+        };
+        match answer {
+            Ok(_) => self.known[number] = record.revision,
+            Err(error) if EXPECTED.contains(&error.kind()) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn record(&self) -> Record {
+        let now = self
+            .clock
+            .as_ref()
+            .map_or_else(|| SystemClock.now(), |clock| clock.now());
+        let lifetime = match self.clock {
+            // Some of them expire on the way.
+            Some(_) => 30 * (1 + self.random.below(20) as u64),
+            None => 3600,
+        };
+        Record {
+            revision: Revision::from_bits(self.random.next()),
+            expires_at: now + Duration::from_secs(lifetime),
+            ..self.template.clone()
+        }
+    }
+}
+
+/// The errors that a client of many has to expect.
+const EXPECTED: [ErrorKind; 4] = [
+    ErrorKind::Exists,
+    ErrorKind::Conflict,
+    ErrorKind::Missing,
+    ErrorKind::Ambiguous,
+];
 
 async fn c13_64_tasks_share_a_handle(cx: &Context) -> Outcome {
     let store = cx.open().await?;
