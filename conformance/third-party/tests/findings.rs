@@ -105,7 +105,7 @@ fn assert_explained(expected: &Expected) {
 fn tower_sessions_memory_store() {
     let expected = Expected {
         title: "`tower_sessions::MemoryStore`",
-        findings: &["C02", "C03", "C05", "C06", "C07", "C08", "T13"],
+        findings: &["C02", "C03", "C05", "C06", "C07", "C08", "S04", "T13"],
         races: &[],
     };
     assert_findings(Memory::new, &expected);
@@ -115,7 +115,7 @@ fn tower_sessions_memory_store() {
 fn tower_sessions_moka_store() {
     let expected = Expected {
         title: "`tower_sessions_moka_store::MokaStore`",
-        findings: &["C02", "C03", "C05", "C06", "C07", "C08"],
+        findings: &["C02", "C03", "C05", "C06", "C07", "C08", "S04"],
         races: &["C01"],
     };
     assert_findings(Moka::new, &expected);
@@ -125,7 +125,9 @@ fn tower_sessions_moka_store() {
 fn tower_sessions_sqlx_store_on_sqlite() {
     let expected = Expected {
         title: "`tower_sessions_sqlx_store::SqliteStore`",
-        findings: &["C02", "C03", "C05", "C06", "C07", "C08", "T13"],
+        findings: &[
+            "B03", "C02", "C03", "C05", "C06", "C07", "C08", "T13", "X01",
+        ],
         races: &[],
     };
     assert_findings(Sqlite::new, &expected);
@@ -136,7 +138,8 @@ fn tower_sessions_caching_store() {
     let expected = Expected {
         title: "`tower_sessions::CachingSessionStore`",
         findings: &[
-            "C02", "C03", "C05", "C06", "C07", "C08", "C09", "C11", "F09", "L04", "L09", "T13",
+            "B03", "C02", "C03", "C05", "C06", "C07", "C08", "C09", "C11", "F09", "L04", "L09",
+            "S04", "T13", "X01",
         ],
         races: &[],
     };
