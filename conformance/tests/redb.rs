@@ -5,41 +5,53 @@ mod store;
 
 use std::sync::Arc;
 
-use sessionkit::{Clock, ManualClock, Result, SessionStore, SystemClock};
+use redb::{Database, TableHandle, backends::FileBackend};
+use sessionkit::{Clock, ErrorKind, ManualClock, Result, SessionStore, SystemClock};
 use sessionkit_conformance::Harness;
 use store::RedbStore;
 
-struct Redb(RedbStore, Arc<ManualClock>);
+struct Redb {
+    database: Arc<Database>,
+    clock: Arc<ManualClock>,
+}
 
 impl Redb {
     fn new() -> Self {
         let file = tempfile::tempfile().expect("a temporary file");
-        let database = redb::Builder::new().create_file(file);
-        let clock = Arc::new(ManualClock::new(SystemClock.now()));
-        let store = RedbStore {
+        let file = FileBackend::new(file).expect("a new file");
+        let database = Database::builder().create_with_backend(file);
+        Self {
             database: Arc::new(database.expect("a new database")),
-            table: String::new(),
-            clock: clock.clone(),
-        };
-        Self(store, clock)
+            clock: Arc::new(ManualClock::new(SystemClock.now())),
+        }
+    }
+
+    fn drop_table(&self, name: &str) -> Result<(), redb::Error> {
+        let transaction = self.database.begin_write()?;
+        let found = transaction
+            .list_tables()?
+            .find(|table| table.name() == name);
+        if let Some(table) = found {
+            transaction.delete_table(table)?;
+        }
+        Ok(transaction.commit()?)
     }
 }
 
 #[async_trait::async_trait]
 impl Harness for Redb {
     async fn open(&self, namespace: &str) -> Result<Arc<dyn SessionStore>> {
-        Ok(Arc::new(RedbStore {
-            table: namespace.into(),
-            ..self.0.clone()
-        }))
+        let store = RedbStore::open(self.database.clone(), namespace, self.clock.clone())?;
+        Ok(Arc::new(store))
     }
 
-    async fn destroy(&self, _namespace: &str) -> Result<()> {
-        Ok(()) // The whole file goes with the harness.
+    async fn destroy(&self, namespace: &str) -> Result<()> {
+        let dropped = self.drop_table(namespace);
+        dropped.map_err(|_| ErrorKind::Unavailable.into())
     }
 
     fn clock(&self) -> Option<Arc<ManualClock>> {
-        Some(self.1.clone())
+        Some(self.clock.clone())
     }
 }
 

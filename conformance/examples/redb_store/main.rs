@@ -13,11 +13,8 @@ use store::RedbStore;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = env::temp_dir().join(format!("sessions-{}.redb", std::process::id()));
-    let store = RedbStore {
-        database: Arc::new(Database::create(&path)?),
-        table: "sessions".into(),
-        clock: Arc::new(SystemClock),
-    };
+    let database = Arc::new(Database::create(&path)?);
+    let store = RedbStore::open(database, "sessions", Arc::new(SystemClock))?;
     let now = SystemClock.now();
     let record = Record {
         data: "hello from redb".into(),

@@ -15,12 +15,32 @@ type Row = (u64, i64, i64, Option<String>, String, Vec<u8>);
 /// Keeps sessions in a table of a redb database.
 #[derive(Clone, Debug)]
 pub(crate) struct RedbStore {
-    pub(crate) database: Arc<Database>,
-    pub(crate) table: String,
-    pub(crate) clock: Arc<dyn Clock>,
+    database: Arc<Database>,
+    table: String,
+    clock: Arc<dyn Clock>,
 }
 
 impl RedbStore {
+    /// Opens the table, which the first write creates.
+    pub(crate) fn open(
+        database: Arc<Database>,
+        table: &str,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        if table.is_empty() {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "the table has no name",
+            ));
+        }
+        let table = table.into();
+        Ok(Self {
+            database,
+            table,
+            clock,
+        })
+    }
+
     /// Makes a change in a transaction, of which redb runs one at a time, away from the threads of
     /// the runtime. An error takes back what was done.
     async fn write<T: Send + 'static>(
