@@ -370,6 +370,7 @@ fn not_a_file() -> Error {
 fn unusable(path: &Path, errno: Errno) -> Error {
     let why = match errno {
         Errno::NOENT => "has no parent directory",
+        Errno::NAMETOOLONG => "has a name that is too long",
         Errno::NOTDIR | Errno::LOOP | Errno::MLINK => "is not a directory, or a link to one",
         Errno::ACCESS | Errno::PERM => "does not let this process in",
         Errno::ROFS => "does not exist, on a read-only file system",

@@ -1,15 +1,15 @@
 //! The contract, as the conformance kit sees it.
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use async_trait::async_trait;
 use sessionkit::{Clock, Error, ErrorKind, ManualClock, Result, SessionStore, SystemClock};
-use sessionkit_conformance::{Harness, RawEntry};
+use sessionkit_conformance::{Fault, Harness, RawEntry};
 use sessionkit_fs::FsOptions;
 use tempfile::TempDir;
 
@@ -17,6 +17,8 @@ use tempfile::TempDir;
 struct FsHarness {
     dir: TempDir,
     clock: Arc<ManualClock>,
+    /// Directories whose locks somebody else holds.
+    busy: Mutex<Vec<File>>,
 }
 
 impl FsHarness {
@@ -24,6 +26,7 @@ impl FsHarness {
         Self {
             dir: TempDir::new().expect("the directory for temporary files can be written"),
             clock: Arc::new(ManualClock::new(SystemClock.now())),
+            busy: Mutex::default(),
         }
     }
 
@@ -60,6 +63,17 @@ impl Harness for FsHarness {
 
     async fn raw_write(&self, namespace: &str, entry: &RawEntry) -> Result<()> {
         fs::write(self.root(namespace)?.join(path(entry)), &entry.value).map_err(broken)
+    }
+
+    /// A process that holds every lock there is. What else can go wrong with a disk is in `it/disk`.
+    async fn fault(&self, fault: Fault) -> Result<()> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        busy.clear();
+        match fault {
+            Fault::None => Ok(()),
+            Fault::Busy => lock_all(self.dir.path(), &mut busy),
+            _ => Err(ErrorKind::Unsupported.into()),
+        }
     }
 
     async fn foreign(&self, namespace: &str) -> Result<Vec<RawEntry>> {
@@ -100,6 +114,19 @@ fn dump(root: &Path, dir: &Path, entries: &mut Vec<RawEntry>) -> Result<()> {
                 name: name.to_string_lossy().into_owned().into_bytes(),
                 value: fs::read(&path).map_err(broken)?,
             });
+        }
+    }
+    Ok(())
+}
+
+fn lock_all(dir: &Path, busy: &mut Vec<File>) -> Result<()> {
+    for entry in fs::read_dir(dir).map_err(broken)? {
+        let path = entry.map_err(broken)?.path();
+        if path.is_dir() {
+            lock_all(&path, busy)?;
+            let dir = File::open(path).map_err(broken)?;
+            dir.lock().map_err(broken)?;
+            busy.push(dir);
         }
     }
     Ok(())
