@@ -206,10 +206,15 @@ impl<DB: Backend> Caller<DB> {
         statement: impl Fn() -> Statement<DB> + Send + Sync,
     ) -> Result<Answer<DB>, Failure> {
         self.repeat(end, effect, || {
-            let statement = statement();
-            self.exchange(end, move |connection| {
-                Box::pin(DB::run(connection, statement))
-            })
+            async {
+                let connection = self.acquire(end).await?;
+                // Made when it is its turn, because it tells the time.
+                let statement = statement();
+                self.exchange(connection, end, |connection| {
+                    Box::pin(DB::run(connection, statement))
+                })
+                .await
+            }
         })
         .await
     }
@@ -225,7 +230,11 @@ impl<DB: Backend> Caller<DB> {
         + 'static,
     ) -> Result<T> {
         let end = Instant::now() + self.deadline;
-        self.repeat(end, Effect::Write, || self.exchange(end, work.clone()))
+        let attempt = || async {
+            let connection = self.acquire(end).await?;
+            self.exchange(connection, end, work.clone()).await
+        };
+        self.repeat(end, Effect::Write, attempt)
             .await
             .map_err(|failure| failure.into_error(Effect::Write))
     }
@@ -272,12 +281,12 @@ impl<DB: Backend> Caller<DB> {
 
     async fn exchange<T: Send + 'static>(
         &self,
+        connection: PoolConnection<DB>,
         end: Instant,
         work: impl for<'c> FnOnce(&'c mut DB::Connection) -> BoxFuture<'c, sqlx::Result<T>>
         + Send
         + 'static,
     ) -> Result<T, Failure> {
-        let connection = self.acquire(end).await?;
         let exchange = exchange(connection, end, work, Arc::clone(&self.health));
         if DB::LOCAL {
             return exchange.await;

@@ -227,7 +227,7 @@ impl Dialect for MySql {
             AND table_name = ? AND column_name IS NOT NULL \
             AND (index_name = 'PRIMARY' OR seq_in_index = 1) ORDER BY seq_in_index";
         let ask = async |sql| {
-            let sql = sqlx::SqlStr::from_static(sql);
+            let sql = SqlStr::from_static(sql);
             let statement = || {
                 remote
                     .statement(&sql)
@@ -280,9 +280,14 @@ impl Dialect for MySql {
             ))
         };
         let (live, expired) = (sql(">"), sql("<="));
-        let now = remote.now();
         let delete = async |sql| {
-            let statement = || remote.statement(sql).bytes(subject).bytes(except).time(now);
+            let statement = || {
+                remote
+                    .statement(sql)
+                    .bytes(subject)
+                    .bytes(except)
+                    .time(remote.now())
+            };
             Ok::<_, sessionkit::Error>(remote.caller.write(statement).await?.affected())
         };
         let mut revoked = 0;
@@ -321,8 +326,9 @@ struct SweepStatements {
 impl SweepStatements {
     fn new(remote: &Remote<MySql>) -> Self {
         let t = &remote.quoted;
+        // The name of a lock is known to the whole server and has 64 characters at most.
         let name = format!(
-            "SHA1(CONCAT('sessionkit sweep ', DATABASE(), ' {}'))",
+            "SHA2(CONCAT('sessionkit sweep ', DATABASE(), ' {}'), 224)",
             remote.table
         );
         let keys = vec!["?"; BATCH].join(", ");

@@ -264,8 +264,7 @@ impl Dialect for Postgres {
              SELECT (SELECT held FROM lock)::int::int8, (SELECT count(*) FROM removed), \
              (SELECT count(*) FROM put_off)"
         ));
-        let now = remote.now();
-        let statement = || remote.statement(&sql).time(now).number(limit);
+        let statement = || remote.statement(&sql).time(remote.now()).number(limit);
         let answer = remote.caller.write(statement).await?;
         let Some(row) = answer.rows.first() else {
             return Ok(None);
@@ -284,13 +283,12 @@ impl Dialect for Postgres {
              RETURNING expires_at) SELECT count(*) FROM revoked WHERE expires_at > $3",
             remote.quoted
         ));
-        let now = remote.now();
         let statement = || {
             remote
                 .statement(&sql)
                 .bytes(subject)
                 .bytes(except)
-                .time(now)
+                .time(remote.now())
         };
         let answer = remote.caller.write(statement).await?;
         let count = |row| record::number::<Self>(row, 0).map(i64::cast_unsigned);

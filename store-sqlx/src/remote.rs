@@ -132,10 +132,11 @@ impl<DB: Dialect> Remote<DB> {
 
     pub(crate) async fn create(&self, token: Token, record: &Record) -> Result<Token> {
         record.check_size(record::MAX_DATA)?;
-        let (key, now) = (token.key(), self.now());
+        let key = token.key();
         let statement = || {
             let statement = self.statement(&self.sql.create).key(&key);
             let statement = record::bind(statement, record, 2);
+            let now = self.now();
             (0..DB::TIMES_IN_CREATE).fold(statement, |statement, _| statement.time(now))
         };
         let answer = self.caller.write(statement).await?;
@@ -147,8 +148,8 @@ impl<DB: Dialect> Remote<DB> {
     }
 
     pub(crate) async fn load(&self, token: &Token) -> Result<Option<Record>> {
-        let (key, now) = (token.key(), self.now());
-        let statement = || self.statement(&self.sql.load).key(&key).time(now);
+        let key = token.key();
+        let statement = || self.statement(&self.sql.load).key(&key).time(self.now());
         let answer = self.caller.read(statement).await?;
         let row = answer.rows.first();
         let record = row.map(|row| record::record::<DB>(row, 0)).transpose()?;
@@ -165,12 +166,11 @@ impl<DB: Dialect> Remote<DB> {
         record.check_size(record::MAX_DATA)?;
         let key = token.key();
         for _ in 0..ROUNDS {
-            let now = self.now();
             let statement = || {
                 record::bind(self.statement(&self.sql.update), record, 2)
                     .key(&key)
                     .revision(expected)
-                    .time(now)
+                    .time(self.now())
             };
             if self.caller.write(statement).await?.affected() > 0 {
                 return Ok(token.clone());
@@ -181,13 +181,13 @@ impl<DB: Dialect> Remote<DB> {
     }
 
     pub(crate) async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
-        let (key, now) = (token.key(), self.now());
+        let key = token.key();
         let statement = || {
             self.statement(&self.sql.touch)
                 .time(expires_at)
                 .time(expires_at)
                 .key(&key)
-                .time(now)
+                .time(self.now())
         };
         if self.caller.write(statement).await?.affected() == 0 {
             return Err(ErrorKind::Missing.into());
@@ -209,12 +209,11 @@ impl<DB: Dialect> Remote<DB> {
             return Err(ErrorKind::Exists.into());
         }
         for _ in 0..ROUNDS {
-            let now = self.now();
             let statement = || {
                 record::bind(self.statement(&self.sql.rotate).key(&new), record, 2)
                     .key(&old)
                     .revision(expected)
-                    .time(now)
+                    .time(self.now())
             };
             match self.caller.call(Effect::Write, statement).await {
                 Ok(answer) if answer.affected() > 0 => return Ok(to),
@@ -260,13 +259,12 @@ impl<DB: Dialect> Remote<DB> {
         after: Option<&StoreKey>,
         limit: usize,
     ) -> Result<Vec<SubjectSession>> {
-        let now = self.now();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let statement = || {
             self.statement(&self.sql.list)
                 .bytes(subject.as_str().as_bytes())
                 .bytes(key_or_empty(after))
-                .time(now)
+                .time(self.now())
                 .number(limit)
         };
         let answer = self.caller.read(statement).await?;
@@ -275,12 +273,11 @@ impl<DB: Dialect> Remote<DB> {
     }
 
     pub(crate) async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
-        let now = self.now();
         let statement = || {
             self.statement(&self.sql.revoke)
                 .key(key)
                 .bytes(subject.as_str().as_bytes())
-                .time(now)
+                .time(self.now())
         };
         Ok(self.caller.write(statement).await?.affected() > 0)
     }
@@ -303,8 +300,7 @@ impl<DB: Dialect> Remote<DB> {
     }
 
     async fn revision(&self, key: &StoreKey) -> Result<Option<Revision>> {
-        let now = self.now();
-        let statement = || self.statement(&self.sql.revision).key(key).time(now);
+        let statement = || self.statement(&self.sql.revision).key(key).time(self.now());
         let answer = self.caller.read(statement).await?;
         let revision = |row| record::revision::<DB>(row, 0);
         answer.rows.first().map(revision).transpose()
@@ -312,8 +308,11 @@ impl<DB: Dialect> Remote<DB> {
 
     /// Removes an expired record that is in the way of a rotation.
     async fn make_room(&self, key: &StoreKey) -> Result<()> {
-        let now = self.now();
-        let statement = || self.statement(&self.sql.delete_expired).key(key).time(now);
+        let statement = || {
+            self.statement(&self.sql.delete_expired)
+                .key(key)
+                .time(self.now())
+        };
         let removed = self.caller.call(Effect::Write, statement).await;
         // Whatever was lost now, the rotation itself has not been done.
         removed.map_err(|failure| failure.of_a_read().into_error(Effect::Write))?;

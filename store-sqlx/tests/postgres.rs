@@ -393,9 +393,14 @@ async fn one_process_at_a_time_sweeps() {
         .collect();
     let mut raw = raw().await;
     let count = format!("SELECT count(*) FROM {table}");
-    while number(&mut raw, &count).await > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let emptied = async {
+        while number(&mut raw, &count).await > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), emptied)
+        .await
+        .unwrap();
     for sweeper in sweepers {
         sweeper.shutdown().await;
     }

@@ -444,9 +444,14 @@ async fn a_sweeper_goes_on_after_errors_and_stops_when_told() {
             .await;
         row.unwrap().get(0)
     };
-    while count(&mut raw).await > 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let emptied = async {
+        while count(&mut raw).await > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), emptied)
+        .await
+        .unwrap();
     sweeper.shutdown().await;
     clock.set(common::START);
     store.create(expired, &record(b"x")).await.unwrap();

@@ -82,10 +82,9 @@ impl Group for Reads {
     }
 
     async fn answer(&self, end: Instant, keys: Vec<StoreKey>) -> Vec<Self::Output> {
-        let now = self.clock.now().as_millis();
         let sql = self.statements.load.at_least(keys.len());
         let statement = || {
-            let statement = Statement::new(sql).number(now);
+            let statement = Statement::new(sql).time(self.clock.now());
             keys.iter().fold(statement, Statement::key)
         };
         match self.caller.call_until(end, Effect::Read, statement).await {
@@ -224,10 +223,9 @@ impl Writes {
         kind: Kind,
         writes: &[&Write],
     ) -> Result<HashSet<StoreKey>, Failure> {
-        let now = self.clock.now().as_millis();
         let sql = kind.sql(&self.statements).at_least(writes.len());
         let statement = || {
-            let statement = Statement::new(sql).number(now);
+            let statement = Statement::new(sql).time(self.clock.now());
             writes.iter().fold(statement, |s, write| write.bind(s))
         };
         let answer = self
@@ -279,10 +277,9 @@ impl Writes {
 
     /// The revision of a live record.
     async fn revision(&self, end: Instant, key: &StoreKey) -> Result<Option<Revision>, Undone> {
-        let now = self.clock.now().as_millis();
         let statement = || {
             Statement::new(&self.statements.revision)
-                .number(now)
+                .time(self.clock.now())
                 .key(key)
         };
         let answer = self.caller.call_until(end, Effect::Read, statement).await;
@@ -294,10 +291,9 @@ impl Writes {
 
     /// Removes an expired record that is in the way of a rotation.
     async fn delete_expired(&self, end: Instant, key: &StoreKey) -> Result<(), Undone> {
-        let now = self.clock.now().as_millis();
         let statement = || {
             Statement::new(&self.statements.delete_expired)
-                .number(now)
+                .time(self.clock.now())
                 .key(key)
         };
         let answer = self.caller.call_until(end, Effect::Write, statement).await;

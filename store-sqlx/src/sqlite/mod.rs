@@ -244,8 +244,8 @@ impl SqliteStore {
             .map_err(Error::from)
     }
 
-    fn now(&self) -> i64 {
-        self.0.clock.now().as_millis()
+    fn now(&self) -> Timestamp {
+        self.0.clock.now()
     }
 }
 
@@ -312,9 +312,8 @@ impl SessionStore for SqliteStore {
         let limit = limit as u64;
         let mut removed = 0;
         while removed < limit {
-            let now = self.now();
             let batch = (limit - removed).min(BATCH as u64).cast_signed();
-            let due = |sql| move || Statement::new(sql).number(now).number(batch);
+            let due = |sql| move || Statement::new(sql).time(self.now()).number(batch);
             let swept = self.0.writer.write(due(&self.0.statements.sweep)).await?;
             let kept = self
                 .0
@@ -342,12 +341,11 @@ impl SubjectIndex for SqliteStore {
         after: Option<&StoreKey>,
         limit: usize,
     ) -> Result<Vec<SubjectSession>> {
-        let now = self.now();
         let after = after.map_or(&[][..], |key| key.as_bytes());
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let statement = || {
             Statement::new(&self.0.statements.list)
-                .number(now)
+                .time(self.now())
                 .bytes(subject.as_str().as_bytes())
                 .bytes(after)
                 .number(limit)
@@ -361,10 +359,9 @@ impl SubjectIndex for SqliteStore {
     }
 
     async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
-        let now = self.now();
         let statement = || {
             Statement::new(&self.0.statements.revoke)
-                .number(now)
+                .time(self.now())
                 .key(key)
                 .bytes(subject.as_str().as_bytes())
         };
@@ -373,10 +370,9 @@ impl SubjectIndex for SqliteStore {
     }
 
     async fn revoke_all(&self, subject: &Subject, except: Option<&StoreKey>) -> Result<u64> {
-        let now = self.now();
         let statement = || {
             Statement::new(&self.0.statements.revoke_all)
-                .number(now)
+                .time(self.now())
                 .bytes(subject.as_str().as_bytes())
                 .bytes(except.map(|key| &key.as_bytes()[..]))
         };

@@ -9,32 +9,32 @@ use sessionkit::{
     Subject, Timestamp, Token,
 };
 
-pub const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+pub(crate) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 /// Two handles and the clock of both.
-pub struct Opened {
-    pub a: Arc<dyn SessionStore>,
-    pub b: Arc<dyn SessionStore>,
-    pub clock: Arc<ManualClock>,
+pub(crate) struct Opened {
+    pub(crate) a: Arc<dyn SessionStore>,
+    pub(crate) b: Arc<dyn SessionStore>,
+    pub(crate) clock: Arc<ManualClock>,
 }
 
-pub fn clock() -> Arc<ManualClock> {
+pub(crate) fn clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::new(START))
 }
 
-pub fn token() -> Token {
+pub(crate) fn token() -> Token {
     Token::random(&OsEntropy, &CookieName::new("id").unwrap()).unwrap()
 }
 
-pub fn subject(name: &str) -> Option<Subject> {
+pub(crate) fn subject(name: &str) -> Option<Subject> {
     Some(Subject::new(name).unwrap())
 }
 
-pub fn random_name() -> String {
+pub(crate) fn random_name() -> String {
     format!("t{}", &token().key().to_hex()[..20])
 }
 
-pub fn record(data: &[u8]) -> Record {
+pub(crate) fn record(data: &[u8]) -> Record {
     Record {
         data: data.to_vec().into(),
         revision: Revision::random(&OsEntropy).unwrap(),
@@ -45,12 +45,12 @@ pub fn record(data: &[u8]) -> Record {
     }
 }
 
-pub fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
+pub(crate) fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
     result.err().map(|error| error.kind())
 }
 
 /// Runs all of them at a time and collects what they return.
-pub async fn all<T: Send + 'static>(
+pub(crate) async fn all<T: Send + 'static>(
     calls: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
 ) -> Vec<T> {
     let tasks: Vec<_> = calls.into_iter().map(tokio::spawn).collect();
@@ -61,7 +61,7 @@ pub async fn all<T: Send + 'static>(
     outputs
 }
 
-pub async fn a_record_comes_back_as_it_was(o: Opened) {
+pub(crate) async fn a_record_comes_back_as_it_was(o: Opened) {
     let every_byte: Vec<u8> = (0..=255).collect();
     for size in [0, 1, 255, 4096, 65_535, 65_536, 1 << 20, 4 << 20] {
         let mut stored = record(&every_byte.repeat(size / 256 + 1)[..size]);
@@ -80,7 +80,7 @@ pub async fn a_record_comes_back_as_it_was(o: Opened) {
     );
 }
 
-pub async fn one_of_many_creates_succeeds(o: Opened) {
+pub(crate) async fn one_of_many_creates_succeeds(o: Opened) {
     for _ in 0..4 {
         let token = token();
         let calls = (0..32_u8).map(|i| {
@@ -101,7 +101,7 @@ pub async fn one_of_many_creates_succeeds(o: Opened) {
     }
 }
 
-pub async fn an_expired_row_is_replaced_by_a_create(o: Opened) {
+pub(crate) async fn an_expired_row_is_replaced_by_a_create(o: Opened) {
     let token = token();
     let mut old = record(b"old");
     old.subject = subject("someone");
@@ -135,7 +135,7 @@ pub async fn an_expired_row_is_replaced_by_a_create(o: Opened) {
     assert_eq!(o.a.sweep(100).await.unwrap(), 0);
 }
 
-pub async fn of_many_updates_of_one_revision_one_succeeds(o: Opened) {
+pub(crate) async fn of_many_updates_of_one_revision_one_succeeds(o: Opened) {
     let token = o.a.create(token(), &record(b"0")).await.unwrap();
     let mut expected = o.a.load(&token).await.unwrap().unwrap().revision;
     for _ in 0..5 {
@@ -166,7 +166,7 @@ pub async fn of_many_updates_of_one_revision_one_succeeds(o: Opened) {
     assert_eq!(o.a.load(&token).await.unwrap(), None);
 }
 
-pub async fn many_writes_at_a_time_each_get_their_own_answer(o: Opened) {
+pub(crate) async fn many_writes_at_a_time_each_get_their_own_answer(o: Opened) {
     let calls = (0..200_usize).map(|i| {
         let (a, b) = (Arc::clone(&o.a), Arc::clone(&o.b));
         async move {
@@ -197,7 +197,7 @@ pub async fn many_writes_at_a_time_each_get_their_own_answer(o: Opened) {
     all(calls).await;
 }
 
-pub async fn a_rotation_answers_as_the_contract_says(o: Opened) {
+pub(crate) async fn a_rotation_answers_as_the_contract_says(o: Opened) {
     let first = record(b"first");
     let from = o.a.create(token(), &first).await.unwrap();
     let taken = o.a.create(token(), &record(b"taken")).await.unwrap();
@@ -238,7 +238,7 @@ pub async fn a_rotation_answers_as_the_contract_says(o: Opened) {
     assert_eq!(o.a.load(&expired).await.unwrap(), None);
 }
 
-pub async fn a_sweep_removes_what_has_expired_and_nothing_else(o: Opened) {
+pub(crate) async fn a_sweep_removes_what_has_expired_and_nothing_else(o: Opened) {
     let mut live = Vec::new();
     for i in 0..600_u64 {
         let mut record = record(b"x");
@@ -276,7 +276,7 @@ pub async fn a_sweep_removes_what_has_expired_and_nothing_else(o: Opened) {
     assert_eq!(o.a.sweep(1000).await.unwrap(), 350);
 }
 
-pub async fn two_sweeps_at_a_time_share_the_work(o: Opened) {
+pub(crate) async fn two_sweeps_at_a_time_share_the_work(o: Opened) {
     let calls = (0..400).map(|_| {
         let store = Arc::clone(&o.a);
         async move { store.create(token(), &record(b"x")).await.unwrap() }
@@ -290,7 +290,7 @@ pub async fn two_sweeps_at_a_time_share_the_work(o: Opened) {
     assert_eq!(removed, 400);
 }
 
-pub async fn a_touch_at_the_deadline_is_safe_from_the_sweep(o: Opened) {
+pub(crate) async fn a_touch_at_the_deadline_is_safe_from_the_sweep(o: Opened) {
     for _ in 0..10 {
         let mut tokens = Vec::new();
         for _ in 0..20 {
@@ -317,7 +317,7 @@ pub async fn a_touch_at_the_deadline_is_safe_from_the_sweep(o: Opened) {
     }
 }
 
-pub async fn the_sessions_of_a_subject_are_listed_and_revoked(o: Opened) {
+pub(crate) async fn the_sessions_of_a_subject_are_listed_and_revoked(o: Opened) {
     let index = o.a.subjects().unwrap();
     let alice = subject("alice").unwrap();
     let mut keys = Vec::new();
@@ -368,7 +368,7 @@ pub async fn the_sessions_of_a_subject_are_listed_and_revoked(o: Opened) {
 
 /// Everything that can be done to a token, each dropped after it was polled some times. What was
 /// under way when it was dropped may still take effect: then the state is read again.
-pub async fn a_dropped_call_leaves_the_state_before_or_after(o: Opened) {
+pub(crate) async fn a_dropped_call_leaves_the_state_before_or_after(o: Opened) {
     for polls in 0..12 {
         let first = record(b"first");
         let created = token();
@@ -403,7 +403,7 @@ pub async fn a_dropped_call_leaves_the_state_before_or_after(o: Opened) {
 }
 
 /// Polls a future some times, with time for others in between, and drops it.
-pub async fn drop_after<F: Future>(polls: usize, future: F) {
+pub(crate) async fn drop_after<F: Future>(polls: usize, future: F) {
     let mut future = Box::pin(future);
     for _ in 0..polls {
         let polled =
@@ -450,7 +450,7 @@ pub(crate) use cases;
 
 /// The URL of a server from the environment.
 #[allow(dead_code, reason = "SQLite has no server")]
-pub fn server(variable: &str) -> String {
+pub(crate) fn server(variable: &str) -> String {
     std::env::var(variable)
         .unwrap_or_else(|_| panic!("set {variable} to the URL of a database, or run scripts/test"))
 }
