@@ -28,7 +28,16 @@ const ATTEMPTS: u32 = 6;
 
 /// A connection that was idle for longer is tried before it is used: firewalls and servers drop
 /// idle connections, and a ping for each statement would cost a tenth to a third of the throughput.
-const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+const TRUSTED_FOR_READS: Duration = Duration::from_secs(1);
+
+/// The same for a write, which cannot be sent again when its answer is lost. Under load no
+/// connection is idle for so long.
+const TRUSTED_FOR_WRITES: Duration = Duration::from_millis(20);
+
+tokio::task_local! {
+    /// What the connection is for that the task is taking from the pool.
+    static PURPOSE: Effect;
+}
 
 /// A database that the stores of this crate work on.
 pub(crate) trait Backend: Database {
@@ -207,7 +216,7 @@ impl<DB: Backend> Caller<DB> {
     ) -> Result<Answer<DB>, Failure> {
         self.repeat(end, effect, || {
             async {
-                let connection = self.acquire(end).await?;
+                let connection = self.acquire(end, effect).await?;
                 // Made when it is its turn, because it tells the time.
                 let statement = statement();
                 self.exchange(connection, end, |connection| {
@@ -231,7 +240,7 @@ impl<DB: Backend> Caller<DB> {
     ) -> Result<T> {
         let end = Instant::now() + self.deadline;
         let attempt = || async {
-            let connection = self.acquire(end).await?;
+            let connection = self.acquire(end, Effect::Write).await?;
             self.exchange(connection, end, work.clone()).await
         };
         self.repeat(end, Effect::Write, attempt)
@@ -270,9 +279,10 @@ impl<DB: Backend> Caller<DB> {
     /// Takes a connection from the pool.
     ///
     /// The caller's future may be dropped here: nothing was sent.
-    pub(crate) async fn acquire(&self, end: Instant) -> Result<PoolConnection<DB>, Failure> {
+    async fn acquire(&self, end: Instant, effect: Effect) -> Result<PoolConnection<DB>, Failure> {
         let end = end.min(Instant::now() + self.deadline / 2);
-        match timeout_at(end, self.pool.acquire()).await {
+        let acquire = PURPOSE.scope(effect, self.pool.acquire());
+        match timeout_at(end, acquire).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(unsent::<DB>(&error)),
             Err(_) => Err(unsent::<DB>(&sqlx::Error::PoolTimedOut)),
@@ -404,7 +414,11 @@ impl Health {
     fn trusts(&self, idle: Duration) -> bool {
         let idle_since = self.start.elapsed().saturating_sub(idle);
         let failed_at = Duration::from_millis(self.failed_at.load(Ordering::Relaxed));
-        idle <= TRUSTED_IDLE && (failed_at.is_zero() || idle_since > failed_at)
+        let trusted = match PURPOSE.try_with(|effect| *effect) {
+            Ok(Effect::Read) => TRUSTED_FOR_READS,
+            _ => TRUSTED_FOR_WRITES,
+        };
+        idle <= trusted && (failed_at.is_zero() || idle_since > failed_at)
     }
 }
 

@@ -60,7 +60,11 @@ impl MysqlStore {
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     let seconds = patience.as_secs();
-                    let sql = safe(format!("SET SESSION innodb_lock_wait_timeout = {seconds}"));
+                    // Of a row, and of the table while somebody alters it.
+                    let sql = safe(format!(
+                        "SET SESSION innodb_lock_wait_timeout = {seconds}, \
+                         SESSION lock_wait_timeout = {seconds}"
+                    ));
                     connection.execute(sql).await.map(drop)
                 })
             });
@@ -71,7 +75,7 @@ impl MysqlStore {
 
     /// Opens a store over the caller's pool.
     ///
-    /// Set `innodb_lock_wait_timeout` on its connections to less than the deadline: otherwise a
+    /// Set `innodb_lock_wait_timeout` and `lock_wait_timeout` on its connections to less than the deadline: otherwise a
     /// write that waits for a lock is ambiguous where it could be refused. A pool without
     /// `test_before_acquire` is faster and lets the first call after a lost connection fail.
     ///

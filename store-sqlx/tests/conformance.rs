@@ -1,0 +1,524 @@
+//! The conformance suite against every database.
+#![cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use sessionkit::{Clock, ErrorKind, ManualClock, Result, SessionStore, SystemClock};
+use sessionkit_conformance::{Fault, Harness, RawEntry, containers::Server, proxy::Proxy};
+use sessionkit_sqlx::{
+    MysqlStore, PostgresStore, SqliteStore, StoreOptions,
+    sqlx::{AssertSqlSafe, Connection, Row, raw_sql},
+};
+use support::{State, admin, hex};
+use tokio::sync::Mutex;
+
+/// Shorter than the default, so that hanging servers do not keep the tests.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(SystemClock.now()))
+}
+
+/// The URL with another host and port.
+fn through(url: &str, proxy: &Proxy) -> String {
+    let (before, rest) = url.rsplit_once('@').expect("a URL with a password");
+    let (_, after) = rest.split_once('/').expect("a URL with a database");
+    format!("{before}@{}/{after}", proxy.address())
+}
+
+async fn proxy_to(url: &str) -> Proxy {
+    let (_, rest) = url.rsplit_once('@').expect("a URL with a password");
+    let (host, _) = rest.split_once('/').expect("a URL with a database");
+    Proxy::start(host).await.unwrap()
+}
+
+mod sqlite {
+    use std::str::FromStr;
+
+    use sessionkit_sqlx::sqlx::{
+        SqliteConnection, SqlitePool,
+        sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
+    };
+    use tempfile::TempDir;
+
+    use super::*;
+
+    admin!(SqliteConnection, |bytes| format!("x'{}'", hex(bytes)));
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum Kind {
+        File,
+        Memory,
+        Pool,
+    }
+
+    struct SqliteHarness {
+        kind: Kind,
+        dir: TempDir,
+        clock: Arc<ManualClock>,
+        state: State,
+        /// In memory two handles are one store.
+        memory: Mutex<Vec<(String, Arc<SqliteStore>)>>,
+        pools: Mutex<Vec<SqlitePool>>,
+        lock: Mutex<Option<SqliteConnection>>,
+    }
+
+    impl SqliteHarness {
+        fn new(kind: Kind) -> Self {
+            Self {
+                kind,
+                dir: TempDir::new().unwrap(),
+                clock: clock(),
+                state: State::default(),
+                memory: Mutex::default(),
+                pools: Mutex::default(),
+                lock: Mutex::default(),
+            }
+        }
+
+        fn url(&self) -> String {
+            format!("sqlite:{}/sessions.db", self.dir.path().display())
+        }
+
+        async fn admin(&self) -> Result<SqliteConnection> {
+            if self.kind == Kind::Memory {
+                return Err(ErrorKind::Unsupported.into());
+            }
+            let connection = SqliteConnection::connect(&self.url()).await;
+            connection.map_err(support::driver)
+        }
+
+        async fn pool(&self) -> SqlitePool {
+            let options = SqliteConnectOptions::from_str(&self.url())
+                .unwrap()
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                .busy_timeout(DEADLINE / 4);
+            let pool = SqlitePoolOptions::new()
+                .max_connections(1)
+                .connect_lazy_with(options);
+            self.pools.lock().await.push(pool.clone());
+            pool
+        }
+    }
+
+    #[async_trait]
+    impl Harness for SqliteHarness {
+        async fn open(&self, namespace: &str) -> Result<Arc<dyn SessionStore>> {
+            let options = StoreOptions::new()
+                .table(self.state.table(namespace)?)
+                .clock(self.clock.clone())
+                .deadline(DEADLINE);
+            let mut memory = self.memory.lock().await;
+            if let Some((_, store)) = memory.iter().find(|(name, _)| name == namespace) {
+                return Ok(store.clone());
+            }
+            let store = Arc::new(match self.kind {
+                Kind::Memory => SqliteStore::connect("sqlite::memory:", options).await?,
+                Kind::File => SqliteStore::connect(&self.url(), options).await?,
+                Kind::Pool => SqliteStore::with_pool(self.pool().await, options)?,
+            });
+            if !self.state.has_vanished() {
+                store.migrate().await?;
+            }
+            if self.kind == Kind::Memory {
+                memory.push((namespace.to_owned(), store.clone()));
+            }
+            Ok(store)
+        }
+
+        async fn destroy(&self, namespace: &str) -> Result<()> {
+            self.memory
+                .lock()
+                .await
+                .retain(|(name, _)| name != namespace);
+            if self.kind == Kind::Memory {
+                return Ok(());
+            }
+            let Ok(table) = self.state.table(namespace) else {
+                // What is no name was not opened.
+                return Ok(());
+            };
+            admin_destroy(&mut self.admin().await?, table.table()).await
+        }
+
+        fn clock(&self) -> Option<Arc<ManualClock>> {
+            Some(self.clock.clone())
+        }
+
+        fn deadline(&self) -> Duration {
+            DEADLINE
+        }
+
+        async fn raw_dump(&self, namespace: &str) -> Result<Vec<RawEntry>> {
+            let table = self.state.table(namespace)?;
+            admin_dump(&mut self.admin().await?, table.table()).await
+        }
+
+        async fn raw_write(&self, namespace: &str, entry: &RawEntry) -> Result<()> {
+            let table = self.state.table(namespace)?;
+            admin_write(&mut self.admin().await?, table.table(), entry).await
+        }
+
+        async fn foreign(&self, namespace: &str) -> Result<Vec<RawEntry>> {
+            let table = self.state.table(namespace)?;
+            admin_foreign(&mut self.admin().await?, table.table()).await
+        }
+
+        async fn fault(&self, fault: Fault) -> Result<()> {
+            match fault {
+                Fault::None => {
+                    *self.lock.lock().await = None;
+                    for pool in self.pools.lock().await.iter() {
+                        let free =
+                            raw_sql("PRAGMA max_page_count = 1000000; PRAGMA query_only = 0");
+                        free.execute(pool).await.map_err(support::driver)?;
+                    }
+                    if self.state.vanished.swap(false, Ordering::SeqCst) {
+                        for table in self.state.tables() {
+                            let sql = format!("ALTER TABLE gone_{table} RENAME TO {table}");
+                            admin_execute(&mut self.admin().await?, &sql).await?;
+                        }
+                    }
+                }
+                Fault::Busy if self.kind != Kind::Memory => {
+                    let mut other = self.admin().await?;
+                    admin_execute(&mut other, "BEGIN IMMEDIATE").await?;
+                    *self.lock.lock().await = Some(other);
+                }
+                Fault::Full | Fault::ReadOnly if self.kind == Kind::Pool => {
+                    // It is raised to the present size of the file.
+                    let sql = match fault {
+                        Fault::Full => "PRAGMA max_page_count = 1",
+                        _ => "PRAGMA query_only = 1",
+                    };
+                    for pool in self.pools.lock().await.iter() {
+                        raw_sql(sql).execute(pool).await.map_err(support::driver)?;
+                    }
+                }
+                Fault::Vanished if self.kind != Kind::Memory => {
+                    for table in self.state.tables() {
+                        let sql = format!("ALTER TABLE {table} RENAME TO gone_{table}");
+                        // It may not have been there.
+                        let _ = admin_execute(&mut self.admin().await?, &sql).await;
+                    }
+                    self.state.vanished.store(true, Ordering::SeqCst);
+                }
+                _ => return Err(ErrorKind::Unsupported.into()),
+            }
+            Ok(())
+        }
+    }
+
+    mod in_a_file {
+        use super::*;
+        sessionkit_conformance::suite!(SqliteHarness::new(Kind::File));
+    }
+
+    mod in_memory {
+        use super::*;
+        sessionkit_conformance::suite!(SqliteHarness::new(Kind::Memory));
+    }
+
+    mod over_a_pool_of_one {
+        use super::*;
+        sessionkit_conformance::suite!(SqliteHarness::new(Kind::Pool));
+    }
+}
+
+mod postgres {
+    use sessionkit_sqlx::sqlx::PgConnection;
+
+    use super::*;
+
+    admin!(PgConnection, |bytes| format!("'\\x{}'::bytea", hex(bytes)));
+
+    struct PostgresHarness {
+        url: String,
+        /// An account of its own, whose settings can be changed.
+        role: String,
+        proxy: Proxy,
+        clock: Arc<ManualClock>,
+        state: State,
+        lock: Mutex<Option<PgConnection>>,
+    }
+
+    impl PostgresHarness {
+        async fn new(url: Result<String>) -> Self {
+            let url = url.unwrap();
+            let random = sessionkit::Revision::random(&sessionkit::OsEntropy).unwrap();
+            let harness = Self {
+                proxy: proxy_to(&url).await,
+                role: format!("kit_{:016x}", random.to_bits()),
+                url,
+                clock: clock(),
+                state: State::default(),
+                lock: Mutex::default(),
+            };
+            let sql = format!(
+                "CREATE ROLE {} LOGIN SUPERUSER PASSWORD 'kit'",
+                harness.role
+            );
+            let mut admin = harness.admin().await.unwrap();
+            admin_execute(&mut admin, &sql).await.unwrap();
+            harness
+        }
+
+        async fn admin(&self) -> Result<PgConnection> {
+            PgConnection::connect(&self.url)
+                .await
+                .map_err(support::driver)
+        }
+
+        async fn on_each_table(&self, sql: impl Fn(&str) -> String) -> Result<()> {
+            let mut admin = self.admin().await?;
+            for table in self.state.tables() {
+                admin_execute(&mut admin, &sql(&table)).await?;
+            }
+            Ok(())
+        }
+
+        /// A setting of the account, in force with the next connection.
+        async fn set(&self, setting: &str) -> Result<()> {
+            let sql = format!("ALTER ROLE {} {setting}", self.role);
+            admin_execute(&mut self.admin().await?, &sql).await?;
+            self.proxy.fault(Fault::CloseConnections).await?;
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+            Ok(())
+        }
+    }
+
+    #[async_trait]
+    impl Harness for PostgresHarness {
+        async fn open(&self, namespace: &str) -> Result<Arc<dyn SessionStore>> {
+            let options = StoreOptions::new()
+                .table(self.state.table(namespace)?)
+                .clock(self.clock.clone())
+                .max_connections(4)
+                .deadline(DEADLINE);
+            let url = through(&self.url, &self.proxy);
+            let (_, rest) = url.rsplit_once('@').expect("a URL with a password");
+            let mut url = format!("postgres://{}:kit@{rest}", self.role);
+            if self.state.is_far_away() {
+                url += "?options[timezone]=Asia/Tokyo";
+            }
+            let store = PostgresStore::connect(&url, options).await?;
+            if !self.state.has_vanished() {
+                store.migrate().await?;
+            }
+            Ok(Arc::new(store))
+        }
+
+        async fn destroy(&self, namespace: &str) -> Result<()> {
+            let Ok(table) = self.state.table(namespace) else {
+                // What is no name was not opened.
+                return Ok(());
+            };
+            let mut admin = self.admin().await?;
+            admin_destroy(&mut admin, table.table()).await?;
+            // Fails while it owns the table of another namespace.
+            let _ = admin_execute(&mut admin, &format!("DROP ROLE {}", self.role)).await;
+            Ok(())
+        }
+
+        fn clock(&self) -> Option<Arc<ManualClock>> {
+            Some(self.clock.clone())
+        }
+
+        fn deadline(&self) -> Duration {
+            DEADLINE
+        }
+
+        async fn raw_dump(&self, namespace: &str) -> Result<Vec<RawEntry>> {
+            let table = self.state.table(namespace)?;
+            admin_dump(&mut self.admin().await?, table.table()).await
+        }
+
+        async fn raw_write(&self, namespace: &str, entry: &RawEntry) -> Result<()> {
+            let table = self.state.table(namespace)?;
+            admin_write(&mut self.admin().await?, table.table(), entry).await
+        }
+
+        async fn foreign(&self, namespace: &str) -> Result<Vec<RawEntry>> {
+            let table = self.state.table(namespace)?;
+            admin_foreign(&mut self.admin().await?, table.table()).await
+        }
+
+        async fn fault(&self, fault: Fault) -> Result<()> {
+            match fault {
+                Fault::None => {
+                    *self.lock.lock().await = None;
+                    self.state.far_away.store(false, Ordering::SeqCst);
+                    self.proxy.fault(fault).await?;
+                    if self.state.vanished.swap(false, Ordering::SeqCst) {
+                        self.on_each_table(|t| format!("ALTER TABLE gone_{t} RENAME TO {t}"))
+                            .await?;
+                    }
+                    let sql = format!("ALTER ROLE {} RESET ALL", self.role);
+                    // The role is gone when the namespace is.
+                    let _ = admin_execute(&mut self.admin().await?, &sql).await;
+                }
+                Fault::ReadOnly => self.set("SET default_transaction_read_only = on").await?,
+                Fault::TimeZone => self.state.far_away.store(true, Ordering::SeqCst),
+                Fault::Busy => {
+                    let mut other = self.admin().await?;
+                    for table in self.state.tables() {
+                        let sql = format!("BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE");
+                        admin_execute(&mut other, &sql).await?;
+                    }
+                    *self.lock.lock().await = Some(other);
+                }
+                Fault::Vanished => {
+                    self.on_each_table(|t| format!("ALTER TABLE IF EXISTS {t} RENAME TO gone_{t}"))
+                        .await?;
+                    self.state.vanished.store(true, Ordering::SeqCst);
+                }
+                fault => self.proxy.fault(fault).await?,
+            }
+            Ok(())
+        }
+    }
+
+    sessionkit_conformance::suite!(PostgresHarness::new(Server::Postgres.shared().await).await);
+}
+
+mod mysql_and_mariadb {
+    use sessionkit_sqlx::sqlx::MySqlConnection;
+
+    use super::*;
+
+    admin!(MySqlConnection, |bytes| format!("x'{}'", hex(bytes)));
+
+    struct MysqlHarness {
+        url: String,
+        proxy: Proxy,
+        clock: Arc<ManualClock>,
+        state: State,
+        lock: Mutex<Option<MySqlConnection>>,
+    }
+
+    impl MysqlHarness {
+        async fn new(url: Result<String>) -> Self {
+            let url = url.unwrap().replacen("mariadb:", "mysql:", 1);
+            Self {
+                proxy: proxy_to(&url).await,
+                url,
+                clock: clock(),
+                state: State::default(),
+                lock: Mutex::default(),
+            }
+        }
+
+        async fn admin(&self) -> Result<MySqlConnection> {
+            MySqlConnection::connect(&self.url)
+                .await
+                .map_err(support::driver)
+        }
+    }
+
+    #[async_trait]
+    impl Harness for MysqlHarness {
+        async fn open(&self, namespace: &str) -> Result<Arc<dyn SessionStore>> {
+            let options = StoreOptions::new()
+                .table(self.state.table(namespace)?)
+                .clock(self.clock.clone())
+                .max_connections(4)
+                .deadline(DEADLINE);
+            let mut url = through(&self.url, &self.proxy);
+            if self.state.is_far_away() {
+                url += "?timezone=-05:00";
+            }
+            let store = MysqlStore::connect(&url, options).await?;
+            if !self.state.has_vanished() {
+                store.migrate().await?;
+            }
+            Ok(Arc::new(store))
+        }
+
+        async fn destroy(&self, namespace: &str) -> Result<()> {
+            let Ok(table) = self.state.table(namespace) else {
+                // What is no name was not opened.
+                return Ok(());
+            };
+            admin_destroy(&mut self.admin().await?, table.table()).await
+        }
+
+        fn clock(&self) -> Option<Arc<ManualClock>> {
+            Some(self.clock.clone())
+        }
+
+        fn deadline(&self) -> Duration {
+            DEADLINE
+        }
+
+        async fn raw_dump(&self, namespace: &str) -> Result<Vec<RawEntry>> {
+            let table = self.state.table(namespace)?;
+            admin_dump(&mut self.admin().await?, table.table()).await
+        }
+
+        async fn raw_write(&self, namespace: &str, entry: &RawEntry) -> Result<()> {
+            let table = self.state.table(namespace)?;
+            admin_write(&mut self.admin().await?, table.table(), entry).await
+        }
+
+        async fn foreign(&self, namespace: &str) -> Result<Vec<RawEntry>> {
+            let table = self.state.table(namespace)?;
+            admin_foreign(&mut self.admin().await?, table.table()).await
+        }
+
+        async fn fault(&self, fault: Fault) -> Result<()> {
+            match fault {
+                Fault::None => {
+                    *self.lock.lock().await = None;
+                    self.state.far_away.store(false, Ordering::SeqCst);
+                    self.proxy.fault(fault).await?;
+                    if self.state.vanished.swap(false, Ordering::SeqCst) {
+                        let mut admin = self.admin().await?;
+                        for t in self.state.tables() {
+                            let sql = format!("ALTER TABLE gone_{t} RENAME TO {t}");
+                            let _ = admin_execute(&mut admin, &sql).await;
+                        }
+                    }
+                }
+                Fault::TimeZone => self.state.far_away.store(true, Ordering::SeqCst),
+                Fault::Busy => {
+                    let mut other = self.admin().await?;
+                    admin_execute(&mut other, "BEGIN").await?;
+                    for table in self.state.tables() {
+                        let sql = format!("SELECT session_key FROM {table} FOR UPDATE");
+                        admin_execute(&mut other, &sql).await?;
+                    }
+                    *self.lock.lock().await = Some(other);
+                }
+                Fault::Vanished => {
+                    let mut admin = self.admin().await?;
+                    for t in self.state.tables() {
+                        let sql = format!("ALTER TABLE {t} RENAME TO gone_{t}");
+                        // It may not have been there.
+                        let _ = admin_execute(&mut admin, &sql).await;
+                    }
+                    self.state.vanished.store(true, Ordering::SeqCst);
+                }
+                fault => self.proxy.fault(fault).await?,
+            }
+            Ok(())
+        }
+    }
+
+    mod mysql {
+        use super::*;
+        sessionkit_conformance::suite!(MysqlHarness::new(Server::Mysql.shared().await).await);
+    }
+
+    mod mariadb {
+        use super::*;
+        sessionkit_conformance::suite!(MysqlHarness::new(Server::Mariadb.shared().await).await);
+    }
+}
