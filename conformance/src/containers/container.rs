@@ -2,7 +2,8 @@ use std::{collections::HashMap, net::TcpListener, time::Duration};
 
 use sessionkit::{Error, Result};
 use testcontainers::{
-    ContainerAsync, GenericImage, ImageExt, bollard::models::PortBinding, runners::AsyncRunner,
+    ContainerAsync, GenericImage, ImageExt, bollard::models::PortBinding, core::ContainerPort,
+    runners::AsyncRunner,
 };
 
 use super::{
@@ -123,7 +124,12 @@ impl Setup {
             .iter()
             .map(|(host, inside)| (format!("{inside}/tcp"), Some(vec![on_loopback(*host)])))
             .collect();
-        let mut request = GenericImage::new(&name, &tag)
+        let image = ports
+            .iter()
+            .fold(GenericImage::new(&name, &tag), |image, (_, inside)| {
+                image.with_exposed_port(ContainerPort::Tcp(*inside))
+            });
+        let mut request = image
             .with_cmd(self.full_command())
             .with_label(run::LABEL, run::key())
             .with_host_config_modifier(move |config| {
