@@ -14,6 +14,7 @@ use crate::{
     codec::{Head, MAX_HEAD},
     fault::Effect,
     script::{self, Call, decimal},
+    store::to_the_end,
 };
 
 /// How many records are looked at together.
@@ -56,22 +57,8 @@ impl SubjectIndex for RedisStore {
     }
 
     async fn revoke_all(&self, subject: &Subject, except: Option<&StoreKey>) -> Result<u64> {
-        let deadline = self.backend.deadline();
-        let index_key = self.index_key(subject.as_str());
-        // Longer than this call can last: a session that moves meanwhile would not be found.
-        let bar = self.backend.deadline.as_millis() + 1000;
-        let call = script::BAR.call(&[&index_key], &[&decimal(bar)]);
-        let mut entries = keys(self.backend.run(&call, Effect::Write, deadline).await?)?;
-        if entries.is_empty() {
-            return Ok(0);
-        }
-        if let Some(except) = except {
-            entries.remove(except);
-        }
-        let revoked = self.remove_all(subject, &entries, deadline).await;
-        let call = Call::new("ZREM", &index_key).arg("!");
-        drop(self.backend.run(&call, Effect::Write, deadline).await);
-        revoked
+        let (store, subject, except) = (self.handle(), subject.clone(), except.copied());
+        to_the_end(async move { store.end_all(&subject, except).await }).await
     }
 }
 
@@ -101,6 +88,22 @@ impl RedisStore {
             expires_at: head.expires_at,
             label: head.label,
         }))
+    }
+
+    async fn end_all(&self, subject: &Subject, except: Option<StoreKey>) -> Result<u64> {
+        let deadline = self.backend.deadline();
+        let index_key = self.index_key(subject.as_str());
+        // Longer than this call can last: a session that moves meanwhile would not be found.
+        let bar = self.backend.deadline.as_millis() + 1000;
+        let call = script::BAR.call(&[&index_key], &[&decimal(bar)]);
+        let mut entries = keys(self.backend.run(&call, Effect::Write, deadline).await?)?;
+        if let Some(except) = except {
+            entries.remove(&except);
+        }
+        let ended = self.remove_all(subject, &entries, deadline).await;
+        let call = Call::new("ZREM", &index_key).arg("!");
+        drop(self.backend.run(&call, Effect::Write, deadline).await);
+        ended
     }
 
     async fn remove_all(

@@ -1,4 +1,4 @@
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use redis::{ProtocolVersion, RedisConnectionInfo, Value};
 use sessionkit::{Durability, Error, ErrorKind, Result};
@@ -244,11 +244,11 @@ impl RedisOptions {
     pub fn open_lazily(self) -> Result<RedisStore> {
         self.check()?;
         Ok(RedisStore {
-            backend: Backend {
+            backend: Arc::new(Backend {
                 topology: self.topology()?,
                 deadline: self.deadline,
-            },
-            prefix: self.prefix,
+            }),
+            prefix: self.prefix.into(),
             max_data: self.max_data,
             durability: self.durability,
         })

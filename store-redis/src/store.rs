@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use redis::Value;
@@ -6,7 +6,6 @@ use sessionkit::{
     Capabilities, Durability, Error, ErrorKind, Record, Result, Revision, SessionStore, StoreKey,
     Subject, SubjectIndex, Sweep, TimeSource, Timestamp, Token,
 };
-use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -35,8 +34,8 @@ const BARRED_PAUSE: Duration = Duration::from_millis(10);
 /// # }
 /// ```
 pub struct RedisStore {
-    pub(crate) backend: Backend,
-    pub(crate) prefix: String,
+    pub(crate) backend: Arc<Backend>,
+    pub(crate) prefix: Arc<str>,
     pub(crate) max_data: usize,
     pub(crate) durability: Durability,
 }
@@ -63,6 +62,15 @@ impl RedisStore {
             Topology::Cluster(cluster) => cluster.send_to_all(&ping, deadline).await,
         };
         answer.map_err(|fault| fault.into_error(Effect::Read))
+    }
+
+    /// Another handle of the same connections.
+    pub(crate) fn handle(&self) -> Self {
+        Self {
+            backend: Arc::clone(&self.backend),
+            prefix: Arc::clone(&self.prefix),
+            ..*self
+        }
     }
 
     pub(crate) fn record_key(&self, key: &StoreKey) -> Vec<u8> {
@@ -416,8 +424,13 @@ impl SessionStore for RedisStore {
         record.check_size(self.max_data)?;
         let (old, new) = (from.key(), to.key());
         if self.backend.is_cluster() {
-            self.rotate_across_nodes(&old, &new, expected, record)
-                .await?;
+            let (store, record) = (self.handle(), record.clone());
+            to_the_end(async move {
+                store
+                    .rotate_across_nodes(&old, &new, expected, &record)
+                    .await
+            })
+            .await?;
         } else {
             done(
                 self.rotate_on_one_node(&old, &new, expected, record)
@@ -467,6 +480,14 @@ impl SessionStore for RedisStore {
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
         Some(self)
     }
+}
+
+/// Runs a call of several steps to its end, also when nobody waits for it any more.
+pub(crate) async fn to_the_end<T: Send + 'static>(
+    call: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let ended = tokio::spawn(call).await;
+    ended.unwrap_or_else(|error| Err(Error::from(ErrorKind::Ambiguous).with_source(error)))
 }
 
 fn done(answer: Answer) -> Result<()> {

@@ -18,7 +18,7 @@ start() {
     port=$1; shift
     mkdir -p /data/$port
     redis-server --port $port --dir /data/$port --pidfile /data/$port/pid --daemonize yes \
-        --protected-mode no --save '' --repl-diskless-sync-delay 0 "$@" >/dev/null
+        --protected-mode no --save '' --appendonly yes --repl-diskless-sync-delay 0 "$@" >/dev/null
 }
 "#;
 
@@ -74,6 +74,37 @@ impl RedisCluster {
     #[must_use]
     pub fn url(&self) -> &str {
         self.container.url()
+    }
+
+    /// The ports of all nodes.
+    #[must_use]
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
+    /// Moves slots with what is in them from one master to another, and returns when that is done.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn reshard(&self, from: u16, to: u16, slots: u16) -> Result<()> {
+        let (source, target) = (
+            self.cli(from, &["cluster", "myid"]).await?,
+            self.cli(to, &["cluster", "myid"]).await?,
+        );
+        let (any, slots) = (format!("127.0.0.1:{from}"), slots.to_string());
+        let reshard = ["redis-cli", "--cluster", "reshard", &any, "--cluster-yes"];
+        let what = [
+            "--cluster-from",
+            &source,
+            "--cluster-to",
+            &target,
+            "--cluster-slots",
+            &slots,
+        ];
+        self.container
+            .exec(&[&reshard[..], &what].concat())
+            .await
+            .map(drop)
     }
 
     /// The ports of the nodes that are masters now, as one that lives sees it.

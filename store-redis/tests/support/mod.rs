@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use redis::{Client, TlsCertificates, aio::MultiplexedConnection};
 use sessionkit::{Error, ErrorKind, Result, SessionStore};
-use sessionkit_conformance::{Harness, RawEntry, containers::Server};
+use sessionkit_conformance::{Fault, Harness, RawEntry, containers::Server, proxy::Proxy};
 use sessionkit_redis::{Protocol, RedisOptions};
 
 pub(crate) const CA: &str = include_str!("../tls/ca.pem");
@@ -44,7 +44,9 @@ pub(crate) async fn tls_server() -> Result<String> {
 /// Opens stores at a URL, and looks behind them.
 pub(crate) struct RedisHarness {
     pub(crate) url: String,
-    pub(crate) protocol: Protocol,
+    protocol: Protocol,
+    /// Between the stores and their only server.
+    proxy: Option<Proxy>,
 }
 
 impl RedisHarness {
@@ -52,7 +54,15 @@ impl RedisHarness {
         Self {
             url: url.expect("a server to test with"),
             protocol: Protocol::default(),
+            proxy: None,
         }
+    }
+
+    /// With a proxy that can break the connections to a single server.
+    pub(crate) async fn with_proxy(mut self) -> Self {
+        let (_, address) = self.url.split_once("://").expect("a URL");
+        self.proxy = Some(Proxy::start(address).await.expect("a port for the proxy"));
+        self
     }
 
     pub(crate) fn resp2(url: Result<String>) -> Self {
@@ -63,7 +73,11 @@ impl RedisHarness {
     }
 
     pub(crate) fn options(&self, namespace: &str) -> Result<RedisOptions> {
-        let options = RedisOptions::from_url(&self.url)?.protocol(self.protocol);
+        let url = match (&self.proxy, self.url.split_once("://")) {
+            (Some(proxy), Some((scheme, _))) => &format!("{scheme}://{}", proxy.address()),
+            _ => &self.url,
+        };
+        let options = RedisOptions::from_url(url)?.protocol(self.protocol);
         let options = match self.url.starts_with("rediss") {
             true => options.root_certificates(CA).require_tls(),
             false => options,
@@ -72,7 +86,7 @@ impl RedisHarness {
     }
 
     async fn admin(&self) -> Result<Admin> {
-        Admin::connect(&self.url).await.map_err(driver)
+        Admin::connect(&self.url).await.map_err(admin)
     }
 }
 
@@ -83,23 +97,30 @@ impl Harness for RedisHarness {
     }
 
     async fn destroy(&self, namespace: &str) -> Result<()> {
-        self.admin().await?.destroy(namespace).await.map_err(driver)
+        self.admin().await?.destroy(namespace).await.map_err(admin)
     }
 
     async fn raw_dump(&self, namespace: &str) -> Result<Vec<RawEntry>> {
-        self.admin().await?.dump(namespace).await.map_err(driver)
+        self.admin().await?.dump(namespace).await.map_err(admin)
     }
 
     async fn raw_write(&self, _namespace: &str, entry: &RawEntry) -> Result<()> {
-        self.admin().await?.write(entry).await.map_err(driver)
+        self.admin().await?.write(entry).await.map_err(admin)
+    }
+
+    async fn fault(&self, fault: Fault) -> Result<()> {
+        match &self.proxy {
+            Some(proxy) => proxy.fault(fault).await,
+            None => Err(ErrorKind::Unsupported.into()),
+        }
     }
 
     async fn foreign(&self, namespace: &str) -> Result<Vec<RawEntry>> {
-        self.admin().await?.foreign(namespace).await.map_err(driver)
+        self.admin().await?.foreign(namespace).await.map_err(admin)
     }
 }
 
-fn driver(error: redis::RedisError) -> Error {
+pub(crate) fn admin(error: redis::RedisError) -> Error {
     Error::new(
         ErrorKind::Unavailable,
         "the administrator's connection fails",
@@ -154,6 +175,11 @@ impl Admin {
             _ => masters.push(plain(rest).await?),
         }
         Ok(Self { masters })
+    }
+
+    /// A connection to one node.
+    pub(crate) async fn node(port: u16) -> redis::RedisResult<MultiplexedConnection> {
+        plain(&format!("127.0.0.1:{port}")).await
     }
 
     /// Every key of a namespace, with the master that has it.

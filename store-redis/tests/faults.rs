@@ -1,0 +1,556 @@
+//! Servers that are killed, paused, full, read-only and replaced, each in a container of its own.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use sessionkit::{
+    CookieName, Durability, ErrorKind, OsEntropy, Record, Result, Revision, SessionStore, Subject,
+    SystemClock, Timestamp, Token,
+};
+use sessionkit_conformance::{
+    Fault, Harness, RawEntry,
+    containers::{Container, Guard, RedisCluster, RedisSentinel, Server},
+    proxy::Proxy,
+};
+use sessionkit_redis::{RedisOptions, RedisStore};
+use support::{Admin, RedisHarness, admin};
+
+/// A server of its own behind a proxy: what the network cannot do, the server does.
+struct FaultyServer {
+    container: Container,
+    proxy: Proxy,
+    behind: RedisHarness,
+    paused: Mutex<Option<Guard>>,
+}
+
+impl FaultyServer {
+    async fn start(server: Server) -> Self {
+        let container = server
+            .setup()
+            .args(["--appendonly", "yes", "--appendfsync", "always"])
+            .start()
+            .await
+            .expect("a server to test with");
+        let (_, address) = container.url().split_once("://").expect("a URL");
+        Self {
+            proxy: Proxy::start(address).await.expect("a port for the proxy"),
+            behind: RedisHarness::new(Ok(format!("redis://{address}"))),
+            container,
+            paused: Mutex::default(),
+        }
+    }
+
+    async fn configure(&self, command: &[&str]) -> Result<()> {
+        let mut server = Admin::connect(&self.behind.url).await.map_err(admin)?;
+        let mut cmd = ::redis::cmd(command[0]);
+        cmd.arg(&command[1..]);
+        cmd.exec_async(server.connection()).await.map_err(admin)
+    }
+
+    async fn repair(&self) -> Result<()> {
+        drop(self.paused.lock().expect("not poisoned").take());
+        self.configure(&["CONFIG", "SET", "maxmemory", "0"]).await?;
+        self.configure(&["REPLICAOF", "NO", "ONE"]).await?;
+        self.proxy.fault(Fault::None).await
+    }
+}
+
+#[async_trait]
+impl Harness for FaultyServer {
+    async fn open(&self, namespace: &str) -> Result<Arc<dyn SessionStore>> {
+        let url = format!("redis://{}", self.proxy.address());
+        let options = RedisOptions::from_url(&url)?.prefix(namespace);
+        let store = options.durability(Durability::Disk).open().await?;
+        Ok(Arc::new(store))
+    }
+
+    async fn destroy(&self, namespace: &str) -> Result<()> {
+        self.behind.destroy(namespace).await
+    }
+
+    async fn raw_dump(&self, namespace: &str) -> Result<Vec<RawEntry>> {
+        self.behind.raw_dump(namespace).await
+    }
+
+    async fn fault(&self, fault: Fault) -> Result<()> {
+        self.repair().await?;
+        match fault {
+            Fault::None => Ok(()),
+            Fault::Crash => {
+                self.container.kill().await?;
+                self.container.restart().await
+            }
+            Fault::Hang => {
+                let guard = self.container.pause().await?;
+                *self.paused.lock().expect("not poisoned") = Some(guard);
+                Ok(())
+            }
+            Fault::Full => self.configure(&["CONFIG", "SET", "maxmemory", "1"]).await,
+            Fault::ReadOnly => self.configure(&["REPLICAOF", "127.0.0.1", "1"]).await,
+            fault => self.proxy.fault(fault).await,
+        }
+    }
+}
+
+/// A cluster of its own, all masters of which fail together.
+struct FaultyCluster {
+    cluster: RedisCluster,
+    behind: RedisHarness,
+    fault: Mutex<Fault>,
+}
+
+impl FaultyCluster {
+    async fn start() -> Self {
+        let cluster = RedisCluster::start().await.expect("a cluster to test with");
+        Self {
+            behind: RedisHarness::new(Ok(cluster.url().to_owned())),
+            cluster,
+            fault: Mutex::new(Fault::None),
+        }
+    }
+
+    async fn everywhere(&self, command: &[&str]) -> Result<()> {
+        for port in self.cluster.ports() {
+            self.cluster.cli(*port, command).await?;
+        }
+        Ok(())
+    }
+
+    async fn repair(&self, fault: Fault) -> Result<()> {
+        for port in self.cluster.ports() {
+            match fault {
+                Fault::Down => self.cluster.restart(*port).await?,
+                Fault::Hang => self.cluster.resume(*port).await?,
+                _ => {}
+            }
+        }
+        match fault {
+            Fault::Down | Fault::Hang => self.cluster.wait_until_settled().await,
+            Fault::Full => self.everywhere(&["config", "set", "maxmemory", "0"]).await,
+            Fault::ReadOnly => {
+                self.everywhere(&["config", "set", "min-replicas-to-write", "0"])
+                    .await
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Harness for FaultyCluster {
+    async fn open(&self, namespace: &str) -> Result<Arc<dyn SessionStore>> {
+        self.behind.open(namespace).await
+    }
+
+    async fn destroy(&self, namespace: &str) -> Result<()> {
+        self.behind.destroy(namespace).await
+    }
+
+    async fn fault(&self, fault: Fault) -> Result<()> {
+        let before = std::mem::replace(&mut *self.fault.lock().expect("not poisoned"), fault);
+        self.repair(before).await?;
+        match fault {
+            Fault::None => {}
+            Fault::Down | Fault::Crash => {
+                for port in self.cluster.ports() {
+                    self.cluster.kill(*port).await?;
+                }
+                if fault == Fault::Crash {
+                    self.repair(Fault::Down).await?;
+                }
+            }
+            Fault::Hang => {
+                for port in self.cluster.ports() {
+                    self.cluster.pause(*port).await?;
+                }
+            }
+            Fault::CloseConnections => {
+                self.everywhere(&["client", "kill", "type", "normal"])
+                    .await?;
+            }
+            Fault::Full => {
+                self.everywhere(&["config", "set", "maxmemory", "1"])
+                    .await?
+            }
+            // The nearest that a master of a cluster has.
+            Fault::ReadOnly => {
+                self.everywhere(&["config", "set", "min-replicas-to-write", "9"])
+                    .await?
+            }
+            _ => {
+                *self.fault.lock().expect("not poisoned") = Fault::None;
+                return Err(ErrorKind::Unsupported.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The kit's cases of faults, on servers that one case may break.
+macro_rules! faults {
+    ($module:ident, $harness:expr, $($case:ident)+) => {
+        mod $module {
+            use super::*;
+
+            $(#[test]
+            fn $case() {
+                let make: sessionkit_conformance::MakeHarness = Arc::new(|| {
+                    Box::pin(async {
+                        let harness: Arc<dyn Harness> = Arc::new($harness);
+                        Ok(harness)
+                    })
+                });
+                sessionkit_conformance::run_suite_test(
+                    stringify!($case),
+                    env!("CARGO_PKG_NAME"),
+                    "faults",
+                    &make,
+                );
+            })+
+        }
+    };
+}
+
+faults! { redis, FaultyServer::start(Server::Redis).await,
+    e01_a_backend_that_is_down_is_an_error_never_none
+    e02_opening_without_a_backend_is_an_error_in_time
+    e03_after_a_crash_the_same_handle_works_and_nothing_acknowledged_is_lost
+    e04_every_call_ends_when_the_server_hangs
+    e05_a_lost_answer_is_ambiguous_and_not_repeated_blindly
+    e06_a_slow_network_changes_no_answer
+    e07_a_closed_connection_is_replaced_without_an_error
+    e08_a_full_backend_refuses_and_keeps_what_it_has
+    e09_a_read_only_backend_refuses_writes_and_answers_reads
+}
+
+faults! { valkey, FaultyServer::start(Server::Valkey).await,
+    e03_after_a_crash_the_same_handle_works_and_nothing_acknowledged_is_lost
+    e04_every_call_ends_when_the_server_hangs
+    e08_a_full_backend_refuses_and_keeps_what_it_has
+    e09_a_read_only_backend_refuses_writes_and_answers_reads
+}
+
+faults! { cluster, FaultyCluster::start().await,
+    e01_a_backend_that_is_down_is_an_error_never_none
+    e03_after_a_crash_the_same_handle_works_and_nothing_acknowledged_is_lost
+    e04_every_call_ends_when_the_server_hangs
+    e07_a_closed_connection_is_replaced_without_an_error
+    e08_a_full_backend_refuses_and_keeps_what_it_has
+    e09_a_read_only_backend_refuses_writes_and_answers_reads
+}
+
+/// Sessions that are created, changed and read over a time in which something happens.
+struct Load {
+    store: RedisStore,
+    sessions: Vec<(Token, Record)>,
+}
+
+impl Load {
+    async fn begin(url: &str) -> Self {
+        let store = RedisStore::open(url).await.expect("the store opens");
+        let mut sessions = Vec::new();
+        for _ in 0..30 {
+            let record = record();
+            let token = store
+                .create(token(), &record)
+                .await
+                .expect("a session is created");
+            sessions.push((token, record));
+        }
+        Self { store, sessions }
+    }
+
+    /// Updates every session until each has been updated once more, and says how long it took.
+    async fn recover(&mut self) -> Duration {
+        let begun = Instant::now();
+        for (token, record) in &mut self.sessions {
+            let next = Record {
+                revision: Revision::random(&OsEntropy).expect("randomness"),
+                ..record.clone()
+            };
+            loop {
+                match self.store.update(token, record.revision, &next).await {
+                    Ok(_) => break,
+                    Err(error) => match error.kind() {
+                        ErrorKind::Unavailable => {}
+                        // What the core does too: whose revision is there now?
+                        ErrorKind::Ambiguous | ErrorKind::Conflict => {
+                            let stored = self.store.load(token).await;
+                            if stored
+                                .is_ok_and(|stored| stored.is_some_and(|stored| stored == next))
+                            {
+                                break;
+                            }
+                        }
+                        kind => panic!("{kind:?}: {error}"),
+                    },
+                }
+                assert!(begun.elapsed() < Duration::from_secs(20), "no recovery");
+            }
+            *record = next;
+        }
+        begun.elapsed()
+    }
+
+    async fn check(&self) {
+        for (token, record) in &self.sessions {
+            let stored = self.store.load(token).await.expect("a session is loaded");
+            assert_eq!(stored.as_ref(), Some(record));
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_the_death_of_a_master_of_a_cluster_the_same_handle_goes_on() {
+    let cluster = RedisCluster::start().await.unwrap();
+    let mut load = Load::begin(cluster.url()).await;
+    let master = cluster.masters().await.unwrap()[0];
+    // Replication is asynchronous: what was acknowledged has to arrive before the master dies.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    cluster.kill(master).await.unwrap();
+    let took = load.recover().await;
+    eprintln!("cluster: 30 sessions updated {took:?} after the death of a master");
+    load.check().await;
+    cluster.restart(master).await.unwrap();
+    cluster.wait_until_settled().await.unwrap();
+    load.recover().await;
+    load.check().await;
+}
+
+#[tokio::test]
+async fn a_paused_master_of_a_cluster_is_replaced() {
+    let cluster = RedisCluster::start().await.unwrap();
+    let mut load = Load::begin(cluster.url()).await;
+    let master = cluster.masters().await.unwrap()[1];
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    cluster.pause(master).await.unwrap();
+    let took = load.recover().await;
+    eprintln!("cluster: 30 sessions updated {took:?} after a master stopped");
+    load.check().await;
+    cluster.resume(master).await.unwrap();
+    cluster.wait_until_settled().await.unwrap();
+    load.recover().await;
+    load.check().await;
+}
+
+#[tokio::test]
+async fn sessions_are_found_while_their_slots_move() {
+    let cluster = RedisCluster::start().await.unwrap();
+    let mut load = Load::begin(cluster.url()).await;
+    let masters = cluster.masters().await.unwrap();
+    let moving = cluster.reshard(masters[0], masters[1], 3000);
+    let mut moving = std::pin::pin!(moving);
+    let mut rounds = 0;
+    loop {
+        tokio::select! {
+            moved = &mut moving => break moved.unwrap(),
+            _ = load.recover() => rounds += 1,
+        }
+    }
+    assert!(rounds > 0, "the move was over before a session was changed");
+    load.check().await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_at_the_next_node_already_is_asked_for_there() {
+    let cluster = RedisCluster::start().await.unwrap();
+    let load = Load::begin(cluster.url()).await;
+    let masters = cluster.masters().await.unwrap();
+    let (from, to) = (masters[0], masters[1]);
+    let nodes = cluster.cli(from, &["cluster", "nodes"]).await.unwrap();
+    let node = |port: u16| {
+        let line = nodes
+            .lines()
+            .find(|line| line.contains(&format!(":{port}@")));
+        line.unwrap()
+            .split(' ')
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    // Every slot of one master is about to move: what it does not have, the other one has.
+    let slots = node(from)[8]
+        .split_once('-')
+        .map(|(first, last)| first.parse::<u16>().unwrap()..=last.parse().unwrap());
+    for (port, state, other) in [(to, "IMPORTING", from), (from, "MIGRATING", to)] {
+        let mut pipe = ::redis::pipe();
+        for slot in slots.clone().unwrap() {
+            pipe.cmd("CLUSTER")
+                .arg("SETSLOT")
+                .arg(slot)
+                .arg(state)
+                .arg(&node(other)[0])
+                .ignore();
+        }
+        let mut connection = Admin::node(port).await.unwrap();
+        pipe.exec_async(&mut connection).await.unwrap();
+    }
+    let before: usize = dbsize(to).await;
+    for _ in 0..40 {
+        let first = record();
+        let token = load.store.create(token(), &first).await.unwrap();
+        let second = record();
+        load.store
+            .update(&token, first.revision, &second)
+            .await
+            .unwrap();
+        assert_eq!(load.store.load(&token).await.unwrap(), Some(second.clone()));
+        load.store.touch(&token, second.expires_at).await.unwrap();
+    }
+    load.check().await;
+    // About a third belongs to the slots that move, and as many to the other node anyway.
+    assert!(dbsize(to).await > before + 15);
+}
+
+async fn dbsize(port: u16) -> usize {
+    let mut connection = Admin::node(port).await.unwrap();
+    ::redis::cmd("DBSIZE")
+        .query_async(&mut connection)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn after_the_death_of_the_master_behind_sentinels_the_same_handle_goes_on() {
+    let set = RedisSentinel::start().await.unwrap();
+    let mut load = Load::begin(set.url()).await;
+    let master = set.master().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    set.kill(master).await.unwrap();
+    let took = load.recover().await;
+    eprintln!("sentinel: 30 sessions updated {took:?} after the death of the master");
+    load.check().await;
+    set.restart(master).await.unwrap();
+    set.wait_until_settled().await.unwrap();
+    load.recover().await;
+    load.check().await;
+}
+
+#[tokio::test]
+async fn a_cut_network_ends_in_time_and_heals() {
+    let container = Server::Redis.setup().start().await.unwrap();
+    let deadline = Duration::from_secs(1);
+    let store = RedisOptions::from_url(container.url())
+        .unwrap()
+        .deadline(deadline)
+        .open()
+        .await
+        .unwrap();
+    let record = record();
+    let token = store.create(token(), &record).await.unwrap();
+    let cut = container.cut().await.unwrap();
+    let begun = Instant::now();
+    let error = store.load(&token).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(begun.elapsed() < deadline * 2);
+    drop(cut);
+    let begun = Instant::now();
+    while store.load(&token).await.ok().flatten().as_ref() != Some(&record) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "no recovery");
+    }
+    store.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_subject_is_ended_everywhere_on_a_cluster() {
+    let url = RedisCluster::shared().await.unwrap();
+    let store = RedisOptions::from_url(&url)
+        .unwrap()
+        .prefix("everywhere")
+        .open()
+        .await
+        .unwrap();
+    let subject = Subject::new("alice").unwrap();
+    let of_alice = Record {
+        subject: Some(subject.clone()),
+        ..record()
+    };
+    let mut tokens = Vec::new();
+    for _ in 0..20 {
+        tokens.push(store.create(token(), &of_alice).await.unwrap());
+    }
+    let index = store.subjects().unwrap();
+    assert_eq!(index.list(&subject, None, 100).await.unwrap().len(), 20);
+    let except = tokens[3].key();
+    assert_eq!(index.revoke_all(&subject, Some(&except)).await.unwrap(), 19);
+    for (number, token) in tokens.iter().enumerate() {
+        assert_eq!(store.load(token).await.unwrap().is_some(), number == 3);
+    }
+    // Once nobody is being ended, sessions move again.
+    let next = Record {
+        revision: Revision::from_bits(7),
+        ..of_alice.clone()
+    };
+    store
+        .rotate(&tokens[3], token(), of_alice.revision, &next)
+        .await
+        .unwrap();
+    assert_eq!(index.revoke_all(&subject, None).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn rotations_race_with_the_end_of_all_sessions_and_none_survives() {
+    for url in [
+        RedisCluster::shared().await.unwrap(),
+        Server::Redis.shared().await.unwrap(),
+    ] {
+        let store = RedisOptions::from_url(&url)
+            .unwrap()
+            .prefix("races")
+            .open()
+            .await
+            .unwrap();
+        for round in 0..20 {
+            let subject = Subject::new(format!("round-{round}")).unwrap();
+            let old = Record {
+                subject: Some(subject.clone()),
+                ..record()
+            };
+            let mut tokens = Vec::new();
+            for _ in 0..8 {
+                tokens.push(store.create(token(), &old).await.unwrap());
+            }
+            let targets: Vec<_> = tokens.iter().map(|_| token()).collect();
+            let moves = futures_util::future::join_all(
+                tokens
+                    .iter()
+                    .zip(&targets)
+                    .map(|(from, to)| store.rotate(from, to.clone(), old.revision, &old)),
+            );
+            let index = store.subjects().unwrap();
+            let (revoked, _) = tokio::join!(index.revoke_all(&subject, None), moves);
+            revoked.unwrap();
+            for token in tokens.iter().chain(&targets) {
+                assert_eq!(
+                    store.load(token).await.unwrap(),
+                    None,
+                    "{url}, round {round}"
+                );
+            }
+        }
+    }
+}
+
+fn token() -> Token {
+    Token::random(&OsEntropy, &CookieName::new("id").unwrap()).unwrap()
+}
+
+fn record() -> Record {
+    Record {
+        data: "hello".into(),
+        revision: Revision::random(&OsEntropy).unwrap(),
+        created_at: now(),
+        expires_at: now() + Duration::from_secs(600),
+        subject: None,
+        label: Default::default(),
+    }
+}
+
+fn now() -> Timestamp {
+    sessionkit::Clock::now(&SystemClock)
+}
