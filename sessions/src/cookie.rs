@@ -184,9 +184,7 @@ impl CookieOptions {
                 stale.remove(&name);
                 let mut cookie = self.build(name, part.to_owned());
                 if let Some(age) = max_age {
-                    cookie.set_max_age(cookie::time::Duration::seconds(
-                        i64::try_from(age.min(MAX_AGE).as_secs()).unwrap_or(i64::MAX),
-                    ));
+                    cookie.set_max_age(whole_seconds(age.min(MAX_AGE)));
                 }
                 header(&cookie)
             })
@@ -388,6 +386,12 @@ fn is_domain(domain: &str) -> bool {
         !label.is_empty() && label.len() <= 63 && label.bytes().all(fits)
     };
     domain.len() <= 253 && domain.split('.').all(is_label)
+}
+
+/// Rounded up: some milliseconds have passed since the expiry was computed.
+fn whole_seconds(age: Duration) -> cookie::time::Duration {
+    let seconds = age.as_millis().div_ceil(1000);
+    cookie::time::Duration::seconds(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
 
 fn chunk_name(name: &str, index: usize) -> String {

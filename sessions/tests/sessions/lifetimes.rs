@@ -160,6 +160,20 @@ async fn max_age_ends_with_the_absolute_lifetime() {
 }
 
 #[tokio::test]
+async fn max_age_does_not_shrink_between_save_and_response() {
+    let world = World::new();
+    let mut browser = world.browser();
+    let sessions = browser.begin();
+    let session = sessions.session().await.unwrap();
+    session.insert("key", &1).unwrap();
+    session.set_persistence(Persistence::For(DAY)).unwrap();
+    session.save().await.unwrap();
+    world.clock.advance(std::time::Duration::from_millis(1));
+    browser.finish(&sessions).await.unwrap();
+    assert!(browser.set_cookies()[0].contains("Max-Age=86400"));
+}
+
+#[tokio::test]
 async fn forgetting_me_shortens_the_session_at_once() {
     let world = World::configured(|config| config.idle_timeout(HOUR));
     let mut browser = world.signed_in().await;
