@@ -10,7 +10,7 @@ use sessionkit::{
     Clock, Keyring, Result, Session, SessionConfig, SessionManager, SessionStore, SystemClock,
 };
 
-use crate::{Context, Failure, Outcome};
+use crate::{Context, Failure, Outcome, Random};
 
 /// The manager that the harness builds, by the clock of the case.
 pub(crate) fn manager(
@@ -25,7 +25,9 @@ pub(crate) fn manager(
     };
     let config = configure(SessionConfig::new(Arc::clone(store)));
     let builder = cx.harness().manager(config, keyring.clone());
-    Ok(builder.clock(clock).build()?)
+    // Tokens and seals are random choices of the case, too.
+    let entropy = Random::new(cx.random().next());
+    Ok(builder.clock(clock).entropy(Arc::new(entropy)).build()?)
 }
 
 #[derive(Debug, Default)]

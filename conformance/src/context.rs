@@ -25,6 +25,9 @@ use crate::{
 /// The lifetime of a record that is not meant to expire during a case.
 const LONG: Duration = Duration::from_secs(24 * 3600);
 
+/// How the reason begins when a case is skipped for want of a hook.
+pub(crate) const NO_HOOK: &str = "the harness has no hook";
+
 /// What a case works with: stores in namespaces of its own, tokens, records, time, and checks that
 /// are counted.
 pub struct Context {
@@ -61,7 +64,7 @@ impl Context {
         seed: u64,
         tracing: bool,
     ) -> Outcome<Self> {
-        let namespace = random_namespace()?;
+        let namespace = random_namespace().map_err(broken("name a namespace"))?;
         let probe = harness.open(&namespace).await.map_err(broken("open"))?;
         let capabilities = probe.capabilities();
         Ok(Self {
@@ -214,6 +217,15 @@ impl Context {
         }
     }
 
+    /// Why a case is skipped that has to move the clock, where there is none to move.
+    #[must_use]
+    pub fn without_clock(&self) -> Failure {
+        match self.capabilities.time_source {
+            TimeSource::Application => Failure::skip(format!("{NO_HOOK} clock")),
+            _ => Failure::skip("records expire by the clock of the server"),
+        }
+    }
+
     /// Lets time pass: moves the clock, or waits.
     pub async fn pass(&self, time: Duration) {
         match self.manual_clock() {
@@ -316,7 +328,7 @@ impl Context {
     pub fn keyring(&self) -> Outcome<Keyring> {
         self.harness
             .keyring(&self.namespace)
-            .ok_or_else(|| Failure::skip("the harness has no hook keyring"))
+            .ok_or_else(|| Failure::skip(format!("{NO_HOOK} keyring")))
     }
 
     /// Runs the futures on threads of their own, which begin at the same moment, two and two.
@@ -565,11 +577,10 @@ fn describe_difference(expected: &Record, found: Option<&Record>) -> String {
     format!("{text} (another {})", other.join(", "))
 }
 
-fn random_namespace() -> Outcome<String> {
+/// A namespace that nobody else has.
+pub(crate) fn random_namespace() -> Result<String> {
     let mut bytes = [0; 6];
-    OsEntropy
-        .fill(&mut bytes)
-        .map_err(broken("get random bytes"))?;
+    OsEntropy.fill(&mut bytes)?;
     let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("kit_{digits}"))
 }
@@ -585,7 +596,7 @@ fn broken(what: &str) -> impl Fn(sessionkit::Error) -> Failure + use<'_> {
 
 fn missing_hook(hook: &str) -> impl Fn(sessionkit::Error) -> Failure + use<'_> {
     move |error| match error.kind() {
-        ErrorKind::Unsupported => Failure::skip(format!("the harness has no hook {hook}")),
+        ErrorKind::Unsupported => Failure::skip(format!("{NO_HOOK} {hook}")),
         _ => Failure::error(format!(
             "the hook {hook} failed: {}",
             describe_error(&error)

@@ -15,16 +15,19 @@ pub mod proxy;
 mod random;
 mod recorder;
 mod registry;
+pub mod report;
 mod runner;
 mod suite;
 mod verdict;
+mod waivers;
 
 pub use context::Context;
 pub use harness::{Fault, Golden, Harness, MemoryHarness, RawEntry};
 pub use random::Random;
 pub use registry::{Case, Group, Need, find_case, registry};
-pub use runner::{CaseReport, MakeHarness, Options, run_case};
+pub use runner::{CaseReport, MakeHarness, Options, probe, run_case};
 pub use verdict::{Failure, Outcome, Verdict};
+pub use waivers::Waivers;
 
 #[doc(hidden)]
 pub use suite::run_suite_test;

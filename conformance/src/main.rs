@@ -1,7 +1,9 @@
-//! The command; see the README of the crate.
+//! The command: runs the cases against stores that are named by their URLs. See the README.
 
-fn main() {
-    for case in sessionkit_conformance::registry() {
-        println!("{} {}", case.id(), case.sentence());
-    }
+mod command;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    command::main()
 }

@@ -101,6 +101,24 @@ impl Need {
         }
     }
 
+    /// The stores that meet it.
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Server => "server-side",
+            Self::Client => "client-side",
+            Self::CompareAndSwap => "with compare-and-swap",
+            Self::Subjects => "with an index by subject",
+            Self::NoSubjects => "without an index by subject",
+            Self::ExplicitSweep => "with an explicit sweep",
+            Self::NativeSweep => "with a native sweep",
+            Self::NoSweep => "without a sweep",
+            Self::Durable => "durable",
+            Self::ApplicationTime => "by the application's clock",
+            Self::Fresh => "without a cache",
+        }
+    }
+
     /// Why a case with this need does not apply to a store that does not meet it.
     #[must_use]
     pub const fn reason(self) -> &'static str {
@@ -172,6 +190,27 @@ impl Group {
         Self::Client,
         Self::Meta,
     ];
+
+    /// What it is about.
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Life => "from create to delete",
+            Self::Fid => "what was stored comes back",
+            Self::Key => "tokens and keys",
+            Self::Time => "expiry",
+            Self::Conc => "calls at the same time",
+            Self::Canc => "calls that are dropped",
+            Self::Iso => "namespaces, and what else lives in the backend",
+            Self::Lim => "limits and configuration",
+            Self::Flt => "failing backends",
+            Self::Sec => "secrets",
+            Self::Sweep => "removal of what has expired",
+            Self::List => "the sessions of a subject",
+            Self::Client => "sessions that the client keeps",
+            Self::Meta => "the kit, and what a store says of itself",
+        }
+    }
 
     /// The name in reports and on the command line.
     #[must_use]

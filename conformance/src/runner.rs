@@ -9,10 +9,10 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use sessionkit::Result;
+use sessionkit::{Capabilities, Error, ErrorKind, Result};
 use tokio::runtime;
 
-use crate::{Case, Context, Failure, Group, Harness, Outcome, Verdict};
+use crate::{Case, Context, Failure, Group, Harness, Outcome, Verdict, context::random_namespace};
 
 /// Makes the harness of one case.
 pub type MakeHarness = Arc<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Harness>>> + Send + Sync>;
@@ -79,6 +79,34 @@ pub fn run_case(case: &'static Case, make: &MakeHarness, options: &Options) -> C
         duration: start.elapsed(),
         checks: ran.checks,
         operations: ran.operations,
+    }
+}
+
+/// What a store declares, or why it cannot be opened.
+///
+/// # Errors
+/// Those of the harness.
+pub fn probe(make: &MakeHarness) -> Result<Capabilities> {
+    let failed = |error| {
+        let error: Box<dyn std::error::Error + Send + Sync> = error;
+        Error::new(ErrorKind::Unavailable, "the store cannot be looked at").with_source(error)
+    };
+    let make = Arc::clone(make);
+    let looked = thread::spawn(move || {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        Ok::<_, std::io::Error>(runtime.block_on(async {
+            let harness = make().await?;
+            let namespace = random_namespace()?;
+            let capabilities = harness.open(&namespace).await?.capabilities();
+            harness.destroy(&namespace).await?;
+            Ok(capabilities)
+        }))
+    });
+    match looked.join() {
+        Ok(looked) => looked.map_err(|error| failed(error.into()))?,
+        Err(_) => Err(failed("a panic".into())),
     }
 }
 

@@ -1,6 +1,6 @@
 use std::env;
 
-use crate::{MakeHarness, Options, Verdict, find_case, run_case, runner::Explained};
+use crate::{MakeHarness, Options, Verdict, Waivers, find_case, run_case, runner::Explained};
 
 /// The variable that sets the seed of a suite.
 const SEED: &str = "SESSIONKIT_CONFORMANCE_SEED";
@@ -10,17 +10,21 @@ const SEED: &str = "SESSIONKIT_CONFORMANCE_SEED";
 /// # Panics
 /// When the verdict is neither a pass nor a skip.
 #[doc(hidden)]
-pub fn run_suite_test(name: &str, package: &str, target: &str, make: &MakeHarness) {
+pub fn run_suite_test(name: &str, package: &str, target: &str, make: &MakeHarness, waivers: &str) {
     let case = find_case(name).expect("the registry has every case of the suite");
     let mut options = Options::default();
     if let Ok(seed) = env::var(SEED) {
         options.seed = seed.parse().expect("the seed is a number");
     }
     let seed = options.seed;
-    let report = run_case(case, make, &options);
+    let mut report = run_case(case, make, &options);
+    let waivers = Waivers::parse(waivers).expect("the waivers can be read");
+    waivers.apply(package, std::slice::from_mut(&mut report));
     match &report.verdict {
         Verdict::Pass => {}
-        Verdict::Skip(reason) => eprintln!("{} skip: {reason}", case.id()),
+        verdict @ (Verdict::Skip(_) | Verdict::Waived { .. }) => {
+            eprintln!("{} {}: {}", case.id(), verdict.word(), verdict.reason());
+        }
         verdict => {
             let again = format!("{SEED}={seed} cargo test -p {package} --test {target} {name}");
             let again = &again;
@@ -44,6 +48,9 @@ pub fn run_suite_test(name: &str, package: &str, target: &str, make: &MakeHarnes
 /// `cargo nextest` can filter them. Those that do not apply to the store pass and say why with
 /// `--nocapture`. The variable `SESSIONKIT_CONFORMANCE_SEED` sets the seed, which is 1 by default.
 ///
+/// A second argument, `waivers = include_str!("waivers.txt")`, names failures that are known; see
+/// [`Waivers`](crate::Waivers).
+///
 /// ```
 /// use sessionkit_conformance::MemoryHarness;
 ///
@@ -53,6 +60,11 @@ pub fn run_suite_test(name: &str, package: &str, target: &str, make: &MakeHarnes
 #[macro_export]
 macro_rules! suite {
     ($harness:expr $(,)?) => {
+        $crate::suite!($harness, waivers = "");
+    };
+    ($harness:expr, waivers = $waivers:expr $(,)?) => {
+        const CONFORMANCE_WAIVERS: &str = $waivers;
+
         fn conformance_harness() -> $crate::MakeHarness {
             ::std::sync::Arc::new(|| {
                 ::std::boxed::Box::pin(async {
@@ -63,16 +75,34 @@ macro_rules! suite {
             })
         }
 
-        $crate::__suite_tests!();
+        $crate::__suite_names!($crate::__suite_tests);
     };
 }
 
-/// The tests of [`suite!`]; a test of the kit compares them with the registry.
+/// One test for each of the names.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __suite_tests {
-    () => {
-        $crate::__suite_tests! {
+    ($($case:ident)*) => {$(
+        #[test]
+        fn $case() {
+            $crate::run_suite_test(
+                stringify!($case),
+                env!("CARGO_PKG_NAME"),
+                env!("CARGO_CRATE_NAME"),
+                &conformance_harness(),
+                CONFORMANCE_WAIVERS,
+            );
+        }
+    )*};
+}
+
+/// Hands the names of all cases to a macro. A test of the kit compares them with the registry.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __suite_names {
+    ($($then:tt)+) => {
+        $($then)+! {
             l01_create_then_load_is_equal
             l02_load_of_an_unknown_token_is_none_and_stores_nothing
             l03_update_replaces_the_whole_record
@@ -177,15 +207,4 @@ macro_rules! __suite_tests {
             m03_a_destroyed_namespace_is_empty
         }
     };
-    ($($case:ident)*) => {$(
-        #[test]
-        fn $case() {
-            $crate::run_suite_test(
-                stringify!($case),
-                env!("CARGO_PKG_NAME"),
-                env!("CARGO_CRATE_NAME"),
-                &conformance_harness(),
-            );
-        }
-    )*};
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use sessionkit_conformance::{
-    Case, Harness, MakeHarness, Options, Verdict,
+    Case, Harness, MakeHarness, MemoryHarness, Options, Verdict,
     broken::{BUGS, BrokenHarness, Bug},
     find_case, registry, run_case,
 };
@@ -129,4 +129,109 @@ fn there_are_at_least_sixty_bugs_with_names_of_their_own() {
     names.dedup();
     assert_eq!(names.len(), BUGS.len());
     assert!(BUGS.len() >= 60);
+}
+
+fn memory() -> MakeHarness {
+    Arc::new(|| Box::pin(async { Ok(Arc::new(MemoryHarness::new()) as Arc<dyn Harness>) }))
+}
+
+/// The cases that neither wait nor race, so that they can run with many seeds.
+fn quick() -> impl Iterator<Item = &'static Case> {
+    let slow = ["F09", "K05", "X04", "Y07"];
+    registry().filter(move |case| case.sequential && !slow.contains(&case.id().as_str()))
+}
+
+#[test]
+fn the_reference_store_passes_with_fifty_seeds() {
+    let begun = Instant::now();
+    let jobs: Vec<_> = (1..=50)
+        .flat_map(|seed| quick().map(move |case| (seed, case)))
+        .collect();
+    let runs = jobs.len();
+    let failures: Vec<_> = in_parallel(jobs, |(seed, case)| {
+        let options = Options {
+            seed,
+            ..Options::default()
+        };
+        let verdict = run_case(case, &memory(), &options).verdict;
+        let fine = matches!(verdict, Verdict::Pass | Verdict::Skip(_));
+        (!fine).then(|| format!("{} with seed {seed}: {}", case.id(), verdict.reason()))
+    })
+    .into_iter()
+    .flatten()
+    .collect();
+    println!("{runs} runs, {:.1?}", begun.elapsed());
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn slow_and_parallel_cases_pass_with_several_seeds() {
+    let quick: Vec<_> = quick().map(|case| case.name).collect();
+    let others = || registry().filter(|case| !quick.contains(&case.name));
+    for seed in 1..=3 {
+        for case in others() {
+            let options = Options {
+                seed,
+                ..Options::default()
+            };
+            let verdict = run_case(case, &memory(), &options).verdict;
+            let fine = matches!(verdict, Verdict::Pass | Verdict::Skip(_));
+            assert!(fine, "{} with seed {seed}: {}", case.id(), verdict.reason());
+        }
+    }
+}
+
+#[test]
+fn one_seed_makes_the_same_calls_twice() {
+    let mut compared = 0;
+    for make in [memory(), broken(""), broken("client")] {
+        for case in registry().filter(|case| case.sequential) {
+            let run = |seed| {
+                let report = run_case(
+                    case,
+                    &make,
+                    &Options {
+                        seed,
+                        ..Options::default()
+                    },
+                );
+                (report.verdict.word(), report.operations)
+            };
+            let first = run(7);
+            assert_eq!(first, run(7), "{}", case.id());
+            compared += usize::from(first.0 == "pass");
+        }
+    }
+    assert!(compared > 100, "only {compared} cases have run");
+}
+
+#[test]
+fn another_seed_makes_other_calls() {
+    let case = find_case("F09").expect("the catalogue has F09");
+    let operations = |seed| {
+        run_case(
+            case,
+            &memory(),
+            &Options {
+                seed,
+                ..Options::default()
+            },
+        )
+        .operations
+    };
+    assert_ne!(operations(1), operations(2));
+}
+
+#[test]
+fn a_failure_is_shortened_to_the_calls_that_matter() {
+    let case = find_case("F09").expect("the catalogue has F09");
+    let report = run_case(case, &broken("delete-does-nothing"), &Options::default());
+    let reason = report.verdict.reason();
+    let calls = reason
+        .split(" after ")
+        .nth(1)
+        .expect("the calls are shown")
+        .split(", ")
+        .count();
+    assert!(calls <= 8, "{reason}");
 }

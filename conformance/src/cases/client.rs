@@ -27,7 +27,7 @@ pub(super) const CASES: &[Case] = &[
         "the newest writes, every one reads"
         "Keys cannot be changed without logging everybody out, or a leaked one works for ever."),
     case!(Client y06_a_cookie_that_no_browser_takes_is_an_error [Client]
-        "a single cookie that browsers take"
+        "Lets a value that is too long for one cookie take up to `max_chunks` cookies, 1 to 16. One by default"
         "The browser drops or cuts the cookie silently, and the session is lost."),
     case!(Client y07_no_two_seals_are_alike [Client]
         "one for AES-256-GCM (NIST SP 800-38D) with random 96-bit nonces"

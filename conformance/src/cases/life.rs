@@ -30,10 +30,10 @@ pub(super) const CASES: &[Case] = &[
         "larger data are [`TooLarge`](crate::ErrorKind::TooLarge) before anything is written"
         "An empty session and no session are mixed up, so that a logout leaves something behind."),
     case!(Life l09_every_handle_sees_what_another_one_wrote []
-        "Each call takes effect at one instant or not at all, as seen by every handle,"
+        "Each call takes effect at one instant or not at all, as seen by every handle, process and host that shares the namespace."
         "The next request goes to another process, and the user is logged out."),
     case!(Life l10_opening_a_namespace_again_changes_nothing []
-        "Two namespaces (prefix, table, directory) never see or change each other's"
+        "Dropping a store closes what it opened and loses no acknowledged write."
         "Two processes that start together fail, or a deployment ends every session."),
 ];
 
