@@ -53,7 +53,7 @@ impl RedisCluster {
             .start_on(&mapped, url)
             .await?;
         let cluster = Self { container, ports };
-        cluster.container.wait().await?;
+        cluster.wait_for_nodes().await?;
         cluster.join(&nodes).await?;
         cluster.wait_until_settled().await?;
         Ok(cluster)
@@ -198,6 +198,18 @@ impl RedisCluster {
         let options = ["--cluster-replicas", "1", "--cluster-yes"];
         let command = [&create[..], &nodes, &options].concat();
         self.container.exec(&command).await.map(drop)
+    }
+
+    async fn wait_for_nodes(&self) -> Result<()> {
+        timeout(SETTLE_TIMEOUT, async {
+            for port in &self.ports {
+                while self.cli(*port, &["ping"]).await.is_err() {
+                    sleep(PAUSE).await;
+                }
+            }
+        })
+        .await
+        .map_err(|_| failed("the nodes of the cluster do not start"))
     }
 
     async fn is_settled(&self) -> bool {
