@@ -5,6 +5,7 @@ mod core;
 mod measure;
 mod memory;
 mod payload;
+mod redis;
 
 use clap::{Parser, ValueEnum};
 
@@ -25,6 +26,8 @@ enum Group {
     Core,
     /// The memory store.
     Memory,
+    /// The Redis store, with the server of SESSIONKIT_TEST_REDIS_URL.
+    Redis,
 }
 
 fn main() {
@@ -37,6 +40,7 @@ fn main() {
         match group {
             Group::Core => runtime.block_on(core::run(options.rounds)),
             Group::Memory => runtime.block_on(memory::run(options.rounds)),
+            Group::Redis => runtime.block_on(redis::run(options.rounds)),
         }
     }
 }

@@ -1,0 +1,291 @@
+//! Redis: the raw client on one shared connection, this store, and a checkout from a pool for each
+//! command. The server is the one of `SESSIONKIT_TEST_REDIS_URL`.
+
+use std::sync::Arc;
+
+use ::redis::aio::MultiplexedConnection;
+use sessionkit::{
+    CookieName, OsEntropy, Record, Revision, SessionStore, SystemClock, Timestamp, Token,
+};
+use sessionkit_redis::{RedisOptions, RedisStore, deadpool_redis};
+
+use crate::{
+    measure::{Comparison, time_tasks},
+    payload::visitor,
+};
+
+const SESSIONS: usize = 10_000;
+const COUNT: usize = 40_000;
+
+/// As much as a compare-and-swap needs, and nothing of ours.
+const SWAP: &str = "if redis.call('GETRANGE', KEYS[1], 0, 8) ~= ARGV[1] then return 0 end \
+    redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[3]) return 1";
+
+#[derive(Clone)]
+struct Scene {
+    raw: MultiplexedConnection,
+    pool: deadpool_redis::Pool,
+    store: Arc<RedisStore>,
+    tokens: Arc<Vec<Token>>,
+    keys: Arc<Vec<Vec<u8>>>,
+    value: Arc<Vec<u8>>,
+    swap: Arc<::redis::Script>,
+}
+
+pub async fn run(rounds: usize) {
+    let Ok(url) = std::env::var("SESSIONKIT_TEST_REDIS_URL") else {
+        eprintln!("redis: set SESSIONKIT_TEST_REDIS_URL to a server without other users");
+        std::process::exit(2);
+    };
+    let scene = Scene::open(&url).await;
+    for tasks in [1, 64] {
+        let count = if tasks == 1 { COUNT / 8 } else { COUNT };
+        for operation in ["load", "update", "create", "delete"] {
+            compare(&scene, operation, tasks, count, rounds).await;
+        }
+    }
+    memory(&scene).await;
+}
+
+impl Scene {
+    async fn open(url: &str) -> Self {
+        let options = || RedisOptions::from_url(url).expect("a URL").prefix("bench");
+        let client = ::redis::Client::open(url).expect("a URL");
+        let raw = client
+            .get_multiplexed_async_connection()
+            .await
+            .expect("the server answers");
+        let config = deadpool_redis::Config::from_url(url);
+        let pool = config
+            .builder()
+            .expect("a URL")
+            .max_size(16)
+            .runtime(deadpool_redis::Runtime::Tokio1)
+            .build()
+            .expect("a pool");
+        let name = CookieName::new("id").expect("a cookie name");
+        let tokens: Vec<_> = (0..COUNT)
+            .map(|_| Token::random(&OsEntropy, &name).expect("random bytes"))
+            .collect();
+        let key = |token: &Token| [b"raws#", &token.key().as_bytes()[..]].concat();
+        Self {
+            raw,
+            pool,
+            store: Arc::new(options().open().await.expect("the store opens")),
+            keys: Arc::new(tokens.iter().map(key).collect()),
+            tokens: Arc::new(tokens),
+            // As long as what the store writes.
+            value: Arc::new([&[1, 0, 0, 0, 0, 0, 0, 0, 7][..], &[0; 14], &record().data].concat()),
+            swap: Arc::new(::redis::Script::new(SWAP)),
+        }
+    }
+
+    async fn empty(&self) {
+        let mut raw = self.raw.clone();
+        ::redis::cmd("FLUSHDB")
+            .exec_async(&mut raw)
+            .await
+            .expect("the server answers");
+    }
+
+    async fn fill(&self, count: usize) {
+        self.empty().await;
+        let scene = self.clone();
+        time_tasks(64, count, move |number| {
+            let scene = scene.clone();
+            async move {
+                scene.raw_call("create", number).await;
+                scene.our_call("create", number).await;
+            }
+        })
+        .await;
+    }
+
+    fn command(&self, operation: &str, number: usize) -> ::redis::Cmd {
+        let key = &self.keys[number % self.keys.len()];
+        let mut cmd = ::redis::Cmd::new();
+        match operation {
+            "load" => cmd.arg("GET").arg(key),
+            "delete" => cmd.arg("DEL").arg(key),
+            "set" => cmd
+                .arg("SET")
+                .arg(key)
+                .arg(&*self.value)
+                .arg("PXAT")
+                .arg(expiry()),
+            "update" => cmd
+                .arg("EVALSHA")
+                .arg(self.swap.get_hash())
+                .arg(1)
+                .arg(key)
+                .arg(&self.value[..9])
+                .arg(&*self.value)
+                .arg(expiry()),
+            _ => cmd
+                .arg("SET")
+                .arg(key)
+                .arg(&*self.value)
+                .arg("NX")
+                .arg("PXAT")
+                .arg(expiry()),
+        };
+        cmd
+    }
+
+    async fn raw_call(&self, operation: &str, number: usize) {
+        let mut raw = self.raw.clone();
+        let answer = raw
+            .send_packed_command(&self.command(operation, number))
+            .await;
+        drop(
+            answer
+                .and_then(::redis::Value::extract_error)
+                .expect("the server answers"),
+        );
+    }
+
+    async fn pooled_call(&self, operation: &str, number: usize) {
+        let mut connection = self.pool.get().await.expect("a connection");
+        let answer = connection
+            .send_packed_command(&self.command(operation, number))
+            .await;
+        drop(
+            answer
+                .and_then(::redis::Value::extract_error)
+                .expect("the server answers"),
+        );
+    }
+
+    async fn our_call(&self, operation: &str, number: usize) {
+        let token = &self.tokens[number % self.tokens.len()];
+        let record = record();
+        match operation {
+            "load" => drop(
+                self.store
+                    .load(token)
+                    .await
+                    .expect("the server answers")
+                    .expect("it is there"),
+            ),
+            "delete" => self.store.delete(token).await.expect("the server answers"),
+            "update" => drop(
+                self.store
+                    .update(token, record.revision, &record)
+                    .await
+                    .expect("it is there"),
+            ),
+            _ => drop(
+                self.store
+                    .create(token.clone(), &record)
+                    .await
+                    .expect("it is new"),
+            ),
+        }
+    }
+}
+
+async fn compare(
+    scene: &Scene,
+    operation: &'static str,
+    tasks: usize,
+    count: usize,
+    rounds: usize,
+) {
+    let sessions = if matches!(operation, "load" | "update") {
+        SESSIONS
+    } else {
+        count
+    };
+    let mut raw = scene.raw.clone();
+    scene
+        .swap
+        .load_async(&mut raw)
+        .await
+        .expect("the server answers");
+    let prepare = move |scene: Scene| async move {
+        match operation {
+            "create" => scene.empty().await,
+            "delete" => scene.fill(count).await,
+            _ => {}
+        }
+        scene
+    };
+    if matches!(operation, "load" | "update") {
+        scene.fill(sessions).await;
+    }
+    macro_rules! contender {
+        ($call:ident, $operation:expr) => {{
+            let scene = scene.clone();
+            move || {
+                let scene = scene.clone();
+                async move {
+                    let scene = prepare(scene).await;
+                    time_tasks(tasks, count, move |number| {
+                        let scene = scene.clone();
+                        async move { scene.$call($operation, number % sessions).await }
+                    })
+                    .await
+                }
+            }
+        }};
+    }
+    let mut comparison = Comparison::new(format!("redis, {operation}, {tasks} tasks"))
+        .add(
+            "redis, one shared connection",
+            contender!(raw_call, operation),
+        )
+        .add("sessionkit RedisStore", contender!(our_call, operation));
+    if operation == "update" {
+        comparison = comparison.add(
+            "redis, one shared connection, plain SET",
+            contender!(raw_call, "set"),
+        );
+    }
+    comparison
+        .add(
+            "deadpool-redis (16), a checkout each",
+            contender!(pooled_call, operation),
+        )
+        .print(rounds)
+        .await;
+}
+
+/// What one real session takes of the server.
+async fn memory(scene: &Scene) {
+    scene.empty().await;
+    scene.our_call("create", 0).await;
+    let mut raw = scene.raw.clone();
+    let keys: Vec<Vec<u8>> = ::redis::cmd("KEYS")
+        .arg("bench#*")
+        .query_async(&mut raw)
+        .await
+        .expect("keys");
+    let bytes: usize = ::redis::cmd("MEMORY")
+        .arg("USAGE")
+        .arg(&keys[0])
+        .query_async(&mut raw)
+        .await
+        .expect("the server answers");
+    println!(
+        "\nredis, memory of a session with {} bytes: {bytes} bytes",
+        record().data.len()
+    );
+    scene.empty().await;
+}
+
+fn record() -> Record {
+    let data = rmp_serde::to_vec_named(&visitor()).expect("it is a value");
+    Record {
+        data: data.into(),
+        revision: Revision::from_bits(7),
+        created_at: Timestamp::from_millis(1_700_000_000_000),
+        expires_at: Timestamp::from_millis(expiry()),
+        subject: None,
+        label: Default::default(),
+    }
+}
+
+fn expiry() -> i64 {
+    let now = sessionkit::Clock::now(&SystemClock);
+    (now + std::time::Duration::from_secs(3600)).as_millis()
+}
