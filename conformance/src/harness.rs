@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use sessionkit::{
     Clock, CookieName, Entropy, ErrorKind, Keyring, ManualClock, MemoryStore, Record, Result,
-    SessionConfig, SessionManager, SessionManagerBuilder, SessionStore, SystemClock, Token,
+    SessionConfig, SessionManager, SessionManagerBuilder, SessionStore, Timestamp, Token,
 };
 
 /// Opens a store for the kit, and gives it a hand inside where there is one.
@@ -203,6 +203,9 @@ pub enum Fault {
     TimeZone,
 }
 
+/// 2030-03-17T17:46:40.123Z.
+pub(crate) const START: Timestamp = Timestamp::from_millis(1_900_000_000_123);
+
 /// A harness of the memory store, the reference: it shows the shape of one.
 #[derive(Debug)]
 pub struct MemoryHarness {
@@ -211,11 +214,12 @@ pub struct MemoryHarness {
 }
 
 impl MemoryHarness {
-    /// A harness whose clock shows the present time and stands still.
+    /// A harness whose clock stands still at an instant in the future: one run is like another, and
+    /// no other clock agrees with it by chance.
     #[must_use]
     pub fn new() -> Self {
         Self {
-            clock: Arc::new(ManualClock::new(SystemClock.now())),
+            clock: Arc::new(ManualClock::new(START)),
             stores: Mutex::default(),
         }
     }

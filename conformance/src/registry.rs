@@ -17,7 +17,8 @@ pub struct Case {
     pub why: &'static str,
     /// What the store has to be for the case to apply.
     pub needs: &'static [Need],
-    /// Whether one task makes all calls, so that the seed determines their sequence.
+    /// Whether the seed determines the sequence of calls: one task makes them, and none depends on a
+    /// random choice of the store.
     pub sequential: bool,
     pub(crate) run: for<'a> fn(&'a Context) -> BoxFuture<'a, Outcome>,
 }

@@ -48,7 +48,7 @@ pub struct CaseReport {
     /// How many checks it made.
     pub checks: usize,
     /// Names the sequence of calls that the case made; equal for two runs with one seed. `None`
-    /// where the calls are made by concurrent tasks, whose order nobody determines.
+    /// where concurrent tasks or random choices of the store decide.
     pub operations: Option<u64>,
 }
 

@@ -19,8 +19,7 @@ use std::{
 use async_trait::async_trait;
 use sessionkit::{
     Clock, CookieOptions, Entropy, Error, ErrorKind, Key, Keyring, ManualClock, Record, Result,
-    SessionConfig, SessionManager, SessionManagerBuilder, SessionStore, Subject, SystemClock,
-    Token,
+    SessionConfig, SessionManager, SessionManagerBuilder, SessionStore, Subject, Token,
 };
 
 pub use table::{BUGS, Bug};
@@ -30,7 +29,7 @@ use self::{
     codec::encode,
     store::{BrokenStore, Disk, lock},
 };
-use crate::{Fault, Golden, Harness, RawEntry};
+use crate::{Fault, Golden, Harness, RawEntry, harness::START};
 
 /// A harness of the store of this module.
 #[derive(Debug)]
@@ -91,7 +90,7 @@ impl BrokenHarness {
             bug,
             client,
             deadline: Duration::from_millis(500),
-            clock: Arc::new(ManualClock::new(SystemClock.now())),
+            clock: Arc::new(ManualClock::new(START)),
             disk: Mutex::default(),
             fault: Mutex::new(Fault::None),
             closed: Mutex::default(),

@@ -17,12 +17,16 @@ mod sec;
 mod sweep;
 mod time;
 
-/// A case whose calls come one after the other, or with `parallel` from concurrent tasks.
+/// A case whose calls come one after the other and are determined by the seed, or with `parallel`
+/// come from concurrent tasks, or with `random` depend on random choices of the store.
 macro_rules! case {
     ($group:ident $name:ident [$($need:ident)*] $contract:literal $why:literal) => {
         crate::cases::case!(@ true, $group $name [$($need)*] $contract $why)
     };
     (parallel $group:ident $name:ident [$($need:ident)*] $contract:literal $why:literal) => {
+        crate::cases::case!(@ false, $group $name [$($need)*] $contract $why)
+    };
+    (random $group:ident $name:ident [$($need:ident)*] $contract:literal $why:literal) => {
         crate::cases::case!(@ false, $group $name [$($need)*] $contract $why)
     };
     (@ $sequential:literal, $group:ident $name:ident [$($need:ident)*] $contract:literal $why:literal) => {

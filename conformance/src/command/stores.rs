@@ -2,19 +2,20 @@
 
 use std::{
     collections::HashMap,
-    fmt::Write,
-    sync::{Arc, Mutex, PoisonError},
+    fmt::{self, Write},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
 use sessionkit::{
-    Clock, Error, ErrorKind, Key, Keyring, ManualClock, Result, SessionStore, SystemClock,
+    Capabilities, Clock, Custody, Key, Keyring, ManualClock, Record, Result,
+    Revision, SessionStore, SubjectIndex, Timestamp, Token,
 };
+use sessionkit_any::Opener;
 use sessionkit_conformance::{
-    Harness, MakeHarness, MemoryHarness,
+    Harness, MakeHarness,
     broken::{BUGS, BrokenHarness},
 };
-use sessionkit_cookie::CookieStore;
 
 /// A store to run the cases against.
 pub(crate) struct Target {
@@ -25,21 +26,18 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) fn parse(url: &str) -> Result<Self> {
-        let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
-        let make: MakeHarness = match (scheme, rest) {
-            ("memory", "") => made(|| Ok(MemoryHarness::new())),
-            ("cookie", "") => made(|| Ok(CookieHarness::new())),
-            ("broken", bug) => {
+        let name = redacted(url);
+        let make: MakeHarness = match url.strip_prefix("broken:") {
+            Some(bug) => {
                 BrokenHarness::new(bug)?;
                 let bug = bug.to_owned();
                 made(move || BrokenHarness::new(&bug))
             }
-            _ => {
-                let text = format!("no store opens {:?}", redacted(url));
-                return Err(Error::new(ErrorKind::InvalidConfig, text));
+            None => {
+                let url = url.to_owned();
+                made(move || Ok(UrlHarness::new(&url)))
             }
         };
-        let name = redacted(url);
         Ok(Self { name, make })
     }
 }
@@ -75,42 +73,86 @@ pub(crate) fn bugs() -> String {
     text
 }
 
-/// Cookies, with a keyring for each namespace.
-struct CookieHarness {
+/// The stores that `sessionkit-any` opens.
+struct UrlHarness {
+    url: String,
     clock: Arc<ManualClock>,
-    keyrings: Mutex<HashMap<String, Keyring>>,
+    namespaces: Mutex<HashMap<String, Arc<Namespace>>>,
 }
 
-impl CookieHarness {
-    fn new() -> Self {
+/// What is known of a namespace that was opened.
+struct Namespace {
+    keyring: Keyring,
+    /// The store of a memory that ends with its last handle.
+    memory: Mutex<Option<Arc<dyn SessionStore>>>,
+    /// What to remove at the end.
+    tokens: Mutex<Vec<Token>>,
+}
+
+impl UrlHarness {
+    fn new(url: &str) -> Self {
         Self {
-            clock: Arc::new(ManualClock::new(SystemClock.now())),
-            keyrings: Mutex::default(),
+            url: url.into(),
+            // In the future, where no other clock agrees by chance.
+            clock: Arc::new(ManualClock::new(Timestamp::from_millis(1_900_000_000_123))),
+            namespaces: Mutex::default(),
         }
     }
 
-    fn keyring_of(&self, namespace: &str) -> Result<Keyring> {
-        let mut keyrings = self.keyrings.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(keyring) = keyrings.get(namespace) {
-            return Ok(keyring.clone());
+    fn namespace(&self, name: &str) -> Result<Arc<Namespace>> {
+        let mut namespaces = lock(&self.namespaces);
+        if let Some(namespace) = namespaces.get(name) {
+            return Ok(Arc::clone(namespace));
         }
-        let keyring = Keyring::new([Key::generate()?])?;
-        keyrings.insert(namespace.into(), keyring.clone());
-        Ok(keyring)
+        let namespace = Arc::new(Namespace {
+            keyring: Keyring::scoped(name, [Key::generate()?])?,
+            memory: Mutex::default(),
+            tokens: Mutex::default(),
+        });
+        namespaces.insert(name.into(), Arc::clone(&namespace));
+        Ok(namespace)
+    }
+
+    /// The store as it is. Cookies have no namespaces but those of their keys.
+    async fn bare(&self, name: &str, namespace: &Namespace) -> Result<Arc<dyn SessionStore>> {
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let opener = Opener::new()
+            .clock(clock)
+            .keyring(namespace.keyring.clone());
+        if self.url.starts_with("cookie:") {
+            return opener.open(&self.url).await;
+        }
+        let store = opener.namespace(name).open(&self.url).await?;
+        if self.url.starts_with("memory:") {
+            *lock(&namespace.memory) = Some(Arc::clone(&store));
+        }
+        Ok(store)
     }
 }
 
 #[async_trait]
-impl Harness for CookieHarness {
-    async fn open(&self, namespace: &str) -> Result<Arc<dyn SessionStore>> {
-        let store = CookieStore::new(self.keyring_of(namespace)?);
-        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        Ok(Arc::new(store.with_clock(clock)))
+impl Harness for UrlHarness {
+    async fn open(&self, name: &str) -> Result<Arc<dyn SessionStore>> {
+        let namespace = self.namespace(name)?;
+        let store = self.bare(name, &namespace).await?;
+        Ok(Arc::new(Noting { store, namespace }))
     }
 
-    async fn destroy(&self, namespace: &str) -> Result<()> {
-        let mut keyrings = self.keyrings.lock().unwrap_or_else(PoisonError::into_inner);
-        keyrings.remove(namespace);
+    /// Deletes what was stored; there is no general way to remove a table or a directory.
+    async fn destroy(&self, name: &str) -> Result<()> {
+        let Some(namespace) = lock(&self.namespaces).remove(name) else {
+            return Ok(());
+        };
+        let tokens = std::mem::take(&mut *lock(&namespace.tokens));
+        if tokens.is_empty() {
+            return Ok(());
+        }
+        let store = self.bare(name, &namespace).await?;
+        if store.capabilities().custody == Custody::Server {
+            for token in &tokens {
+                store.delete(token).await?;
+            }
+        }
         Ok(())
     }
 
@@ -118,7 +160,81 @@ impl Harness for CookieHarness {
         Some(Arc::clone(&self.clock))
     }
 
-    fn keyring(&self, namespace: &str) -> Option<Keyring> {
-        self.keyring_of(namespace).ok()
+    fn keyring(&self, name: &str) -> Option<Keyring> {
+        let cookies = self.url.starts_with("cookie:");
+        cookies.then(|| {
+            self.namespace(name)
+                .ok()
+                .map(|namespace| namespace.keyring.clone())
+        })?
     }
+}
+
+/// A store that notes under which tokens something may be stored.
+struct Noting {
+    store: Arc<dyn SessionStore>,
+    namespace: Arc<Namespace>,
+}
+
+impl Noting {
+    fn note(&self, token: &Token) {
+        lock(&self.namespace.tokens).push(token.clone());
+    }
+}
+
+impl fmt::Debug for Noting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.store.fmt(f)
+    }
+}
+
+#[async_trait]
+impl SessionStore for Noting {
+    fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
+    }
+
+    async fn create(&self, token: Token, record: &Record) -> Result<Token> {
+        self.note(&token);
+        self.store.create(token, record).await
+    }
+
+    async fn load(&self, token: &Token) -> Result<Option<Record>> {
+        self.store.load(token).await
+    }
+
+    async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
+        self.store.update(token, expected, record).await
+    }
+
+    async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
+        self.store.touch(token, expires_at).await
+    }
+
+    async fn rotate(
+        &self,
+        from: &Token,
+        to: Token,
+        expected: Revision,
+        record: &Record,
+    ) -> Result<Token> {
+        self.note(&to);
+        self.store.rotate(from, to, expected, record).await
+    }
+
+    async fn delete(&self, token: &Token) -> Result<()> {
+        self.store.delete(token).await
+    }
+
+    async fn sweep(&self, limit: usize) -> Result<u64> {
+        self.store.sweep(limit).await
+    }
+
+    fn subjects(&self) -> Option<&dyn SubjectIndex> {
+        self.store.subjects()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
