@@ -22,17 +22,22 @@ use crate::{
 };
 
 /// The schemes of each feature, compiled in or not.
-const FEATURES: &[(&[&str], &str)] = &[(&["cookie"], "cookie")];
+const FEATURES: &[(&[&str], &str)] = &[(&["cookie"], "cookie"), (&["fs"], "fs")];
 
-#[expect(
-    clippy::unused_async,
-    reason = "stores that connect to a server wait for it"
+#[cfg_attr(
+    not(feature = "fs"),
+    expect(
+        clippy::unused_async,
+        reason = "none of these stores waits to be opened"
+    )
 )]
 pub(crate) async fn open(address: Address, opener: &Opener) -> Result<Arc<dyn SessionStore>> {
     match address.scheme() {
         "memory" => memory::open(address, opener),
         #[cfg(feature = "cookie")]
         "cookie" => crate::cookie::open(address, opener),
+        #[cfg(feature = "fs")]
+        "fs" => crate::fs::open(address, opener).await,
         scheme => Err(unknown(scheme)),
     }
 }

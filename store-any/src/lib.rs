@@ -4,6 +4,8 @@ mod address;
 mod backend;
 #[cfg(feature = "cookie")]
 mod cookie;
+#[cfg(feature = "fs")]
+mod fs;
 mod memory;
 mod opener;
 

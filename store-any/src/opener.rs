@@ -83,7 +83,7 @@ impl Opener {
 
     /// The clock to open a store with.
     #[cfg_attr(
-        not(feature = "cookie"),
+        not(any(feature = "cookie", feature = "fs")),
         expect(dead_code, reason = "the memory store alone does without")
     )]
     pub(crate) fn clock_or_system(&self) -> Arc<dyn Clock> {

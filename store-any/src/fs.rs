@@ -1,0 +1,79 @@
+use std::{
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use percent_encoding::percent_decode_str;
+use sessionkit::{Error, ErrorKind, Result, SessionStore};
+use sessionkit_fs::FsOptions;
+
+use crate::{
+    Opener,
+    address::{Address, invalid},
+};
+
+/// The path in a URL of this scheme is no secret: the store's errors name it.
+pub(crate) async fn open(address: Address, opener: &Opener) -> Result<Arc<dyn SessionStore>> {
+    let mut path = path_in(address.rest())?;
+    let options = address.options(&["durability", "namespace", "quota"])?;
+    let mut store = FsOptions::new().clock(opener.clock_or_system());
+    if let Some(sync) = options.parse("durability")? {
+        store = store.sync(sync);
+    }
+    if let Some(quota) = options.parse("quota")? {
+        store = store.quota(quota);
+    }
+    if let Some(namespace) = opener.namespace_in(&options)? {
+        if !is_directory_name(namespace) {
+            return Err(invalid(
+                "a namespace in a directory is 1 to 128 letters, digits, `_` and `-`, and no name \
+                 of the store's own",
+            ));
+        }
+        create(&path)?;
+        path.push(namespace);
+    }
+    Ok(Arc::new(store.open(path).await?))
+}
+
+/// The path of `fs:///path`, as RFC 8089 writes those of `file:`.
+fn path_in(rest: &str) -> Result<PathBuf> {
+    let path = rest
+        .strip_prefix("//")
+        .filter(|path| path.starts_with('/') && path.len() > 1)
+        .ok_or_else(|| invalid("the URL of a session directory is `fs:///` and its path"))?;
+    let path = percent_decode_str(path)
+        .decode_utf8()
+        .ok()
+        .filter(|path| !path.contains('\0'))
+        .ok_or_else(|| invalid("the path in the store's URL is no text"))?;
+    Ok(PathBuf::from(&*path))
+}
+
+/// A name that cannot leave the directory, and that a store in the directory itself does not use.
+fn is_directory_name(namespace: &str) -> bool {
+    let is_shard = namespace.len() == 2 && u8::from_str_radix(namespace, 16).is_ok();
+    namespace.len() <= 128
+        && !is_shard
+        && !["subjects", "usage"].contains(&namespace)
+        && namespace
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+}
+
+/// Makes the directory that holds the namespaces.
+fn create(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::new(
+            ErrorKind::InvalidConfig,
+            format!(
+                "the directory {} of the namespaces cannot be created",
+                path.display()
+            ),
+        )
+        .with_source(error)),
+        _ => Ok(()),
+    }
+}
