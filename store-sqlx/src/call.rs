@@ -19,7 +19,7 @@ use sqlx::{
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    failure::{Cause, Effect, Failure, Refusal, describe},
+    failure::{Cause, Effect, Failure, describe},
     record,
 };
 
@@ -320,11 +320,7 @@ async fn exchange<DB: Backend, T>(
         Ok(Err(error)) => answered::<DB>(&error),
         Err(_) => Failure::timed_out(),
     };
-    let broken = matches!(
-        failure,
-        Failure::Lost(_) | Failure::Refused(Refusal::Disconnected, _)
-    );
-    if broken && !DB::LOCAL {
+    if failure.spoils_connection() && !DB::LOCAL {
         health.failed();
         connection.close_on_drop();
     }

@@ -30,7 +30,9 @@ pub(crate) enum Refusal {
     Setup,
     /// The file is damaged or no database.
     Damaged,
-    /// Anything else, such as a standby that only reads.
+    /// It only reads, as a standby does: after a failover the primary is behind another connection.
+    ReadOnly,
+    /// Anything else.
     Other,
 }
 
@@ -59,6 +61,14 @@ impl Failure {
             Self::Lost(cause) => Self::Unsent(cause),
             failure => failure,
         }
+    }
+
+    /// Whether another connection may fare better.
+    pub(crate) fn spoils_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::Lost(_) | Self::Refused(Refusal::Disconnected | Refusal::ReadOnly, _)
+        )
     }
 
     pub(crate) fn into_error(self, effect: Effect) -> Error {
@@ -102,6 +112,10 @@ impl Refusal {
             Self::Setup => (
                 ErrorKind::InvalidConfig,
                 "the session table cannot be used; see what the store's check says",
+            ),
+            Self::ReadOnly => (
+                ErrorKind::Unavailable,
+                "the session database takes no writes",
             ),
             Self::Damaged => (ErrorKind::Corrupt, "the session database is damaged"),
             Self::Duplicate | Self::Other => (

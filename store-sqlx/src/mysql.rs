@@ -146,6 +146,7 @@ impl Backend for MySql {
             1205 | 1213 | 1020 | 1412 => Refusal::Contention,
             // Killed, shutting down, idle for too long, unknown or outdated statement.
             1053 | 1927 | 4031 | 1243 | 1615 => Refusal::Disconnected,
+            1290 | 1792 | 1836 => Refusal::ReadOnly,
             1062 | 1586 => Refusal::Duplicate,
             1021 | 1114 | 1037 | 1041 => Refusal::Full,
             1034 | 1194 | 1712 => Refusal::Damaged,

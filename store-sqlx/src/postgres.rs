@@ -138,6 +138,7 @@ impl Backend for Postgres {
             "57P01" | "57P02" | "57P03" | "57P05" | "0A000" | "26000" | "42P05" => {
                 Refusal::Disconnected
             }
+            "25006" => Refusal::ReadOnly,
             "23505" => Refusal::Duplicate,
             "53100" | "53200" => Refusal::Full,
             "XX001" | "XX002" => Refusal::Damaged,

@@ -413,6 +413,7 @@ impl Backend for Sqlite {
         let cause = Cause(format!("SQLite {code}: {}", error.message()));
         let refusal = match code & 0xff {
             5 | 6 => Refusal::Contention,
+            8 => Refusal::ReadOnly,
             // The disk failed: with a commit it is open whether it took effect.
             10 => return Failure::Lost(cause),
             11 | 26 => Refusal::Damaged,
