@@ -27,7 +27,7 @@ pub async fn run(options: Options) -> Result<(), Box<dyn error::Error>> {
     options.check()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let keyring = keys::keyring(&options)?;
-    let store = store::open(&options.store, &keyring, &clock)?;
+    let store = store::open(&options.store, &keyring, &clock).await?;
     let app = App::new(Arc::clone(&store), keyring)
         .with_clock(clock)
         .with_https(options.https)

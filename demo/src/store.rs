@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
-use sessionkit::{Clock, Error, ErrorKind, Keyring, MemoryStore, Result, SessionStore};
+use sessionkit::{Clock, Keyring, MemoryStore, Result, SessionStore};
+use sessionkit_any::Opener;
 use sessionkit_cookie::CookieStore;
 
 use crate::account::REMEMBERED;
@@ -8,25 +9,29 @@ use crate::account::REMEMBERED;
 /// Opens the store that a URL names.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidConfig`] when there is none.
-pub fn open(url: &str, keyring: &Keyring, clock: &Arc<dyn Clock>) -> Result<Arc<dyn SessionStore>> {
-    match url {
-        "memory:" => Ok(memory(clock)),
-        // The list of ended sessions makes a sign-out final for copies of the cookie too, until
-        // the next restart.
-        "cookie:" => CookieStore::new(keyring.clone())
-            .with_clock(Arc::clone(clock))
-            .with_revocations(memory(clock), REMEMBERED)
-            .map(|store| Arc::new(store) as _),
-        _ => Err(Error::new(
-            ErrorKind::InvalidConfig,
-            "there is no such store: take memory: or cookie:",
-        )),
+/// As [`Opener::open`].
+pub async fn open(
+    url: &str,
+    keyring: &Keyring,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn SessionStore>> {
+    if url == "cookie:" {
+        return cookie(keyring, clock);
     }
+    let opener = Opener::new()
+        .keyring(keyring.clone())
+        .clock(Arc::clone(clock));
+    opener.open(url).await
 }
 
-fn memory(clock: &Arc<dyn Clock>) -> Arc<dyn SessionStore> {
-    Arc::new(MemoryStore::new().with_clock(Arc::clone(clock)))
+/// Sessions in cookies, and a list of those that have ended: signing out is final for copies of the
+/// cookie too, until the next restart.
+fn cookie(keyring: &Keyring, clock: &Arc<dyn Clock>) -> Result<Arc<dyn SessionStore>> {
+    let ended = MemoryStore::new().with_clock(Arc::clone(clock));
+    let store = CookieStore::new(keyring.clone())
+        .with_clock(Arc::clone(clock))
+        .with_revocations(Arc::new(ended), REMEMBERED)?;
+    Ok(Arc::new(store))
 }
 
 /// The URL as it may be shown: without user name, password and parameters.

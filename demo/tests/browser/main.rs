@@ -15,7 +15,9 @@ use driver::Browser;
 
 async fn start(url: &str) -> String {
     let keyring = Keyring::new([Key::generate().unwrap()]).unwrap();
-    let store = open_store(url, &keyring, &(Arc::new(SystemClock) as _)).unwrap();
+    let store = open_store(url, &keyring, &(Arc::new(SystemClock) as _))
+        .await
+        .unwrap();
     let address = listen(App::new(store, keyring).router().unwrap()).await;
     format!("http://{address}")
 }

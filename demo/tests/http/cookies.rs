@@ -18,7 +18,9 @@ fn attributes(cookie: &str) -> String {
 
 async fn open_https(url: &str) -> Client {
     let keyring = keyring();
-    let store = open_store(url, &keyring, &(Arc::new(SystemClock) as _)).unwrap();
+    let store = open_store(url, &keyring, &(Arc::new(SystemClock) as _))
+        .await
+        .unwrap();
     Client::new(start(App::new(store, keyring).with_https(true)).await)
 }
 

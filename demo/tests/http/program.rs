@@ -184,7 +184,7 @@ async fn keys_of_the_environment_are_used_in_place_of_a_file() {
 async fn what_cannot_work_is_refused_with_one_line() {
     let state = tempfile::tempdir().unwrap();
     for (arguments, problem) in [
-        (["--store", "floppy:"], "no such store"),
+        (["--store", "floppy:"], "scheme"),
         (["--listen", "0.0.0.0:0"], "--https"),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sessionkit-demo"));

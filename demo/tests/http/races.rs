@@ -90,7 +90,7 @@ async fn a_slow_request_does_not_bring_back_a_session_that_has_ended() {
     for url in STORES {
         let keyring = keyring();
         let clock = Arc::new(sessionkit::SystemClock) as _;
-        let inner = open_store(url, &keyring, &clock).unwrap();
+        let inner = open_store(url, &keyring, &clock).await.unwrap();
         let store = Arc::new(Watched::new(inner));
         let app = App::new(store.clone() as Arc<dyn SessionStore>, keyring);
         let client = Client::new(start(app).await);

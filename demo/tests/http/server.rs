@@ -27,7 +27,7 @@ pub(crate) async fn start(app: App) -> SocketAddr {
 /// A browser of an app with this store.
 pub(crate) async fn open(url: &str) -> Client {
     let (keyring, clock) = (keyring(), Arc::new(SystemClock) as Arc<dyn Clock>);
-    let store = open_store(url, &keyring, &clock).unwrap();
+    let store = open_store(url, &keyring, &clock).await.unwrap();
     Client::new(start(App::new(store, keyring)).await)
 }
 
