@@ -34,6 +34,8 @@ const NAME: &str = "name";
 
 const MAX_NAME: usize = 100;
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// The queue of messages for the next page.
 const NOTICES: &str = "notices";
 
@@ -275,7 +277,8 @@ async fn rows(state: &State, user: &User, session: &Session) -> Result<Vec<Row>,
         label: session.label.as_str().to_owned(),
         present: Some(session.key) == present,
         age: in_words(now.saturating_duration_since(session.created_at)),
-        rest: in_words(session.expires_at.saturating_duration_since(now)),
+        // A minute begun counts: a session for two weeks is not shown with 13 days.
+        rest: in_words(session.expires_at.saturating_duration_since(now) + MINUTE),
     };
     Ok(sessions.iter().map(row).collect())
 }
