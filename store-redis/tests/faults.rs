@@ -211,6 +211,7 @@ macro_rules! faults {
                     env!("CARGO_PKG_NAME"),
                     "faults",
                     &make,
+                    "",
                 );
             })+
         }
