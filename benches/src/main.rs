@@ -2,6 +2,7 @@
 //! `scripts/bench GROUP…`. What counts is the ratio to the first line of each table.
 
 mod core;
+mod files;
 mod measure;
 mod memory;
 mod payload;
@@ -24,6 +25,10 @@ struct Options {
 enum Group {
     /// Cookies, payloads and the tower layer.
     Core,
+    /// The filesystem store, in the directory for temporary files.
+    Files,
+    /// The filesystem store with up to a million sessions: 4 GiB and a few minutes.
+    FilesGrowth,
     /// The memory store.
     Memory,
     /// The Redis store, with the server of SESSIONKIT_TEST_REDIS_URL.
@@ -39,6 +44,8 @@ fn main() {
     for group in options.groups {
         match group {
             Group::Core => runtime.block_on(core::run(options.rounds)),
+            Group::Files => runtime.block_on(files::run(options.rounds)),
+            Group::FilesGrowth => runtime.block_on(files::grow()),
             Group::Memory => runtime.block_on(memory::run(options.rounds)),
             Group::Redis => runtime.block_on(redis::run(options.rounds)),
         }
