@@ -115,8 +115,9 @@ enum Outcome {
     GaveUp,
 }
 
-/// The longest order that a search that failed could make, and where it led.
+/// The order with the most answers in it that a search that failed could make, and where it led.
 struct Deepest {
+    answered: usize,
     order: Vec<usize>,
     state: State,
 }
@@ -218,9 +219,12 @@ impl<'a> Search<'a> {
     }
 
     fn remember(&mut self, state: &State) {
-        let depth = self.deepest.as_ref().map(|deepest| deepest.order.len());
-        if depth.is_none_or(|depth| depth < self.order.len()) {
+        let placed = self.order.iter();
+        let answered = placed.filter(|&&index| self.is_answered(index)).count();
+        let most = self.deepest.as_ref().map(|deepest| deepest.answered);
+        if most.is_none_or(|most| most < answered) {
             self.deepest = Some(Deepest {
+                answered,
                 order: self.order.clone(),
                 state: state.clone(),
             });

@@ -466,17 +466,17 @@ fn a_report_shows_the_shortest_beginning_that_fails_and_no_onlookers() {
         op(2, (9, 10), A, Call::Load, Found(Some(version(3)))),
         op(2, (11, 12), A, Call::Delete, Done),
         op(2, (13, 14), B, Call::Delete, Done),
+        op(2, (15, 16), A, rotate(1, B, 4), Failed(ErrorKind::Missing)),
     ]);
     let expected = "\
-no order of these calls explains their answers (3 of 6 recorded; each took effect between its two times)
-     1 ..   2  client 0: create A = r1 -> ok
-     5 ..   7  client 0: update A from r1 to r2 -> ok
-     6 ..   8  client 1: update A from r1 to r3 -> ok
-the longest order that fits
-  client 0: create A = r1 -> ok
-  client 0: update A from r1 to r2 -> ok
-leaves A = r2, and then these cannot have been answered so:
-  client 1: update A from r1 to r3 -> ok";
+no order of these calls explains their answers (3 of 8 recorded; each took effect between its two times)
+     #1    1 ..   2  client 0: create A = r1 -> ok
+     #2    5 ..   7  client 0: update A from r1 to r2 -> ok
+     #3    6 ..   8  client 1: update A from r1 to r3 -> ok
+the longest order that fits is #1 #2
+it leaves A = r2
+and then these cannot have been answered so:
+  #3 client 1: update A from r1 to r3 -> ok";
     assert_eq!(text, expected);
 }
 

@@ -2,7 +2,7 @@ use std::{collections::HashMap, fmt};
 
 use sessionkit::{Revision, StoreKey, Timestamp};
 
-use super::{Deepest, Outcome, Search, keys};
+use super::{Deepest, Outcome, Search, groups, keys};
 use crate::history::{Answer, Call, History, Operation, Version};
 
 /// A report shows at most this many calls, the last ones.
@@ -29,10 +29,11 @@ impl Violation {
             |history: &History| matches!(Search::new(history, budget).run(), Outcome::Stuck(_));
         let history = shortest_prefix(history, fails);
         let history = without_onlookers(history, fails);
+        let history = without_bystanders(history, fails);
         let search = Search::new(&history, budget);
         let slots = search.slots.clone();
         let (order, stored) = match search.run() {
-            Outcome::Stuck(Deepest { order, state }) => {
+            Outcome::Stuck(Deepest { order, state, .. }) => {
                 let stored = slots.iter().map(|(key, &slot)| (*key, state.records[slot]));
                 (order, stored.collect())
             }
@@ -54,13 +55,16 @@ impl Violation {
 
     /// The calls that found no place in the longest order that was found.
     pub fn unexplained(&self) -> impl Iterator<Item = &Operation> {
+        self.unplaced().map(|(_, operation)| operation)
+    }
+
+    fn unplaced(&self) -> impl Iterator<Item = (usize, &Operation)> {
         self.operations
             .iter()
             .enumerate()
             .filter(|(index, operation)| {
                 operation.answer != Answer::Unknown && !self.order.contains(index)
             })
-            .map(|(_, operation)| operation)
     }
 }
 
@@ -115,6 +119,18 @@ fn without_onlookers(mut history: History, fails: impl Fn(&History) -> bool) -> 
     history
 }
 
+/// Leaves out the keys that only a failed rotation connected with the ones that matter.
+fn without_bystanders(history: History, fails: impl Fn(&History) -> bool) -> History {
+    groups(&history.operations)
+        .into_iter()
+        .map(|operations| History {
+            operations,
+            granularity: history.granularity,
+        })
+        .find(|group| fails(group))
+        .unwrap_or(history)
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = Names::of(&self.operations);
@@ -129,22 +145,18 @@ impl fmt::Display for Violation {
         if hidden > 0 {
             writeln!(f, "  ... {hidden} earlier calls")?;
         }
-        for operation in &self.operations[hidden..] {
-            names.write_line(f, operation)?;
+        for (index, operation) in self.operations.iter().enumerate().skip(hidden) {
+            names.write_line(f, index, operation)?;
         }
-        writeln!(f, "the longest order that fits")?;
-        let hidden = self.order.len().saturating_sub(SHOWN);
-        if hidden > 0 {
-            writeln!(f, "  ... {hidden} earlier calls")?;
+        f.write_str("the longest order that fits is")?;
+        for index in &self.order {
+            write!(f, " #{}", index + 1)?;
         }
-        for &index in &self.order[hidden..] {
-            writeln!(f, "  {}", names.story(&self.operations[index]))?;
-        }
-        f.write_str("leaves ")?;
+        f.write_str("\nit leaves ")?;
         names.write_stored(f, &self.stored)?;
-        f.write_str(", and then these cannot have been answered so:")?;
-        for operation in self.unexplained() {
-            write!(f, "\n  {}", names.story(operation))?;
+        f.write_str("\nand then these cannot have been answered so:")?;
+        for (index, operation) in self.unplaced() {
+            write!(f, "\n  #{} {}", index + 1, names.story(operation))?;
         }
         Ok(())
     }
@@ -157,7 +169,8 @@ struct Names {
     revisions: HashMap<Revision, usize>,
     /// What was written under a revision.
     contents: HashMap<Revision, u64>,
-    start: Timestamp,
+    /// What expiries are told in relation to, if they matter.
+    start: Option<Timestamp>,
 }
 
 impl Names {
@@ -168,7 +181,8 @@ impl Names {
             contents: HashMap::new(),
             start: operations
                 .first()
-                .map_or(Timestamp::MIN, |operation| operation.earliest),
+                .map(|operation| operation.earliest)
+                .filter(|_| time_matters(operations)),
         };
         for operation in operations {
             for key in keys(operation) {
@@ -188,14 +202,20 @@ impl Names {
         names
     }
 
-    fn write_line(&self, f: &mut fmt::Formatter<'_>, operation: &Operation) -> fmt::Result {
+    fn write_line(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        index: usize,
+        operation: &Operation,
+    ) -> fmt::Result {
         let returned = match operation.returned {
             u64::MAX => "?".to_owned(),
             time => time.to_string(),
         };
         writeln!(
             f,
-            "  {:>4} ..{returned:>4}  {}",
+            "  {:>5} {:>4} ..{returned:>4}  {}",
+            format!("#{}", index + 1),
             operation.invoked,
             self.story(operation)
         )
@@ -281,9 +301,12 @@ impl Names {
 
     /// In milliseconds from the beginning of the history.
     fn expiry(&self, expires_at: Timestamp) -> String {
-        match expires_at.as_millis() - self.start.as_millis() {
-            _ if expires_at == Timestamp::MAX => String::new(),
-            millis => format!(" until {millis:+} ms"),
+        match self.start {
+            Some(start) if expires_at < Timestamp::MAX => {
+                let millis = expires_at.as_millis() - start.as_millis();
+                format!(" until {millis:+} ms")
+            }
+            _ => String::new(),
         }
     }
 
@@ -293,6 +316,19 @@ impl Names {
             None => "a revision of no call".to_owned(),
         }
     }
+}
+
+/// Whether an expiry was changed, or came within the history.
+fn time_matters(operations: &[Operation]) -> bool {
+    let answered = |operation: &&Operation| operation.answer != Answer::Unknown;
+    let latest = operations.iter().filter(answered).map(|o| o.latest).max();
+    operations.iter().any(|operation| match operation.call {
+        Call::Touch(_) => true,
+        Call::Create(new) | Call::Update { new, .. } | Call::Rotate { new, .. } => {
+            Some(new.expires_at) <= latest
+        }
+        Call::Load | Call::Delete => false,
+    })
 }
 
 fn revisions(operation: &Operation) -> Vec<Revision> {

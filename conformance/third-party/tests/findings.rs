@@ -7,10 +7,14 @@ use std::{
     thread,
 };
 
-use sessionkit_conformance::{Case, Harness, MakeHarness, Options, Verdict, registry, run_case};
+use sessionkit_conformance::{
+    Case, Group, Harness, MakeHarness, Options, Verdict, registry, run_case,
+};
 use sessionkit_conformance_third_party::{Caching, Memory, Moka, Sqlite};
 
 const DOCS: &str = include_str!("../../../docs/conformance-findings.md");
+
+const LOCK: &str = "nobody panics with the lock";
 
 /// A store and what is wrong with it.
 struct Expected {
@@ -55,28 +59,34 @@ fn run_all(make: &MakeHarness) -> Vec<(&'static Case, Verdict)> {
         for _ in 0..4 {
             scope.spawn(|| {
                 loop {
-                    let next = waiting.lock().unwrap().next();
+                    let next = waiting.lock().expect(LOCK).next();
                     let Some(case) = next else {
                         return;
                     };
                     let verdict = run_conclusively(case, make);
-                    verdicts.lock().unwrap().push((case, verdict));
+                    verdicts.lock().expect(LOCK).push((case, verdict));
                 }
             });
         }
     });
-    verdicts.into_inner().unwrap()
+    verdicts.into_inner().expect(LOCK)
 }
 
-/// These stores go by the clock of the operating system, so that a case has to wait for real, and a
-/// busy machine can make it miss its moment.
+/// These stores go by the clock of the operating system, so that cases wait for real, and a busy
+/// machine can make one miss its moment. A verdict about time counts when it comes back.
 fn run_conclusively(case: &'static Case, make: &MakeHarness) -> Verdict {
-    let mut verdict = Verdict::Inconclusive(String::new());
-    for _ in 0..5 {
-        if !matches!(verdict, Verdict::Inconclusive(_)) {
+    let run = || run_case(case, make, &Options::default()).verdict;
+    let doubtful = |verdict: &Verdict| match verdict {
+        Verdict::Inconclusive(_) => true,
+        Verdict::Fail { .. } => case.group == Group::Time,
+        _ => false,
+    };
+    let mut verdict = run();
+    for _ in 0..4 {
+        if !doubtful(&verdict) {
             break;
         }
-        verdict = run_case(case, make, &Options::default()).verdict;
+        verdict = run();
     }
     verdict
 }
@@ -105,7 +115,9 @@ fn assert_explained(expected: &Expected) {
 fn tower_sessions_memory_store() {
     let expected = Expected {
         title: "`tower_sessions::MemoryStore`",
-        findings: &["C02", "C03", "C05", "C06", "C07", "C08", "S04", "T13"],
+        findings: &[
+            "C02", "C03", "C05", "C06", "C07", "C08", "C12", "S04", "T13",
+        ],
         races: &[],
     };
     assert_findings(Memory::new, &expected);
@@ -115,7 +127,7 @@ fn tower_sessions_memory_store() {
 fn tower_sessions_moka_store() {
     let expected = Expected {
         title: "`tower_sessions_moka_store::MokaStore`",
-        findings: &["C02", "C03", "C05", "C06", "C07", "C08", "S04"],
+        findings: &["C02", "C03", "C05", "C06", "C07", "C08", "C12", "S04"],
         races: &["C01"],
     };
     assert_findings(Moka::new, &expected);
@@ -126,9 +138,9 @@ fn tower_sessions_sqlx_store_on_sqlite() {
     let expected = Expected {
         title: "`tower_sessions_sqlx_store::SqliteStore`",
         findings: &[
-            "B03", "C02", "C03", "C05", "C06", "C07", "C08", "T13", "X01",
+            "B03", "C02", "C03", "C05", "C06", "C07", "C08", "C12", "T13",
         ],
-        races: &[],
+        races: &["X01"],
     };
     assert_findings(Sqlite::new, &expected);
 }
@@ -138,8 +150,8 @@ fn tower_sessions_caching_store() {
     let expected = Expected {
         title: "`tower_sessions::CachingSessionStore`",
         findings: &[
-            "B03", "C02", "C03", "C05", "C06", "C07", "C08", "C09", "C11", "F09", "L04", "L09",
-            "S04", "T13", "X01",
+            "B03", "C02", "C03", "C05", "C06", "C07", "C08", "C09", "C11", "C12", "F09", "L04",
+            "L09", "S04", "T13", "X01",
         ],
         races: &[],
     };
