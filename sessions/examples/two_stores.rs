@@ -35,9 +35,7 @@ async fn home(sessions: Sessions) -> Result<String, SessionRejection> {
     let language = sessions.get("language").await.map_err(failed)?;
     let items: Vec<String> = cart.get("items").map_err(failed)?.unwrap_or_default();
     let language: Option<String> = language.get("language").map_err(failed)?;
-    Ok(format!(
-        "{language:?} {items:?}: visit /add/tea and /speak/fr"
-    ))
+    Ok(format!("{language:?} {items:?}: try /add/tea, /speak/fr"))
 }
 
 async fn add(sessions: Sessions, Path(item): Path<String>) -> Result<String, SessionRejection> {
