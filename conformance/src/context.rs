@@ -2,10 +2,10 @@ use std::{
     fmt::{Debug, Display},
     future::Future,
     sync::{
-        Arc, Barrier, Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -18,8 +18,9 @@ use tokio::{runtime::Handle, task::JoinError};
 
 use crate::{
     Failure, Fault, Golden, Harness, Outcome, Random, RawEntry,
+    gate::Gate,
     recorder::{Meter, Recorder},
-    verdict::describe_error,
+    verdict::{describe, describe_difference, describe_error},
 };
 
 /// The lifetime of a record that is not meant to expire during a case.
@@ -504,77 +505,6 @@ fn returned<T>(results: Vec<std::result::Result<T, JoinError>>) -> Outcome<Vec<T
         .into_iter()
         .map(|result| result.map_err(panicked))
         .collect()
-}
-
-/// Holds threads back until all of them are there, and lets two go in the same instant.
-struct Gate {
-    all: Barrier,
-    count: usize,
-    arrived: AtomicUsize,
-}
-
-impl Gate {
-    /// How long a thread waits for the one that it starts with: long for a thread to wake up.
-    const PATIENCE: Duration = Duration::from_micros(200);
-
-    fn new(count: usize) -> Self {
-        Self {
-            all: Barrier::new(count),
-            count,
-            arrived: AtomicUsize::new(0),
-        }
-    }
-
-    fn pass(&self) {
-        self.all.wait();
-        let number = self.arrived.fetch_add(1, Ordering::SeqCst) + 1;
-        let pair = number.next_multiple_of(2).min(self.count);
-        let start = Instant::now();
-        while self.arrived.load(Ordering::SeqCst) < pair && start.elapsed() < Self::PATIENCE {
-            std::hint::spin_loop();
-        }
-    }
-}
-
-/// A record for people.
-pub(crate) fn describe(record: Option<&Record>) -> String {
-    let Some(record) = record else {
-        return "None".into();
-    };
-    let shown = &record.data[..record.data.len().min(24)];
-    let dots = if shown.len() < record.data.len() {
-        "…"
-    } else {
-        ""
-    };
-    format!(
-        "a record of {} bytes \"{}{dots}\", revision {:016x}, expiry {:?}",
-        record.data.len(),
-        shown.escape_ascii(),
-        record.revision.to_bits(),
-        record.expires_at,
-    )
-}
-
-fn describe_difference(expected: &Record, found: Option<&Record>) -> String {
-    let text = describe(found);
-    let Some(found) = found else {
-        return text;
-    };
-    let fields = [
-        ("data", found.data != expected.data),
-        ("revision", found.revision != expected.revision),
-        ("created_at", found.created_at != expected.created_at),
-        ("expires_at", found.expires_at != expected.expires_at),
-        ("subject", found.subject != expected.subject),
-        ("label", found.label != expected.label),
-    ];
-    let other: Vec<_> = fields
-        .iter()
-        .filter(|field| field.1)
-        .map(|field| field.0)
-        .collect();
-    format!("{text} (another {})", other.join(", "))
 }
 
 /// A namespace that nobody else has.

@@ -7,6 +7,7 @@ mod cases;
 #[cfg(all(feature = "containers", unix))]
 pub mod containers;
 mod context;
+mod gate;
 mod harness;
 pub mod history;
 pub mod linearizability;

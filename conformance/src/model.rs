@@ -6,7 +6,7 @@ use sessionkit::{
     ErrorKind, Record, Result, Revision, SessionStore, StoreKey, Subject, Sweep, Timestamp, Token,
 };
 
-use crate::{Context, Failure, Outcome, Random, Verdict, context::describe};
+use crate::{Context, Failure, Outcome, Random, Verdict, verdict::describe};
 
 const TOKENS: usize = 4;
 

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use sessionkit::Error;
+use sessionkit::{Error, Record};
 
 /// What a case returns.
 pub type Outcome<T = ()> = Result<T, Failure>;
@@ -120,4 +120,46 @@ pub(crate) fn describe_error(error: &Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// A record for people.
+pub(crate) fn describe(record: Option<&Record>) -> String {
+    let Some(record) = record else {
+        return "None".into();
+    };
+    let shown = &record.data[..record.data.len().min(24)];
+    let dots = if shown.len() < record.data.len() {
+        "…"
+    } else {
+        ""
+    };
+    format!(
+        "a record of {} bytes \"{}{dots}\", revision {:016x}, expiry {:?}",
+        record.data.len(),
+        shown.escape_ascii(),
+        record.revision.to_bits(),
+        record.expires_at,
+    )
+}
+
+/// A record that is not the one that was expected.
+pub(crate) fn describe_difference(expected: &Record, found: Option<&Record>) -> String {
+    let text = describe(found);
+    let Some(found) = found else {
+        return text;
+    };
+    let fields = [
+        ("data", found.data != expected.data),
+        ("revision", found.revision != expected.revision),
+        ("created_at", found.created_at != expected.created_at),
+        ("expires_at", found.expires_at != expected.expires_at),
+        ("subject", found.subject != expected.subject),
+        ("label", found.label != expected.label),
+    ];
+    let other: Vec<_> = fields
+        .iter()
+        .filter(|field| field.1)
+        .map(|field| field.0)
+        .collect();
+    format!("{text} (another {})", other.join(", "))
 }

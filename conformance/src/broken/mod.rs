@@ -9,6 +9,7 @@ mod codec;
 mod index;
 mod store;
 mod table;
+mod wire;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},

@@ -11,7 +11,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use sessionkit::{ErrorKind, Record, Result, SessionStore, Token};
 
 use super::case;
-use crate::{Case, Context, Failure, Outcome, context::describe};
+use crate::{Case, Context, Failure, Outcome, verdict::describe};
 
 pub(super) const CASES: &[Case] = &[
     case!(Canc x01_a_dropped_call_has_taken_effect_or_not [Server]

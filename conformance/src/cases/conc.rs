@@ -1,22 +1,15 @@
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use sessionkit::{
-    Clock, ErrorKind, ManualClock, Record, Result, Revision, SessionStore, SystemClock, Timestamp,
-    Token,
-};
+use sessionkit::{ErrorKind, Record, Revision, SessionStore, Token};
 use tokio::task::yield_now;
 
-use super::case;
-use crate::{
-    Case, Context, Failure, Outcome,
-    context::describe,
-    history::{Recorded, Recorder},
-    linearizability::{Verdict as Linearity, check},
+use super::{
+    case,
+    history::c12_random_histories_are_linearizable,
+    rounds::{Rounds, Store, winner},
 };
+use crate::{Case, Context, Failure, Outcome, Random, verdict::describe};
 
 pub(super) const CASES: &[Case] = &[
     case!(parallel Conc c01_of_many_creates_of_one_token_one_succeeds [Server]
@@ -59,129 +52,6 @@ pub(super) const CASES: &[Case] = &[
         "Each call ends within the deadline"
         "Under load, requests wait for each other for ever."),
 ];
-
-type Store = Arc<dyn SessionStore>;
-type Answer = BoxFuture<'static, Result<Token>>;
-
-/// Repeats a race until calls have really met, within reason.
-struct Rounds<'a> {
-    cx: &'a Context,
-    handles: [Store; 2],
-    round: usize,
-    start: Instant,
-}
-
-impl<'a> Rounds<'a> {
-    async fn new(cx: &'a Context) -> Outcome<Self> {
-        Ok(Self {
-            cx,
-            handles: [cx.open().await?, cx.open().await?],
-            round: 0,
-            start: Instant::now(),
-        })
-    }
-
-    /// Whether to go on: at least 20 rounds, then until calls have met eight times or five seconds
-    /// are over.
-    fn next(&mut self) -> bool {
-        self.round += 1;
-        self.round <= 20 || (self.cx.contention() < 8 && self.start.elapsed().as_secs() < 5)
-    }
-
-    fn handle(&self, number: usize) -> Store {
-        Arc::clone(&self.handles[number % 2])
-    }
-
-    async fn race(&self, calls: Vec<Answer>) -> Outcome<Vec<Result<Token>>> {
-        self.cx.race(calls).await
-    }
-
-    fn create(&self, number: usize, token: &Token, record: &Record) -> Answer {
-        let (store, token, record) = (self.handle(number), token.clone(), record.clone());
-        async move { store.create(token, &record).await }.boxed()
-    }
-
-    fn update(&self, number: usize, token: &Token, expected: Revision, record: &Record) -> Answer {
-        let (store, token, record) = (self.handle(number), token.clone(), record.clone());
-        async move { store.update(&token, expected, &record).await }.boxed()
-    }
-
-    fn touch(&self, number: usize, token: &Token, expires_at: Timestamp) -> Answer {
-        let (store, token) = (self.handle(number), token.clone());
-        async move { store.touch(&token, expires_at).await }.boxed()
-    }
-
-    fn rotate(
-        &self,
-        number: usize,
-        from: &Token,
-        to: &Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Answer {
-        let (store, record) = (self.handle(number), record.clone());
-        let (from, to) = (from.clone(), to.clone());
-        async move { store.rotate(&from, to, expected, &record).await }.boxed()
-    }
-
-    fn delete(&self, number: usize, token: &Token) -> Answer {
-        let (store, token) = (self.handle(number), token.clone());
-        async move { store.delete(&token).await.map(|()| token) }.boxed()
-    }
-
-    /// A live record under a new token.
-    async fn start(&self) -> Outcome<(Token, Record)> {
-        let (token, record) = (self.cx.token(), self.cx.record("first"));
-        self.handles[0].create(token.clone(), &record).await?;
-        Ok((token, record))
-    }
-
-    async fn gone(&self, when: &str, token: &Token) -> Outcome {
-        self.cx.settle().await;
-        for handle in &self.handles {
-            self.cx.absent(when, handle, token).await?;
-        }
-        Ok(())
-    }
-
-    async fn kept(&self, when: &str, token: &Token, record: &Record) -> Outcome {
-        self.cx.settle().await;
-        for handle in &self.handles {
-            self.cx.holds(when, handle, token, record).await?;
-        }
-        Ok(())
-    }
-}
-
-/// The one call that succeeded; all others failed in this way.
-fn winner(
-    cx: &Context,
-    what: &str,
-    answers: &[Result<Token>],
-    kinds: &[ErrorKind],
-) -> Outcome<usize> {
-    let won: Vec<_> = (0..answers.len())
-        .filter(|number| answers[*number].is_ok())
-        .collect();
-    let expected = format!("1 of {} {what} succeeds", answers.len());
-    cx.check(
-        won.len() == 1,
-        expected,
-        format_args!("{} succeed", won.len()),
-    )?;
-    for answer in answers.iter().filter(|answer| answer.is_err()) {
-        cx.err_in(
-            &format!("one of the other {what}"),
-            kinds,
-            answer.as_ref().map_err(copy),
-        )?;
-    }
-    Ok(won[0])
-}
-
-fn copy(error: &sessionkit::Error) -> sessionkit::Error {
-    sessionkit::Error::new(error.kind(), error.to_string())
-}
 
 async fn c01_of_many_creates_of_one_token_one_succeeds(cx: &Context) -> Outcome {
     let mut rounds = Rounds::new(cx).await?;
@@ -229,7 +99,7 @@ async fn c03_no_increment_is_lost(cx: &Context) -> Outcome {
     let rounds = Rounds::new(cx).await?;
     let (token, record) = (cx.token(), cx.record("0"));
     rounds.handles[0].create(token.clone(), &record).await?;
-    let entropy = Arc::new(crate::Random::new(cx.random().next()));
+    let entropy = Arc::new(Random::new(cx.random().next()));
     let workers = (0..8).map(|number| {
         let (store, token, entropy) = (rounds.handle(number), token.clone(), Arc::clone(&entropy));
         async move { increment(&*store, &token, &entropy, 25).await }
@@ -249,7 +119,7 @@ async fn c03_no_increment_is_lost(cx: &Context) -> Outcome {
 async fn increment(
     store: &dyn SessionStore,
     token: &Token,
-    entropy: &crate::Random,
+    entropy: &Random,
     times: usize,
 ) -> Outcome<usize> {
     let (mut done, mut conflicts) = (0, 0);
@@ -611,141 +481,6 @@ async fn c11_what_was_deleted_is_not_loaded_by_anybody(cx: &Context) -> Outcome 
     }
     Ok(())
 }
-
-async fn c12_random_histories_are_linearizable(cx: &Context) -> Outcome {
-    let handles = [cx.open().await?, cx.open().await?];
-    let clock: Arc<dyn Clock> = match cx.manual_clock() {
-        Some(clock) => clock,
-        None => Arc::new(SystemClock),
-    };
-    let granularity = match cx.has_manual_clock() {
-        true => cx.capabilities().expiry_granularity,
-        false => cx.margin(),
-    };
-    let mut overlaps = 0;
-    for _ in 0..20 {
-        let recorder = Recorder::new(Arc::clone(&clock));
-        let tokens: Arc<[Token]> = (0..11).map(|_| cx.token()).collect();
-        let clients = (0..4).map(|number| Client {
-            store: recorder.client(number, Arc::clone(&handles[number % 2])),
-            random: crate::Random::new(cx.random().next()),
-            clock: cx.manual_clock(),
-            template: cx.record("history"),
-            tokens: Arc::clone(&tokens),
-            known: vec![Revision::from_bits(0); tokens.len()],
-        });
-        for outcome in cx.race(clients.map(Client::run)).await? {
-            outcome?;
-        }
-        let history = recorder.history().with_granularity(granularity);
-        overlaps += history.overlaps();
-        match check(&history) {
-            Linearity::Linearizable => cx.check(true, "", "")?,
-            Linearity::Violation(violation) => {
-                let expected = "an order of the calls that explains their answers";
-                return cx.check(false, expected, violation);
-            }
-            Linearity::Inconclusive(steps) => {
-                let reason = format!("the search for an order was given up after {steps} steps");
-                return Err(Failure::inconclusive(reason));
-            }
-        }
-    }
-    match overlaps {
-        0 => Err(Failure::inconclusive(
-            "no two calls about one key ran at the same time",
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// One of the clients of a random history: eight calls about each of ten tokens.
-struct Client {
-    store: Recorded,
-    random: crate::Random,
-    clock: Option<Arc<ManualClock>>,
-    template: Record,
-    tokens: Arc<[Token]>,
-    /// The revision last seen under each token.
-    known: Vec<Revision>,
-}
-
-impl Client {
-    async fn run(mut self) -> Outcome {
-        for _ in 0..8 {
-            for number in 0..self.tokens.len() - 1 {
-                self.call(number).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn call(&mut self, number: usize) -> Outcome {
-        let record = self.record();
-        let (token, known) = (&self.tokens[number], self.known[number]);
-        let answer = match self.random.below(16) {
-            0..4 => {
-                if let Some(found) = self.store.load(token).await? {
-                    self.known[number] = found.revision;
-                }
-                return Ok(());
-            }
-            4..8 => self.store.create(token.clone(), &record).await,
-            8..12 => self.store.update(token, known, &record).await,
-            12 => {
-                // The revision stays, so that nothing is learned.
-                let _ = self.store.touch(token, record.expires_at).await;
-                return Ok(());
-            }
-            13 => {
-                let to = self.tokens[number + 1].clone();
-                let moved = self.store.rotate(token, to, known, &record).await;
-                if moved.is_ok() {
-                    self.known[number + 1] = record.revision;
-                }
-                moved
-            }
-            14 => self.store.delete(token).await.map(|()| token.clone()),
-            _ => {
-                if let Some(clock) = &self.clock {
-                    clock.advance(Duration::from_secs(20));
-                }
-                return Ok(());
-            }
-        };
-        match answer {
-            Ok(_) => self.known[number] = record.revision,
-            Err(error) if EXPECTED.contains(&error.kind()) => {}
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
-    }
-
-    fn record(&self) -> Record {
-        let now = self
-            .clock
-            .as_ref()
-            .map_or_else(|| SystemClock.now(), |clock| clock.now());
-        let lifetime = match self.clock {
-            // Some of them expire on the way.
-            Some(_) => 30 * (1 + self.random.below(20) as u64),
-            None => 3600,
-        };
-        Record {
-            revision: Revision::from_bits(self.random.next()),
-            expires_at: now + Duration::from_secs(lifetime),
-            ..self.template.clone()
-        }
-    }
-}
-
-/// The errors that a client of many has to expect.
-const EXPECTED: [ErrorKind; 4] = [
-    ErrorKind::Exists,
-    ErrorKind::Conflict,
-    ErrorKind::Missing,
-    ErrorKind::Ambiguous,
-];
 
 async fn c13_64_tasks_share_a_handle(cx: &Context) -> Outcome {
     let store = cx.open().await?;

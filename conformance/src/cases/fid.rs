@@ -5,8 +5,8 @@ use super::case;
 use crate::{
     Case, Context, Failure, Outcome, RawEntry,
     browser::{Browser, manager},
-    context::describe,
     model::{self, Step},
+    verdict::describe,
 };
 
 pub(super) const CASES: &[Case] = &[

@@ -8,8 +8,8 @@ use std::{
 
 use async_trait::async_trait;
 use sessionkit::{
-    Capabilities, Clock, Custody, Key, Keyring, ManualClock, Record, Result,
-    Revision, SessionStore, SubjectIndex, Timestamp, Token,
+    Capabilities, Clock, Custody, Key, Keyring, ManualClock, Record, Result, Revision,
+    SessionStore, SubjectIndex, Timestamp, Token,
 };
 use sessionkit_any::Opener;
 use sessionkit_conformance::{

@@ -1,0 +1,159 @@
+//! What happens to a request on its way to the backend and back, and to a record in it.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use sessionkit::{Error, ErrorKind, Label, Record, Result, Timestamp, Token};
+use tokio::task::yield_now;
+
+use super::store::BrokenStore;
+use crate::Fault;
+
+pub(super) enum Access {
+    Read,
+    Write,
+    Remove,
+}
+
+impl BrokenStore {
+    /// The record as a backend with the wrong column types would keep it.
+    pub(super) fn spoiled(&self, record: &Record) -> Record {
+        let mut record = record.clone();
+        let text = |change: fn(&str) -> String| {
+            Label::new(&change(record.label.as_str())).expect("a shorter label")
+        };
+        match self.shared.bug {
+            "keeps-no-subject" => record.subject = None,
+            "drops-the-label" => record.label = Label::default(),
+            "drops-the-creation" => record.created_at = self.now() + Duration::from_millis(1),
+            "data-are-text" => {
+                record.data = String::from_utf8_lossy(&record.data)
+                    .into_owned()
+                    .into_bytes()
+                    .into();
+            }
+            "data-end-at-nul" => {
+                let end = record.data.iter().position(|byte| *byte == 0);
+                record.data.truncate(end.unwrap_or(record.data.len()));
+            }
+            "labels-are-ascii" => {
+                record.label = text(|label| label.chars().filter(char::is_ascii).collect())
+            }
+            "labels-are-trimmed" => record.label = text(|label| label.trim().into()),
+            "labels-are-quoted" => record.label = text(|label| label.replace(['\'', '\\'], "")),
+            "data-are-cut-at-64k" => record.data.truncate(65_535),
+            "expiry-in-seconds" => {
+                let millis = record.expires_at.as_millis() - 1;
+                record.expires_at = Timestamp::from_millis(millis - millis % 1000);
+            }
+            "expiry-in-32-bits" => {
+                record.expires_at = record
+                    .expires_at
+                    .min(Timestamp::from_millis(2_147_483_647_000));
+            }
+            "past-expiry-is-forever" if record.expires_at <= self.now() => {
+                record.expires_at = Timestamp::MAX;
+            }
+            "short-expiry-is-forever"
+                if record.expires_at < self.now() + Duration::from_secs(1) =>
+            {
+                record.expires_at = Timestamp::MAX;
+            }
+            _ => {}
+        }
+        record
+    }
+
+    /// The way of a request to the backend.
+    pub(super) async fn arrive(&self, access: Access, token: Option<&Token>) -> Result<()> {
+        if self.has("stays-busy-after-a-drop") && self.busy.swap(true, Ordering::SeqCst) {
+            return Err(ErrorKind::Unavailable.into());
+        }
+        if self.has("drops-leak-tasks") {
+            tokio::spawn(std::future::pending::<()>());
+        }
+        if self.has("logs-the-token")
+            && let Some(token) = token
+        {
+            tracing::trace!("asking for {}", token.expose().escape_ascii());
+        }
+        yield_now().await;
+        match (self.shared.fault(), access) {
+            (Fault::Down | Fault::Vanished, _) if self.has("errors-name-the-token") => {
+                let token = token.map_or(String::new(), |token| {
+                    token.expose().escape_ascii().to_string()
+                });
+                let text = format!("no answer for {token}");
+                Err(Error::new(ErrorKind::Unavailable, text))
+            }
+            (Fault::Down | Fault::Vanished, _) => Err(ErrorKind::Unavailable.into()),
+            (Fault::Hang, _) if self.has("hangs-with-the-server") => std::future::pending().await,
+            (Fault::Hang | Fault::Busy, _) if self.has("busy-is-conflict") => {
+                Err(ErrorKind::Conflict.into())
+            }
+            (Fault::Hang, _) => {
+                tokio::time::sleep(self.shared.deadline).await;
+                Err(ErrorKind::Unavailable.into())
+            }
+            (Fault::Busy, Access::Write | Access::Remove) => {
+                tokio::time::sleep(self.shared.deadline / 2).await;
+                Err(ErrorKind::Unavailable.into())
+            }
+            (Fault::Full, Access::Write) if self.has("full-evicts") => {
+                self.disk().clear();
+                Err(ErrorKind::Full.into())
+            }
+            (Fault::Full, Access::Write) => Err(ErrorKind::Full.into()),
+            (Fault::ReadOnly, Access::Read) if self.has("read-only-is-down") => {
+                Err(ErrorKind::Unavailable.into())
+            }
+            (Fault::ReadOnly, Access::Write | Access::Remove) => Err(ErrorKind::Unavailable.into()),
+            (Fault::Slow, _) => {
+                for _ in 0..50 {
+                    yield_now().await;
+                }
+                match self.has("short-reads") {
+                    true => Err(ErrorKind::Corrupt.into()),
+                    false => Ok(()),
+                }
+            }
+            _ if self.shared.take_closed(&self.namespace)
+                && self.has("closed-connection-fails") =>
+            {
+                Err(ErrorKind::Unavailable.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The way of a request for the index.
+    pub(super) async fn request(&self) -> Result<()> {
+        self.arrive(Access::Read, None).await
+    }
+
+    /// The way of the answer back.
+    pub(super) async fn answer(&self) -> Result<()> {
+        yield_now().await;
+        self.busy.store(false, Ordering::SeqCst);
+        match self.shared.fault() {
+            Fault::LoseReplies if self.has("lost-reply-is-unavailable") => {
+                Err(ErrorKind::Unavailable.into())
+            }
+            Fault::LoseReplies => Err(ErrorKind::Ambiguous.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Between a check and what depends on it, where only a broken store can be interrupted.
+    pub(super) async fn gap(&self, bug: &str) {
+        if self.has(bug) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    pub(super) fn forgives(&self, error: &Error) -> bool {
+        match self.shared.bug {
+            "missing-is-ok" => error.kind() == ErrorKind::Missing,
+            _ => false,
+        }
+    }
+}

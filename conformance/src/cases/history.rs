@@ -1,0 +1,173 @@
+//! Random histories, and whether any order of their calls explains the answers.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sessionkit::{
+    Clock, ErrorKind, ManualClock, Record, Revision, SessionStore, SystemClock, Token,
+};
+
+use crate::{
+    Context, Failure, Outcome, Random,
+    history::{Recorded, Recorder},
+    linearizability::{Verdict as Linearity, check},
+};
+
+/// Ten keys at a time, so that a backend with many connections is used as in practice.
+const KEYS: usize = 10;
+
+pub(super) async fn c12_random_histories_are_linearizable(cx: &Context) -> Outcome {
+    let handles = [cx.open().await?, cx.open().await?];
+    let begun = Instant::now();
+    let (mut batches, mut overlaps) = (0, 0);
+    // Calls of less than a microsecond do not always meet.
+    while batches < 20 || (overlaps == 0 && begun.elapsed().as_secs() < 10) {
+        batches += 1;
+        overlaps += batch(cx, &handles).await?;
+    }
+    match overlaps {
+        0 => Err(Failure::inconclusive(
+            "no two calls about one key ran at the same time",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Four clients make eight calls about each of the keys. Returns how many calls about one key ran at
+/// the same time.
+async fn batch(cx: &Context, handles: &[Arc<dyn SessionStore>; 2]) -> Outcome<usize> {
+    let clock: Arc<dyn Clock> = match cx.manual_clock() {
+        Some(clock) => clock,
+        None => Arc::new(SystemClock),
+    };
+    let granularity = match cx.has_manual_clock() {
+        true => cx.capabilities().expiry_granularity,
+        false => cx.margin(),
+    };
+    let recorders: Vec<_> = (0..KEYS)
+        .map(|_| Recorder::new(Arc::clone(&clock)))
+        .collect();
+    let mut clients = Vec::new();
+    for recorder in &recorders {
+        let tokens = [cx.token(), cx.token()];
+        clients.extend((0..4).map(|number| Client {
+            store: recorder.client(number, Arc::clone(&handles[number % 2])),
+            random: Random::new(cx.random().next()),
+            clock: cx.manual_clock(),
+            template: cx.record("history"),
+            tokens: tokens.clone(),
+            known: [Revision::from_bits(0); 2],
+        }));
+    }
+    for outcome in cx.race(clients.into_iter().map(Client::run)).await? {
+        outcome?;
+    }
+    let mut overlaps = 0;
+    for recorder in recorders {
+        let history = recorder.history().with_granularity(granularity);
+        overlaps += history.overlaps();
+        match check(&history) {
+            Linearity::Linearizable => cx.check(true, "", "")?,
+            Linearity::Violation(violation) => {
+                let expected = "an order of the calls that explains their answers";
+                cx.check(false, expected, violation)?;
+            }
+            Linearity::Inconclusive(steps) => {
+                let reason = format!("the search for an order was given up after {steps} steps");
+                return Err(Failure::inconclusive(reason));
+            }
+        }
+    }
+    Ok(overlaps)
+}
+
+/// One of the clients of a random history: eight calls about a token, or the one that a rotation
+/// has moved its record to.
+struct Client {
+    store: Recorded,
+    random: Random,
+    clock: Option<Arc<ManualClock>>,
+    template: Record,
+    tokens: [Token; 2],
+    /// The revision last seen under each token.
+    known: [Revision; 2],
+}
+
+impl Client {
+    async fn run(mut self) -> Outcome {
+        for _ in 0..8 {
+            let number = usize::from(self.random.below(4) == 0);
+            self.call(number).await?;
+        }
+        Ok(())
+    }
+
+    async fn call(&mut self, number: usize) -> Outcome {
+        let record = self.record();
+        let (token, known) = (&self.tokens[number], self.known[number]);
+        let answer = match self.random.below(16) {
+            0..4 => {
+                if let Some(found) = self.store.load(token).await? {
+                    self.known[number] = found.revision;
+                }
+                return Ok(());
+            }
+            4..8 => self.store.create(token.clone(), &record).await,
+            8..12 => self.store.update(token, known, &record).await,
+            12 => {
+                // The revision stays, so that nothing is learned.
+                let _ = self.store.touch(token, record.expires_at).await;
+                return Ok(());
+            }
+            13 => {
+                let other = 1 - number;
+                let to = self.tokens[other].clone();
+                let moved = self.store.rotate(token, to, known, &record).await;
+                if moved.is_ok() {
+                    self.known[other] = record.revision;
+                }
+                moved
+            }
+            14 => self.store.delete(token).await.map(|()| token.clone()),
+            _ => {
+                if let Some(clock) = &self.clock {
+                    clock.advance(Duration::from_secs(20));
+                }
+                return Ok(());
+            }
+        };
+        match answer {
+            Ok(_) => self.known[number] = record.revision,
+            Err(error) if EXPECTED.contains(&error.kind()) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn record(&self) -> Record {
+        let now = self
+            .clock
+            .as_ref()
+            .map_or_else(|| SystemClock.now(), |clock| clock.now());
+        let lifetime = match self.clock {
+            // Some of them expire on the way.
+            Some(_) => 30 * (1 + self.random.below(20) as u64),
+            None => 3600,
+        };
+        Record {
+            revision: Revision::from_bits(self.random.next()),
+            expires_at: now + Duration::from_secs(lifetime),
+            ..self.template.clone()
+        }
+    }
+}
+
+/// The errors that a client of many has to expect.
+const EXPECTED: [ErrorKind; 4] = [
+    ErrorKind::Exists,
+    ErrorKind::Conflict,
+    ErrorKind::Missing,
+    ErrorKind::Ambiguous,
+];
