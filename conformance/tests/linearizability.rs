@@ -480,6 +480,40 @@ and then these cannot have been answered so:
     assert_eq!(text, expected);
 }
 
+/// Rounds in which eight clients update the same revision at once: one succeeds.
+fn contended_rounds(rounds: u64) -> Vec<Operation> {
+    let mut operations = vec![op(0, (1, 2), A, Call::Create(version(0)), Done)];
+    for round in 0..rounds {
+        let start = 100 * (round + 1);
+        for client in 0..8 {
+            let new = (round + 1) * 8 + client;
+            let expected = if round == 0 { 0 } else { round * 8 + 3 };
+            let answer = match client {
+                3 => Done,
+                _ => Failed(ErrorKind::Conflict),
+            };
+            let span = (start + client, start + 20 + (client * 5) % 8);
+            operations.push(op(client as usize, span, A, update(expected, new), answer));
+        }
+    }
+    operations
+}
+
+#[test]
+fn a_long_contended_history_is_checked_within_the_budget() {
+    let mut operations = contended_rounds(125);
+    assert_eq!(
+        check(&operations.iter().copied().collect()),
+        Verdict::Linearizable
+    );
+    let stale = Found(Some(version(8 + 3)));
+    operations.push(op(9, (99_998, 99_999), A, Call::Load, stale));
+    match check(&operations.into_iter().collect()) {
+        Verdict::Violation(violation) => assert_eq!(violation.unexplained().count(), 1),
+        other => panic!("not a violation: {other:?}"),
+    }
+}
+
 fn token(number: u8) -> Token {
     let cookie = CookieName::new("id").expect("a valid name");
     Token::from_bytes(vec![number; Token::LEN], &cookie)

@@ -103,20 +103,32 @@ fn prefix(history: &History, end: u64) -> History {
     }
 }
 
-/// Leaves out calls that changed nothing, as long as the rest cannot be explained either.
+/// Leaves out calls that changed nothing, as long as the rest cannot be explained either: many at a
+/// time first, because each attempt is a search.
 fn without_onlookers(mut history: History, fails: impl Fn(&History) -> bool) -> History {
-    for index in (0..history.operations.len()).rev() {
-        if matches!(
-            history.operations[index].answer,
-            Answer::Found(_) | Answer::Failed(_)
-        ) {
-            let operation = history.operations.remove(index);
-            if !fails(&history) {
-                history.operations.insert(index, operation);
+    let mut size = history.operations.len();
+    while size > 0 {
+        let mut end = history.operations.len();
+        while end > 0 {
+            let range = end.saturating_sub(size)..end;
+            end = range.start;
+            let mut index = 0..;
+            let mut shorter = history.clone();
+            shorter.operations.retain(|operation| {
+                let inside = index.next().is_some_and(|index| range.contains(&index));
+                !(inside && changed_nothing(operation))
+            });
+            if shorter.operations.len() < history.operations.len() && fails(&shorter) {
+                history = shorter;
             }
         }
+        size /= 2;
     }
     history
+}
+
+fn changed_nothing(operation: &Operation) -> bool {
+    matches!(operation.answer, Answer::Found(_) | Answer::Failed(_))
 }
 
 /// Leaves out the keys that only a failed rotation connected with the ones that matter.
