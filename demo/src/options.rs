@@ -11,7 +11,8 @@ pub struct Options {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
     pub listen: SocketAddr,
 
-    /// Where sessions are kept: `memory:` or `cookie:`.
+    /// Where sessions are kept: `memory:`, `cookie:`, `fs:///path`, or what else sessionkit-any
+    /// opens.
     #[arg(long, value_name = "URL", default_value = "memory:")]
     pub store: String,
 

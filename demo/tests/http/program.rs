@@ -151,15 +151,21 @@ async fn a_request_that_does_not_end_does_not_keep_it_from_stopping() {
 #[tokio::test]
 async fn sessions_survive_a_restart_where_the_store_does() {
     let state = tempfile::tempdir().unwrap();
-    let first = run(command(state.path(), &["--store", "cookie:"])).await;
-    first.client.get("/set?name=Ada").await;
-    let (name, value) = ("id", first.client.cookie("id").unwrap());
-    first.signal("TERM");
-    assert!(first.end().await.0.success());
+    let files = format!("fs://{}", state.path().join("files").display());
+    for store in ["cookie:", &files] {
+        let first = run(command(state.path(), &["--store", store])).await;
+        first.client.get("/set?name=Ada").await;
+        let cookie = first.client.cookie("id").unwrap();
+        first.signal("TERM");
+        assert!(first.end().await.0.success(), "{store}");
 
-    let second = run(command(state.path(), &["--store", "cookie:"])).await;
-    second.client.put_cookie(name, &value);
-    assert_eq!(second.client.get("/").await.text, "name: Ada");
+        let second = run(command(state.path(), &["--store", store])).await;
+        second.client.put_cookie("id", &cookie);
+        assert_eq!(second.client.get("/").await.text, "name: Ada", "{store}");
+        second.client.post("/api/logout", "").await;
+        second.signal("TERM");
+        assert!(second.end().await.0.success(), "{store}");
+    }
 }
 
 #[tokio::test]
