@@ -1,6 +1,6 @@
 //! The few commands of W3C WebDriver that the tests need.
 
-use std::{path::Path, process::Stdio};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -18,6 +18,9 @@ use tokio::{
 
 const HELP: &str = "the browser tests need Chromium and its driver: \
                     apt-get install chromium chromium-driver";
+
+/// How long a page may take to load, also on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The key under which WebDriver names an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -110,10 +113,30 @@ impl Browser {
         value.as_str().unwrap_or_default().to_owned()
     }
 
-    /// Clicks; a page that this leads to is loaded afterwards.
     pub(crate) async fn click(&self, css: &str) {
         let path = format!("/element/{}/click", self.element(css).await);
         self.command(Method::POST, &path, json!({})).await;
+    }
+
+    /// Clicks on what leads to another page, and waits until that is loaded: a driver may answer
+    /// before the browser has begun to leave.
+    pub(crate) async fn follow(&self, css: &str) {
+        const LOADED: &str = "return !window.left && document.readyState === 'complete'";
+        self.script("window.left = true").await;
+        self.click(css).await;
+        let loaded = json!({"script": LOADED, "args": []});
+        let arrival = async {
+            // While one page gives way to another there may be none to ask.
+            while self
+                .try_command(Method::POST, "/execute/sync", loaded.clone())
+                .await
+                != Ok(Value::Bool(true))
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let arrived = tokio::time::timeout(PATIENCE, arrival).await;
+        arrived.unwrap_or_else(|_| panic!("{css} leads nowhere"));
     }
 
     pub(crate) async fn write(&self, css: &str, text: &str) {
@@ -172,6 +195,11 @@ impl Browser {
     }
 
     async fn command(&self, method: Method, path: &str, body: Value) -> Value {
+        let answer = self.try_command(method, path, body).await;
+        answer.unwrap_or_else(|message| panic!("{path}: {message}"))
+    }
+
+    async fn try_command(&self, method: Method, path: &str, body: Value) -> Result<Value, String> {
         let body = if body.is_null() {
             String::new()
         } else {
@@ -186,12 +214,10 @@ impl Browser {
         let status = response.status();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let answer: Value = serde_json::from_slice(&body).unwrap();
-        assert!(
-            status.is_success(),
-            "{path}: {}",
-            answer["value"]["message"]
-        );
-        answer["value"].clone()
+        if !status.is_success() {
+            return Err(answer["value"]["message"].to_string());
+        }
+        Ok(answer["value"].clone())
     }
 }
 

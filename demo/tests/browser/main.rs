@@ -62,12 +62,12 @@ async fn visit(browser: &Browser, app: &str, store: &str) {
     assert!(browser.texts(".notice").await.is_empty());
 
     browser.write("#name", "Grace").await;
-    browser.click("form[action='/name'] button").await;
+    browser.follow("form[action='/name'] button").await;
     expect_once(browser, "Hello, Grace!").await;
     assert_eq!(browser.text("h1").await, "name: Grace");
 
     for count in ["1", "2"] {
-        browser.click("form[action='/counter'] button").await;
+        browser.follow("form[action='/counter'] button").await;
         assert_eq!(browser.text("#count").await, count);
     }
     expect_once(browser, "Counted.").await;
@@ -79,7 +79,7 @@ async fn sign_in(browser: &Browser) {
     assert_eq!(before.get("expiry"), None, "it ends with the browser");
     browser.write("#login", "ada").await;
     browser.click("input[name='remember']").await;
-    browser.click("form[action='/login'] button").await;
+    browser.follow("form[action='/login'] button").await;
     expect_once(browser, "Signed in as ada. This browser will remember you.").await;
     assert_eq!(browser.text("#user").await, "ada");
     assert_eq!(browser.text("h1").await, "name: Grace");
@@ -96,14 +96,14 @@ async fn change_the_look(browser: &Browser) {
     let light = browser.style("body", "background-color").await;
     browser.click("input[name='theme'][value='dark']").await;
     browser.click("input[name='accent'][value='plum']").await;
-    browser.click("form[action='/prefs'] button").await;
+    browser.follow("form[action='/prefs'] button").await;
     expect_once(browser, "Your colours are saved.").await;
     assert_eq!(browser.attribute("html", "data-theme").await, "dark");
     assert_ne!(browser.style("body", "background-color").await, light);
 }
 
 async fn sign_out(browser: &Browser) {
-    browser.click("#sign-out").await;
+    browser.follow("#sign-out").await;
     expect_once(browser, "Signed out.").await;
     assert_eq!(browser.text("nav").await, "Not signed in");
     assert_eq!(browser.text("h1").await, "Hello, stranger.");
@@ -123,7 +123,7 @@ async fn a_visitor_finds_everything_with_sessions_in_memory() {
         change_the_look(&browser).await;
         browser.screenshot("memory-dark").await;
 
-        browser.click("nav a").await;
+        browser.follow("nav a").await;
         assert_eq!(browser.text("h1").await, "Your sessions");
         assert_eq!(browser.texts(".sessions li b").await, ["Chrome on Linux"]);
         assert_eq!(browser.text(".badge").await, "this browser");
@@ -168,7 +168,7 @@ async fn a_form_and_a_link_of_another_site_change_nothing() {
 
         for trap in ["button", "a"] {
             browser.go(&evil).await;
-            browser.click(trap).await;
+            browser.follow(trap).await;
             assert_eq!(browser.text("h1").await, "Forbidden", "{trap}");
         }
         browser.go(&app).await;
