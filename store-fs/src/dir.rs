@@ -176,9 +176,7 @@ impl Dir {
     }
 
     fn open_as(&self, name: &str, access: OFlags) -> Result<Option<Stored>, Fail> {
-        // Not to wait for the other end of a FIFO, nor to become the terminal's owner.
-        let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = match openat(&self.0, name, flags, Mode::empty()) {
+        let file = match openat(&self.0, name, access | read_flags(), Mode::empty()) {
             Ok(fd) => File::from(fd),
             Err(Errno::NOENT) => return Ok(None),
             Err(Errno::LOOP | Errno::MLINK | Errno::NXIO | Errno::NODEV | Errno::ISDIR) => {
@@ -186,26 +184,33 @@ impl Dir {
             }
             Err(errno) => return Err(errno.into()),
         };
-        // Checked on what was opened, not on the name, which may mean something else by now.
-        let stat = fstat(&file)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(not_a_file().into());
+        Stored::checked(file).map(Some)
+    }
+
+    /// Opens a file in a directory within this one, as [`child`](Self::child) and then
+    /// [`open_file`](Self::open_file) do, with one system call where there is one for it.
+    pub(crate) fn open_below(&self, dir: &str, name: &str) -> Result<Option<Stored>, Fail> {
+        match self.open_path(&format!("{dir}/{name}")) {
+            Ok(fd) => Stored::checked(File::from(fd)).map(Some),
+            Err(Errno::NOENT) => Ok(None),
+            // Not supported, not permitted, or a link in the way: step by step it becomes clear.
+            Err(_) => match self.child(dir)? {
+                Some(child) => child.open_file(name),
+                None => Ok(None),
+            },
         }
-        // No links at all are left to a file that was replaced after it had been opened.
-        if stat.st_nlink > 1 {
-            return Err(corrupt("the session's file has a second name").into());
-        }
-        if stat.st_uid != geteuid().as_raw() {
-            return Err(corrupt("the session's file belongs to another user").into());
-        }
-        if stat.st_mode & OTHERS != 0 {
-            return Err(corrupt("the session's file is open to others than its owner").into());
-        }
-        Ok(Some(Stored {
-            id: FileId::of(&stat),
-            size: usize::try_from(stat.st_size).unwrap_or(usize::MAX),
-            file,
-        }))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn open_path(&self, path: &str) -> Io<OwnedFd> {
+        use rustix::fs::{ResolveFlags, openat2};
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        openat2(&self.0, path, read_flags(), Mode::empty(), resolve)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn open_path(&self, _path: &str) -> Io<OwnedFd> {
+        Err(Errno::NOSYS)
     }
 
     /// What is at a name, without opening it.
@@ -280,10 +285,13 @@ pub(crate) fn try_lock(file: impl rustix::fd::AsFd) -> Io<bool> {
 ///
 /// The time of access is set a second later, or else a `relatime` mount would write a new one at
 /// every read of a file that was "modified" in the future.
-pub(crate) fn note_expiry(file: &File, expires_at: Timestamp) {
+///
+/// The nanoseconds tell whether the record has a subject, so that one without can be deleted
+/// unread. Where that is wrong, a sweep removes the entry that is left in the index.
+pub(crate) fn note(file: &File, expires_at: Timestamp, has_subject: bool) {
     let times = |millis: i64| Timespec {
         tv_sec: millis.div_euclid(1000),
-        tv_nsec: (millis.rem_euclid(1000) * 1_000_000) as _,
+        tv_nsec: (millis.rem_euclid(1000) * 1_000_000 + i64::from(has_subject)) as _,
     };
     let millis = expires_at.as_millis();
     // A file system that cannot keep that date makes the sweep slower and nothing else.
@@ -296,7 +304,7 @@ pub(crate) fn note_expiry(file: &File, expires_at: Timestamp) {
     );
 }
 
-/// What [`note_expiry`] noted, in milliseconds; never later than that.
+/// The expiry that [`note`] noted, in milliseconds; never later than that.
 pub(crate) fn noted_expiry(stat: &Stat) -> i64 {
     #[expect(
         clippy::unnecessary_cast,
@@ -306,6 +314,11 @@ pub(crate) fn noted_expiry(stat: &Stat) -> i64 {
     seconds
         .saturating_mul(1000)
         .saturating_add(nanos / 1_000_000)
+}
+
+/// Whether it is a file of which [`note`] has noted that its record has no subject.
+pub(crate) fn is_noted_without_subject(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_mtime_nsec & 1 == 0
 }
 
 /// Which file it is, for as long as it is kept open.
@@ -327,6 +340,29 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
+    fn checked(file: File) -> Result<Self, Fail> {
+        // Checked on what was opened, not on the name, which may mean something else by now.
+        let stat = fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(not_a_file().into());
+        }
+        // No links at all are left to a file that was replaced after it had been opened.
+        if stat.st_nlink > 1 {
+            return Err(corrupt("the session's file has a second name").into());
+        }
+        if stat.st_uid != geteuid().as_raw() {
+            return Err(corrupt("the session's file belongs to another user").into());
+        }
+        if stat.st_mode & OTHERS != 0 {
+            return Err(corrupt("the session's file is open to others than its owner").into());
+        }
+        Ok(Self {
+            id: FileId::of(&stat),
+            size: usize::try_from(stat.st_size).unwrap_or(usize::MAX),
+            file,
+        })
+    }
+
     /// The header of the record that this file holds for `key`, and where its section starts.
     pub(crate) fn header(&self, key: &StoreKey) -> Result<(usize, Header)> {
         format::find(key, self.size, |start| {
@@ -361,6 +397,11 @@ impl Stored {
 
 fn dir_flags() -> OFlags {
     OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
+}
+
+/// Not to wait for the other end of a FIFO, nor to become the terminal's owner.
+fn read_flags() -> OFlags {
+    OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC
 }
 
 fn not_a_file() -> Error {

@@ -5,10 +5,10 @@ use std::{
 };
 
 use rustix::io::Errno;
-use sessionkit::{Entropy, Error, ErrorKind, OsEntropy, Result, Timestamp};
+use sessionkit::{Entropy, Error, ErrorKind, OsEntropy, Result};
 
 use crate::{
-    dir::{Dir, note_expiry, try_lock},
+    dir::{Dir, try_lock},
     fail::Fail,
     fault,
 };
@@ -69,7 +69,7 @@ impl<'a> Temp<'a> {
         names: &TempNames,
         dir: &'a Dir,
         bytes: &[u8],
-        expires_at: Timestamp,
+        note: impl FnOnce(&File),
         sync: bool,
     ) -> Result<Self, Fail> {
         let mut temp = Self::create(names, dir)?;
@@ -77,7 +77,7 @@ impl<'a> Temp<'a> {
         temp.file
             .write_all(bytes)
             .map_err(|error| failed(&error, "written"))?;
-        note_expiry(&temp.file, expires_at);
+        note(&temp.file);
         if sync {
             fault::point("sync file")?;
             temp.file

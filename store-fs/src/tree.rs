@@ -10,7 +10,7 @@ use sessionkit::{Clock, ErrorKind, Record, Result, Revision, StoreKey, Subject, 
 use crate::{
     FsOptions, SyncPolicy,
     call::Call,
-    dir::{Dir, FileId, Stored},
+    dir::{Dir, FileId, Stored, is_noted_without_subject, note},
     fail::{Fail, error, unsettled},
     format::{self, Header, Section},
     lock::{Lock, Locks},
@@ -99,11 +99,9 @@ impl Tree {
     pub(crate) fn load(&self, key: &StoreKey) -> Result<Option<Record>, Fail> {
         // Told first: what is found later was live at this time, or has been made live since.
         let now = self.clock.now();
-        let Some(shard) = self.shard(shard_of(key))? else {
-            return Ok(None);
-        };
-        let Some(stored) = shard.open_file(&key.to_hex())? else {
-            return Ok(None);
+        let dir = dir_name(shard_of(key));
+        let Some(stored) = self.root.open_below(&dir, &key.to_hex())? else {
+            return self.is_there().map(|()| None);
         };
         let contents = stored.contents()?;
         let (start, header) = format::find(key, contents.len(), |start| Ok(&contents[start..]))?;
@@ -121,7 +119,12 @@ impl Tree {
     fn try_create(&self, call: &Call, key: &StoreKey, section: &Section) -> Result<(), Fail> {
         let (number, name) = (shard_of(key), key.to_hex());
         let shard = self.shard_or_create(number)?;
-        let temp = self.write(&shard, &section.bytes, section.expires_at)?;
+        let temp = self.write(
+            &shard,
+            &section.bytes,
+            section.expires_at,
+            section.subject.is_some(),
+        )?;
         let lock = self.shards.lock(number, &shard, call)?;
         let old = self.vacant(&shard, key)?;
         let more = more(old.as_ref(), section.bytes.len());
@@ -188,7 +191,7 @@ impl Tree {
         loop {
             let old = self.live(&shard, key)?;
             let new = change(&old)?;
-            let temp = self.write(&shard, &new.bytes, new.expires_at)?;
+            let temp = self.write(&shard, &new.bytes, new.expires_at, new.subject.is_some())?;
             if lock.is_none() {
                 lock = Some(self.shards.lock(number, &shard, call)?);
                 if !old.is_still(&shard, &name)? {
@@ -264,7 +267,8 @@ impl Tree {
         let both = [&section.bytes[..], &old.section()?].concat();
         // The hint that holds for either record: a sweep may look too early, never too late.
         let expires_at = section.expires_at.min(old.header.expires_at);
-        self.write(&shard, &both, expires_at)?
+        let has_subject = section.subject.is_some() || old.header.subject.is_some();
+        self.write(&shard, &both, expires_at, has_subject)?
             .rename(&from.to_hex())?;
         if self.sync.names() {
             shard.sync()?;
@@ -306,12 +310,17 @@ impl Tree {
                 return Ok(());
             };
             let lock = self.shards.lock(shard_of(key), &shard, call)?;
-            let found = match self.find(&shard, key) {
-                Ok(None) => return Ok(()),
-                Ok(found) => found,
-                // What cannot be read is removed all the same.
-                Err(fail) if fail.is_corrupt() => None,
-                Err(fail) => return Err(fail),
+            let Some(stat) = shard.stat(&key.to_hex())? else {
+                return Ok(());
+            };
+            let found = if self.usage.is_none() && is_noted_without_subject(&stat) {
+                None
+            } else {
+                match self.find(&shard, key) {
+                    // What cannot be read is removed all the same.
+                    Err(fail) if fail.is_corrupt() => None,
+                    found => found?,
+                }
             };
             call.commit()?;
             self.remove(&shard, key, found.as_ref())?;
@@ -370,10 +379,17 @@ impl Tree {
     /// itself was removed.
     pub(crate) fn of_root(&self, name: &str) -> Result<Option<Dir>, Fail> {
         let dir = self.root.child(name)?;
-        if dir.is_none() && self.root.is_removed()? {
-            return Err(Fail::Vanished);
+        if dir.is_none() {
+            self.is_there()?;
         }
         Ok(dir)
+    }
+
+    fn is_there(&self) -> Result<(), Fail> {
+        if self.root.is_removed()? {
+            return Err(Fail::Vanished);
+        }
+        Ok(())
     }
 
     pub(crate) fn shard_or_create(&self, number: u8) -> Result<Dir, Fail> {
@@ -395,8 +411,10 @@ impl Tree {
         dir: &'a Dir,
         bytes: &[u8],
         expires_at: Timestamp,
+        has_subject: bool,
     ) -> Result<Temp<'a>, Fail> {
-        Temp::write(&self.temps, dir, bytes, expires_at, self.sync.contents())
+        let note = |file: &_| note(file, expires_at, has_subject);
+        Temp::write(&self.temps, dir, bytes, note, self.sync.contents())
     }
 
     /// Removes the index entry of a record that is gone, unless its successor has the same one.

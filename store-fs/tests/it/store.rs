@@ -511,3 +511,27 @@ fn quotas_and_policies_are_read_from_text() {
     assert_eq!("none".parse::<SyncPolicy>().unwrap(), SyncPolicy::None);
     assert!("Full".parse::<SyncPolicy>().is_err());
 }
+
+#[tokio::test]
+async fn a_deleted_session_leaves_nothing_in_the_index() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    let (anonymous, known) = (record(""), record_of("alice", ""));
+    store.create(token_of(0), &known).await.unwrap();
+    store.create(token_of(1), &anonymous).await.unwrap();
+    // At login, and moved.
+    store
+        .update(&token_of(1), anonymous.revision, &known)
+        .await
+        .unwrap();
+    store
+        .rotate(&token_of(1), token_of(2), known.revision, &known)
+        .await
+        .unwrap();
+    store.touch(&token_of(2), NOW + MINUTE * 2).await.unwrap();
+    for number in 0..3 {
+        store.delete(&token_of(number)).await.unwrap();
+    }
+    let files = snapshot(&fixture.root());
+    assert!(!files.iter().any(|(path, ..)| path.is_file()), "{files:?}");
+}
