@@ -53,6 +53,12 @@ impl Address {
         &self.base[self.scheme.len() + 1..]
     }
 
+    /// The URL without its query.
+    #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
     /// The options, all of which have to be among those that the backend knows.
     pub(crate) fn options(self, known: &[&str]) -> Result<Options> {
         if self.query.keys().all(|name| known.contains(&name.as_str())) {

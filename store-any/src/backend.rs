@@ -22,10 +22,21 @@ use crate::{
 };
 
 /// The schemes of each feature, compiled in or not.
-const FEATURES: &[(&[&str], &str)] = &[(&["cookie"], "cookie"), (&["fs"], "fs")];
+const FEATURES: &[(&[&str], &str)] = &[
+    (&["cookie"], "cookie"),
+    (&["fs"], "fs"),
+    (&["sqlite"], "sqlite"),
+    (&["postgres", "postgresql"], "postgres"),
+    (&["mysql", "mariadb"], "mysql"),
+];
 
 #[cfg_attr(
-    not(feature = "fs"),
+    not(any(
+        feature = "fs",
+        feature = "sqlite",
+        feature = "postgres",
+        feature = "mysql"
+    )),
     expect(
         clippy::unused_async,
         reason = "none of these stores waits to be opened"
@@ -38,6 +49,12 @@ pub(crate) async fn open(address: Address, opener: &Opener) -> Result<Arc<dyn Se
         "cookie" => crate::cookie::open(address, opener),
         #[cfg(feature = "fs")]
         "fs" => crate::fs::open(address, opener).await,
+        #[cfg(feature = "sqlite")]
+        "sqlite" => crate::sql::open_sqlite(address, opener).await,
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => crate::sql::open_postgres(address, opener).await,
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => crate::sql::open_mysql(address, opener).await,
         scheme => Err(unknown(scheme)),
     }
 }

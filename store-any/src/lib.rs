@@ -8,5 +8,7 @@ mod cookie;
 mod fs;
 mod memory;
 mod opener;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod sql;
 
 pub use opener::{Opener, open};

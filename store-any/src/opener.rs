@@ -83,7 +83,13 @@ impl Opener {
 
     /// The clock to open a store with.
     #[cfg_attr(
-        not(any(feature = "cookie", feature = "fs")),
+        not(any(
+            feature = "cookie",
+            feature = "fs",
+            feature = "sqlite",
+            feature = "postgres",
+            feature = "mysql"
+        )),
         expect(dead_code, reason = "the memory store alone does without")
     )]
     pub(crate) fn clock_or_system(&self) -> Arc<dyn Clock> {

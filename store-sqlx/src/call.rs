@@ -328,6 +328,7 @@ async fn exchange<DB: Backend, T>(
 }
 
 /// Checks once that a connection can be made, and says why not: a pool would go on trying.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) async fn try_connect<DB: Backend>(
     options: &<DB::Connection as Connection>::Options,
     deadline: Duration,

@@ -21,6 +21,10 @@ pub(crate) enum Refusal {
     /// Another transaction was in the way: the same statement may succeed at once.
     Contention,
     /// The server was ending the connection before it took the statement.
+    #[cfg_attr(
+        not(any(feature = "postgres", feature = "mysql")),
+        expect(dead_code, reason = "SQLite has no server")
+    )]
     Disconnected,
     /// A key is there already.
     Duplicate,

@@ -8,6 +8,7 @@ mod failure;
 mod lane;
 #[cfg(feature = "mysql")]
 mod mysql;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod options;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -21,16 +22,20 @@ mod schema;
 mod sqlite;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod sweeper;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod table;
 
 #[cfg(feature = "mysql")]
 pub use mysql::MysqlStore;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use options::StoreOptions;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use sqlx;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use sweeper::Sweeper;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use table::TableName;

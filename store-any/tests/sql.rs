@@ -1,0 +1,137 @@
+//! Databases by their URLs, on the servers that the kit finds or starts.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+
+use sessionkit::{
+    CookieName, Durability, ErrorKind, Label, ManualClock, OsEntropy, Record, Revision,
+    SessionStore, Timestamp, Token,
+};
+use sessionkit_any::{Opener, open};
+use sessionkit_conformance::containers::Server;
+
+const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+fn token() -> Token {
+    Token::random(&OsEntropy, &CookieName::new("id").unwrap()).unwrap()
+}
+
+fn random_table() -> String {
+    format!("any_{}", &token().key().to_hex()[..16])
+}
+
+fn record() -> Record {
+    Record {
+        data: "data".into(),
+        revision: Revision::random(&OsEntropy).unwrap(),
+        created_at: START,
+        expires_at: Timestamp::MAX,
+        subject: None,
+        label: Label::default(),
+    }
+}
+
+/// Used through two handles, expired by the injected clock, kept apart by tables.
+async fn works(url: &str) {
+    let mark = if url.contains('?') { '&' } else { '?' };
+    let clock = Arc::new(ManualClock::new(START));
+    let (table, other) = (random_table(), random_table());
+    let opener = Opener::new().clock(clock.clone());
+    let url = |options: &str| format!("{url}{mark}{options}");
+    let store = opener.open(&url(&format!("table={table}"))).await.unwrap();
+    let same = opener
+        .open(&url(&format!(
+            "namespace={table}&migrate=false&max_connections=1"
+        )))
+        .await
+        .unwrap();
+    let other_store = opener
+        .clone()
+        .namespace(&*other)
+        .open(&url(""))
+        .await
+        .unwrap();
+    let stored = record();
+    let token = store.create(token(), &stored).await.unwrap();
+    assert_eq!(same.load(&token).await.unwrap(), Some(stored));
+    assert_eq!(other_store.load(&token).await.unwrap(), None);
+    store
+        .touch(&token, START + std::time::Duration::from_secs(1))
+        .await
+        .unwrap();
+    clock.set(START + std::time::Duration::from_secs(1));
+    assert_eq!(same.load(&token).await.unwrap(), None);
+    assert_eq!(same.sweep(10).await.unwrap(), 1);
+
+    let missing = url(&format!("table={}&migrate=false", random_table()));
+    for refused in [
+        &*missing,
+        &url("tabel=x"),
+        &url("table=x%20y"),
+        &url("table=a&namespace=b"),
+        &url("max_connections=0"),
+        &url("max_connections=many"),
+        &url("deadline_ms=-1"),
+        &url("deadline_ms=1"),
+        &url("migrate=perhaps"),
+    ] {
+        let error = opener.open(refused).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn sqlite_urls_open_files_and_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}/s.db", dir.path().display());
+    works(&url).await;
+    let durability = |store: Arc<dyn SessionStore>| store.capabilities().durability;
+    assert_eq!(durability(open(&url).await.unwrap()), Durability::System);
+    let synced = open(&format!("{url}?sync_to_disk=true")).await.unwrap();
+    assert_eq!(durability(synced), Durability::Disk);
+    let memory = open("sqlite::memory:").await.unwrap();
+    assert_eq!(durability(memory), Durability::Process);
+    for refused in ["sqlite:", "sqlite://", "sqlite:x?mode=ro"] {
+        let error = open(refused).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn postgres_urls_open_postgres() {
+    let url = Server::Postgres.shared().await.unwrap();
+    works(&url).await;
+    works(&url.replacen("postgres:", "postgresql:", 1)).await;
+    open(&format!(
+        "{url}?application_name=any&transaction_pooling=true"
+    ))
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn mysql_urls_open_mysql() {
+    works(&Server::Mysql.shared().await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn mariadb_urls_open_mariadb() {
+    let url = Server::Mariadb.shared().await.unwrap();
+    works(&url.replacen("mysql:", "mariadb:", 1)).await;
+}
+
+#[tokio::test]
+async fn no_error_shows_a_password() {
+    for url in [
+        "postgres://u:geheim@127.0.0.1:1/d?deadline_ms=200",
+        "postgres://u:geheim@127.0.0.1:x/d",
+        "postgres://u:geheim@127.0.0.1/d?geheim=1",
+        "mysql://u:geheim@127.0.0.1:1/d?deadline_ms=200",
+        "mariadb://u:geheim@127.0.0.1:1/d?ssl-mode=geheim",
+        "sqlite:/geheim/geheim.db",
+    ] {
+        let error = open(url).await.unwrap_err();
+        assert!(!format!("{error:?}").contains("geheim"), "{error:?}");
+    }
+}
