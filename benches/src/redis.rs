@@ -26,9 +26,12 @@ struct Scene {
     raw: MultiplexedConnection,
     pool: deadpool_redis::Pool,
     store: Arc<RedisStore>,
+    /// With two connections.
+    double: Arc<RedisStore>,
     tokens: Arc<Vec<Token>>,
     keys: Arc<Vec<Vec<u8>>>,
     value: Arc<Vec<u8>>,
+    record: Arc<Record>,
     swap: Arc<::redis::Script>,
 }
 
@@ -51,8 +54,11 @@ impl Scene {
     async fn open(url: &str) -> Self {
         let options = || RedisOptions::from_url(url).expect("a URL").prefix("bench");
         let client = ::redis::Client::open(url).expect("a URL");
+        // A busy machine takes longer than the half second that the client allows.
+        let patient = ::redis::AsyncConnectionConfig::new()
+            .set_response_timeout(Some(std::time::Duration::from_secs(5)));
         let raw = client
-            .get_multiplexed_async_connection()
+            .get_multiplexed_async_connection_with_config(&patient)
             .await
             .expect("the server answers");
         let config = deadpool_redis::Config::from_url(url);
@@ -72,10 +78,18 @@ impl Scene {
             raw,
             pool,
             store: Arc::new(options().open().await.expect("the store opens")),
+            double: Arc::new(
+                options()
+                    .connections(2)
+                    .open()
+                    .await
+                    .expect("the store opens"),
+            ),
             keys: Arc::new(tokens.iter().map(key).collect()),
             tokens: Arc::new(tokens),
             // As long as what the store writes.
             value: Arc::new([&[1, 0, 0, 0, 0, 0, 0, 0, 7][..], &[0; 14], &record().data].concat()),
+            record: Arc::new(record()),
             swap: Arc::new(::redis::Script::new(SWAP)),
         }
     }
@@ -157,26 +171,34 @@ impl Scene {
     }
 
     async fn our_call(&self, operation: &str, number: usize) {
+        self.call(&self.store, operation, number).await;
+    }
+
+    async fn double_call(&self, operation: &str, number: usize) {
+        self.call(&self.double, operation, number).await;
+    }
+
+    async fn call(&self, store: &RedisStore, operation: &str, number: usize) {
         let token = &self.tokens[number % self.tokens.len()];
-        let record = record();
+        let record = &*self.record;
         match operation {
             "load" => drop(
-                self.store
+                store
                     .load(token)
                     .await
                     .expect("the server answers")
                     .expect("it is there"),
             ),
-            "delete" => self.store.delete(token).await.expect("the server answers"),
+            "delete" => store.delete(token).await.expect("the server answers"),
             "update" => drop(
-                self.store
-                    .update(token, record.revision, &record)
+                store
+                    .update(token, record.revision, record)
                     .await
                     .expect("it is there"),
             ),
             _ => drop(
-                self.store
-                    .create(token.clone(), &record)
+                store
+                    .create(token.clone(), record)
                     .await
                     .expect("it is new"),
             ),
@@ -234,7 +256,11 @@ async fn compare(
             "redis, one shared connection",
             contender!(raw_call, operation),
         )
-        .add("sessionkit RedisStore", contender!(our_call, operation));
+        .add("sessionkit RedisStore", contender!(our_call, operation))
+        .add(
+            "sessionkit RedisStore, two connections",
+            contender!(double_call, operation),
+        );
     if operation == "update" {
         comparison = comparison.add(
             "redis, one shared connection, plain SET",

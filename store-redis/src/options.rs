@@ -124,7 +124,7 @@ impl RedisOptions {
             source,
             prefix: "session".to_owned(),
             protocol: Protocol::default(),
-            connections: 2,
+            connections: 1,
             deadline: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(2),
             max_data: 1 << 20,
@@ -151,8 +151,9 @@ impl RedisOptions {
         self
     }
 
-    /// Sets how many connections to a server all requests share, 2 by default. More help when large
-    /// sessions keep small ones waiting.
+    /// Sets how many connections to a server all requests share, 1 by default: the more commands
+    /// share one, the more of them go out together. More connections help when large sessions keep
+    /// small ones waiting.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;

@@ -116,7 +116,7 @@ scripts! {
     REVOKE = RECORD, include_str!("scripts/revoke.lua");
     ROTATE = INDEX, RECORD, include_str!("scripts/rotate.lua");
     TOUCH = INDEX, RECORD, include_str!("scripts/touch.lua");
-    UPDATE = RECORD, include_str!("scripts/update.lua");
+    UPDATE = include_str!("scripts/update.lua");
     UPDATE_INDEXED = INDEX, RECORD, include_str!("scripts/update_indexed.lua");
 }
 

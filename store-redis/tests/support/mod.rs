@@ -328,6 +328,27 @@ impl Admin {
         Ok(entries)
     }
 
+    /// How often the server has read from a connection: once for each round trip, as long as one
+    /// comes after the other.
+    pub(crate) async fn reads(&mut self) -> redis::RedisResult<usize> {
+        let stats: String = redis::cmd("INFO")
+            .arg("stats")
+            .query_async(&mut self.masters[0])
+            .await?;
+        let reads = stats
+            .lines()
+            .find_map(|line| line.strip_prefix("total_reads_processed:"));
+        Ok(reads
+            .and_then(|reads| reads.parse().ok())
+            .expect("the server counts reads"))
+    }
+
+    /// The round trips since the last look, which is one itself.
+    pub(crate) async fn since(&mut self, last: &mut usize) -> usize {
+        let now = self.reads().await.expect("the server answers");
+        now - std::mem::replace(last, now) - 1
+    }
+
     /// The only connection to a single server.
     pub(crate) fn connection(&mut self) -> &mut MultiplexedConnection {
         &mut self.masters[0]
