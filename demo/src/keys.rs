@@ -1,8 +1,8 @@
 use std::{
     env, fs,
-    fs::{DirBuilder, OpenOptions},
+    fs::OpenOptions,
     io::{self, ErrorKind::AlreadyExists, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
     process,
 };
@@ -55,7 +55,6 @@ fn generate(dir: &Path, path: &Path) -> Result<io::Result<()>> {
     let clean = || fs::remove_file(&draft);
     let write = || {
         let _ = clean();
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -82,21 +81,18 @@ mod tests {
     #[test]
     fn the_key_of_the_first_start_is_the_key_of_the_second() {
         let dir = tempfile::tempdir().unwrap();
-        let state = dir.path().join("a/b");
-        let first = from_state_dir(&state).unwrap();
-        let second = from_state_dir(&state).unwrap();
+        let first = from_state_dir(dir.path()).unwrap();
+        let second = from_state_dir(dir.path()).unwrap();
         assert_eq!(first.ids(), second.ids());
-        assert_eq!(fs::read_dir(&state).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
     fn only_the_owner_can_read_the_key() {
         let dir = tempfile::tempdir().unwrap();
-        let state = dir.path().join("state");
-        from_state_dir(&state).unwrap();
-        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
-        assert_eq!(mode(&state), 0o700);
-        assert_eq!(mode(&state.join(FILE)), 0o600);
+        from_state_dir(dir.path()).unwrap();
+        let mode = fs::metadata(dir.path().join(FILE)).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]

@@ -1,6 +1,13 @@
-use std::{env, net::SocketAddr, path::PathBuf};
+use std::{
+    env,
+    fs::DirBuilder,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
 
 use clap::Parser;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use sessionkit::{Error, ErrorKind, Result};
 
 /// A web app that keeps its visitors' sessions with sessionkit.
@@ -11,10 +18,10 @@ pub struct Options {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
     pub listen: SocketAddr,
 
-    /// Where sessions are kept: `memory:`, `cookie:`, `fs:///path`, or what else sessionkit-any
-    /// opens.
-    #[arg(long, value_name = "URL", default_value = "memory:")]
-    pub store: String,
+    /// Where sessions are kept: `sqlite:path`, `fs:///path`, `memory:`, `cookie:`, or what else
+    /// sessionkit-any opens. By default a SQLite file in the directory of `--state`.
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
 
     /// A proxy in front of the app speaks HTTPS with the browsers: cookies get all their
     /// protection, and are not accepted over plain HTTP any more.
@@ -25,9 +32,10 @@ pub struct Options {
     #[arg(long, conflicts_with = "https")]
     pub insecure_plain_http_for_everybody: bool,
 
-    /// Where the key lives that signs the cookies. It is made at the first start. By default a
-    /// directory of the user's, `$XDG_STATE_HOME/sessionkit-demo`. Not used when the environment
-    /// variable SESSIONKIT_KEYS holds keys, the newest first.
+    /// Where the app keeps what outlives it: the key that signs the cookies, made at the first
+    /// start, and the sessions unless `--store` says otherwise. By default
+    /// `$XDG_STATE_HOME/sessionkit-demo`. Keys in the environment variable SESSIONKIT_KEYS, the
+    /// newest first, are used in place of that one.
     #[arg(long, value_name = "DIRECTORY")]
     pub state: Option<PathBuf>,
 }
@@ -49,23 +57,50 @@ impl Options {
         ))
     }
 
-    /// The directory for what has to survive a restart.
+    /// The URL of the store.
+    pub(crate) fn store_url(&self) -> Result<String> {
+        const NOT_IN_URL: AsciiSet = CONTROLS.add(b' ').add(b'%').add(b'?').add(b'#');
+        if let Some(url) = &self.store {
+            return Ok(url.clone());
+        }
+        let path = self.state_dir()?.join("sessions.db");
+        let path = path.to_str().ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidConfig,
+                "the path of the state directory is no text",
+            )
+        })?;
+        let path = utf8_percent_encode(path, &NOT_IN_URL);
+        Ok(format!("sqlite:{path}"))
+    }
+
+    /// The directory for what has to survive a restart, which is there after the call.
     pub(crate) fn state_dir(&self) -> Result<PathBuf> {
         let base = || {
             let state_home = absolute("XDG_STATE_HOME");
             state_home.or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
         };
         let explicit = self.state.clone();
-        explicit
+        let dir = explicit
             .or_else(|| base().map(|base| base.join("sessionkit-demo")))
             .ok_or_else(|| {
                 Error::new(
                     ErrorKind::InvalidConfig,
-                    "there is no home directory to keep the key in: name a directory with --state, \
-                     or put a key into SESSIONKIT_KEYS",
+                    "there is no home directory to keep anything in: name a directory with --state",
                 )
-            })
+            })?;
+        make_private(&dir)?;
+        Ok(dir)
     }
+}
+
+/// Makes a directory that nobody else can enter, if there is none.
+fn make_private(dir: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|error| {
+        let problem = format!("the state directory {} cannot be made", dir.display());
+        Error::new(ErrorKind::InvalidConfig, problem).with_source(error)
+    })
 }
 
 /// An environment variable that holds an absolute path, as the XDG base directory specification
@@ -77,6 +112,8 @@ fn absolute(variable: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn options(arguments: &[&str]) -> Options {
@@ -88,6 +125,17 @@ mod tests {
         let options = options(&[]);
         assert_eq!(options.listen.to_string(), "127.0.0.1:3000");
         assert!(options.check().is_ok());
+    }
+
+    #[test]
+    fn sessions_are_kept_in_a_private_directory_by_default() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("a b");
+        let url = options(&["--state", state.to_str().unwrap()]).store_url();
+        let expected = format!("sqlite:{}/a%20b/sessions.db", dir.path().display());
+        assert_eq!(url.unwrap(), expected);
+        let mode = state.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
     }
 
     #[test]

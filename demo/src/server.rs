@@ -27,7 +27,8 @@ pub async fn run(options: Options) -> Result<(), Box<dyn error::Error>> {
     options.check()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let keyring = keys::keyring(&options)?;
-    let store = store::open(&options.store, &keyring, &clock).await?;
+    let url = options.store_url()?;
+    let store = store::open(&url, &keyring, &clock).await?;
     let app = App::new(Arc::clone(&store), keyring)
         .with_clock(clock)
         .with_https(options.https)
@@ -43,7 +44,7 @@ pub async fn run(options: Options) -> Result<(), Box<dyn error::Error>> {
     println!(
         "listening on http://{}, sessions in {}",
         listener.local_addr()?,
-        store::redacted(&options.store),
+        store::redacted(&url),
     );
     let sweeper = tokio::spawn(sweep(store));
     let served = serve(listener, app, stop, GRACE).await;

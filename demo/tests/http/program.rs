@@ -152,19 +152,19 @@ async fn a_request_that_does_not_end_does_not_keep_it_from_stopping() {
 async fn sessions_survive_a_restart_where_the_store_does() {
     let state = tempfile::tempdir().unwrap();
     let files = format!("fs://{}", state.path().join("files").display());
-    for store in ["cookie:", &files] {
-        let first = run(command(state.path(), &["--store", store])).await;
+    for store in [&[][..], &["--store", "cookie:"], &["--store", &files]] {
+        let first = run(command(state.path(), store)).await;
         first.client.get("/set?name=Ada").await;
         let cookie = first.client.cookie("id").unwrap();
         first.signal("TERM");
-        assert!(first.end().await.0.success(), "{store}");
+        assert!(first.end().await.0.success(), "{store:?}");
 
-        let second = run(command(state.path(), &["--store", store])).await;
+        let second = run(command(state.path(), store)).await;
         second.client.put_cookie("id", &cookie);
-        assert_eq!(second.client.get("/").await.text, "name: Ada", "{store}");
+        assert_eq!(second.client.get("/").await.text, "name: Ada", "{store:?}");
         second.client.post("/api/logout", "").await;
         second.signal("TERM");
-        assert!(second.end().await.0.success(), "{store}");
+        assert!(second.end().await.0.success(), "{store:?}");
     }
 }
 

@@ -12,50 +12,57 @@ use crate::{
 
 const PARALLEL: usize = 200;
 
+/// The stores that compare before they write.
+const ON_THE_SERVER: [&str; 2] = ["memory:", "sqlite::memory:"];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_set_their_own_keys_lose_none() {
-    let client = open("memory:").await;
-    client.get("/set?name=Ada").await;
-    let mut requests = JoinSet::new();
-    for number in 0..PARALLEL {
-        let client = client.clone();
-        requests.spawn(async move {
-            let path = format!("/api/keys/key{number:03}");
-            client.put(&path, &format!("value{number}")).await.status
-        });
+    for store in ON_THE_SERVER {
+        let client = open(store).await;
+        client.get("/set?name=Ada").await;
+        let mut requests = JoinSet::new();
+        for number in 0..PARALLEL {
+            let client = client.clone();
+            requests.spawn(async move {
+                let path = format!("/api/keys/key{number:03}");
+                client.put(&path, &format!("value{number}")).await.status
+            });
+        }
+        assert!(
+            requests
+                .join_all()
+                .await
+                .iter()
+                .all(|status| *status == 200)
+        );
+        let expected: String = (0..PARALLEL)
+            .map(|number| format!("key{number:03}=value{number}\n"))
+            .collect();
+        assert_eq!(client.get("/api/keys").await.text, expected);
+        assert_eq!(client.get("/").await.text, "name: Ada");
     }
-    assert!(
-        requests
-            .join_all()
-            .await
-            .iter()
-            .all(|status| *status == 200)
-    );
-    let expected: String = (0..PARALLEL)
-        .map(|number| format!("key{number:03}=value{number}\n"))
-        .collect();
-    assert_eq!(client.get("/api/keys").await.text, expected);
-    assert_eq!(client.get("/").await.text, "name: Ada");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parallel_counts_all_count_and_each_is_told_its_own_number() {
-    let client = open("memory:").await;
-    client.get("/set?name=Ada").await;
-    let mut requests = JoinSet::new();
-    for _ in 0..PARALLEL {
-        let client = client.clone();
-        requests.spawn(async move { client.post("/api/counter", "").await.text });
+    for store in ON_THE_SERVER {
+        let client = open(store).await;
+        client.get("/set?name=Ada").await;
+        let mut requests = JoinSet::new();
+        for _ in 0..PARALLEL {
+            let client = client.clone();
+            requests.spawn(async move { client.post("/api/counter", "").await.text });
+        }
+        let told: BTreeSet<_> = requests.join_all().await.into_iter().collect();
+        let expected: BTreeSet<_> = (1..=PARALLEL)
+            .map(|count| format!("count: {count}"))
+            .collect();
+        assert_eq!(told, expected);
+        assert_eq!(
+            client.get("/api/counter").await.text,
+            format!("count: {PARALLEL}")
+        );
     }
-    let told: BTreeSet<_> = requests.join_all().await.into_iter().collect();
-    let expected: BTreeSet<_> = (1..=PARALLEL)
-        .map(|count| format!("count: {count}"))
-        .collect();
-    assert_eq!(told, expected);
-    assert_eq!(
-        client.get("/api/counter").await.text,
-        format!("count: {PARALLEL}")
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use crate::{client::Client, watched::Watched};
 
 /// The stores that every test of a plain flow runs with.
-pub(crate) const STORES: [&str; 2] = ["memory:", "cookie:"];
+pub(crate) const STORES: [&str; 3] = ["memory:", "cookie:", "sqlite::memory:"];
 
 pub(crate) fn keyring() -> Keyring {
     Keyring::new([Key::generate().unwrap()]).unwrap()
