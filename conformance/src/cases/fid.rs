@@ -1,5 +1,7 @@
 use serde_json::{Value, json};
-use sessionkit::{ErrorKind, Key, Keyring, Label, Record, Session, SessionStore, Token};
+use sessionkit::{
+    Durability, ErrorKind, Key, Keyring, Label, Record, Session, SessionStore, Token,
+};
 
 use super::case;
 use crate::{
@@ -295,8 +297,9 @@ async fn f08_records_of_released_formats_load(cx: &Context) -> Outcome {
 }
 
 async fn f09_random_calls_answer_as_the_model_does(cx: &Context) -> Outcome {
-    // Without a clock to move, what takes time is the network.
-    let sequences = if cx.has_manual_clock() { 64 } else { 8 };
+    // A call that waits for a disk or a network takes a thousand times as long as one that does not.
+    let waits = cx.capabilities().durability == Durability::Disk || !cx.has_manual_clock();
+    let sequences = if waits { 12 } else { 64 };
     for sequence in 0..sequences {
         let steps: Vec<_> = (0..200).map(|_| Step::random(cx.random())).collect();
         if let Err(failure) = model::run(cx, &sequence.to_string(), &steps).await {
