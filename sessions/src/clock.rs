@@ -58,14 +58,34 @@ impl ManualClock {
         self.0.store(now.as_millis(), Ordering::SeqCst);
     }
 
-    /// Moves the clock forwards.
+    /// Moves the clock forwards, in one step: calls from several threads add up.
     pub fn advance(&self, by: Duration) {
-        self.set(self.now() + by);
+        let later = |millis| Some((Timestamp::from_millis(millis) + by).as_millis());
+        // The closure always has an answer.
+        let _ = self
+            .0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advances_from_several_threads_add_up() {
+        let clock = ManualClock::new(Timestamp::MIN);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..10_000).for_each(|_| clock.advance(Duration::from_millis(1))));
+            }
+        });
+        assert_eq!(clock.now(), Timestamp::from_millis(40_000));
     }
 }
