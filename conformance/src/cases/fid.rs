@@ -299,7 +299,7 @@ async fn f08_records_of_released_formats_load(cx: &Context) -> Outcome {
 async fn f09_random_calls_answer_as_the_model_does(cx: &Context) -> Outcome {
     // A call that waits for a disk or a network takes a thousand times as long as one that does not.
     let waits = cx.capabilities().durability == Durability::Disk || !cx.has_manual_clock();
-    let sequences = if waits { 12 } else { 64 };
+    let sequences = if waits { 8 } else { 64 };
     for sequence in 0..sequences {
         let steps: Vec<_> = (0..200).map(|_| Step::random(cx.random())).collect();
         if let Err(failure) = model::run(cx, &sequence.to_string(), &steps).await {
