@@ -1,5 +1,4 @@
-//! MySQL and MariaDB, on the servers in `SESSIONKIT_TEST_MYSQL_URL` and
-//! `SESSIONKIT_TEST_MARIADB_URL`.
+//! MySQL and MariaDB, on the servers that the kit finds or starts.
 #![cfg(feature = "mysql")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -12,6 +11,7 @@ use std::{
 
 use common::{Opened, all, clock, drop_after, kind, record, token};
 use sessionkit::{ErrorKind, Record, SessionStore, Timestamp};
+use sessionkit_conformance::containers::Server;
 use sessionkit_sqlx::{
     MysqlStore, StoreOptions, TableName,
     sqlx::{AssertSqlSafe, Connection, MySqlConnection, Row, raw_sql},
@@ -62,6 +62,7 @@ async fn open(url: &str, connections: u32) -> Opened {
         a: Arc::new(connect(url, options.clone()).await),
         b: Arc::new(connect(url, options).await),
         clock,
+        _keep: None,
     }
 }
 
@@ -292,34 +293,34 @@ async fn a_wrong_account_is_invalid_and_its_password_unsaid(url: String) {
 }
 
 macro_rules! tests {
-    ($url:expr; $($case:ident)*) => {
+    ($server:expr; $($case:ident)*) => {
         use super::*;
 
-        fn url() -> String {
-            common::server($url)
+        async fn url() -> String {
+            $server.shared().await.unwrap()
         }
 
         mod with_some_connections {
             use super::*;
 
-            common::cases!(open(&url(), 5));
+            common::cases!(async { open(&url().await, 5).await });
         }
 
         mod with_one_connection {
             use super::*;
 
-            common::cases!(open(&url(), 1));
+            common::cases!(async { open(&url().await, 1).await });
         }
 
         $(
             #[tokio::test(flavor = "multi_thread")]
             async fn $case() {
-                super::$case(url()).await;
+                super::$case(url().await).await;
             }
         )*
     };
-    ($url:expr) => {
-        tests!($url;
+    ($server:expr) => {
+        tests!($server;
             eight_migrations_at_a_time_succeed
             a_check_says_what_differs
             the_printed_schema_is_what_is_needed
@@ -334,11 +335,11 @@ macro_rules! tests {
 }
 
 mod mysql {
-    tests!("SESSIONKIT_TEST_MYSQL_URL");
+    tests!(Server::Mysql);
 }
 
 mod mariadb {
-    tests!("SESSIONKIT_TEST_MARIADB_URL");
+    tests!(Server::Mariadb);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Postgres, on the server in `SESSIONKIT_TEST_POSTGRES_URL`.
+//! Postgres, on the server that the kit finds or starts.
 #![cfg(feature = "postgres")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -11,18 +11,19 @@ use std::{
 
 use common::{Opened, all, clock, drop_after, kind, record, subject, token};
 use sessionkit::{ErrorKind, Record, SessionStore, Timestamp};
+use sessionkit_conformance::containers::Server;
 use sessionkit_sqlx::{
     PostgresStore, StoreOptions, TableName,
     sqlx::{AssertSqlSafe, Connection, PgConnection, Row, raw_sql},
 };
 
-fn url() -> String {
-    common::server("SESSIONKIT_TEST_POSTGRES_URL")
+async fn url() -> String {
+    Server::Postgres.shared().await.unwrap()
 }
 
 /// The URL with a setting of the session, such as the time zone.
-fn url_with(setting: &str) -> String {
-    let url = url();
+async fn url_with(setting: &str) -> String {
+    let url = url().await;
     let mark = if url.contains('?') { '&' } else { '?' };
     format!("{url}{mark}options[{setting}")
 }
@@ -32,13 +33,13 @@ fn named(table: &str) -> StoreOptions {
 }
 
 async fn connect(options: StoreOptions) -> PostgresStore {
-    let store = PostgresStore::connect(&url(), options).await.unwrap();
+    let store = PostgresStore::connect(&url().await, options).await.unwrap();
     store.migrate().await.unwrap();
     store
 }
 
 async fn raw() -> PgConnection {
-    PgConnection::connect(&url()).await.unwrap()
+    PgConnection::connect(&url().await).await.unwrap()
 }
 
 async fn execute(connection: &mut PgConnection, sql: &str) {
@@ -64,6 +65,7 @@ async fn open(connections: u32) -> Opened {
         a: Arc::new(connect(options.clone()).await),
         b: Arc::new(connect(options).await),
         clock,
+        _keep: None,
     }
 }
 
@@ -79,22 +81,113 @@ mod with_one_connection {
     common::cases!(open(1));
 }
 
+/// PgBouncer in transaction mode, without support for prepared statements: the one in
+/// `SESSIONKIT_TEST_PGBOUNCER_URL`, or the program of Debian's package.
 mod behind_a_transaction_pooler {
+    use std::process::{Child, Command, Stdio};
+
+    use tempfile::TempDir;
+
     use super::*;
+
+    struct PgBouncer {
+        child: Child,
+        url: String,
+        _dir: TempDir,
+    }
+
+    impl PgBouncer {
+        async fn start() -> Self {
+            let upstream = url().await;
+            let (_, rest) = upstream.rsplit_once('@').unwrap();
+            let (address, database) = rest.split_once('/').unwrap();
+            let (host, port) = address.rsplit_once(':').unwrap_or((address, "5432"));
+            let (user, password) = upstream["postgres://".len()..]
+                .rsplit_once('@')
+                .and_then(|(account, _)| account.split_once(':'))
+                .unwrap();
+            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let own = free.local_addr().unwrap().port();
+            drop(free);
+            let dir = TempDir::new().unwrap();
+            let file = dir.path().join("pgbouncer.ini");
+            let settings = format!(
+                "[databases]\n{database} = host={host} port={port} user={user} \
+                 password={password}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {own}\n\
+                 auth_type = any\npool_mode = transaction\nunix_socket_dir =\n"
+            );
+            std::fs::write(&file, settings).unwrap();
+            let mut command = Command::new("pgbouncer");
+            command
+                .arg("-q")
+                .arg(&file)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            if running_as_root() {
+                // Which it refuses to be.
+                open_for_all(dir.path());
+                command.args(["-u", "nobody"]);
+            }
+            let child = command
+                .spawn()
+                .expect("pgbouncer: install the package, or set SESSIONKIT_TEST_PGBOUNCER_URL");
+            let url = format!("postgres://{user}:{password}@127.0.0.1:{own}/{database}");
+            let pooler = Self {
+                child,
+                url,
+                _dir: dir,
+            };
+            let connected = async {
+                while PgConnection::connect(&pooler.url).await.is_err() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), connected)
+                .await
+                .expect("pgbouncer does not take connections");
+            pooler
+        }
+    }
+
+    impl Drop for PgBouncer {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    fn running_as_root() -> bool {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+    }
+
+    fn open_for_all(dir: &std::path::Path) {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(dir, PermissionsExt::from_mode(0o755)).unwrap();
+    }
 
     async fn open() -> Opened {
         let clock = clock();
         let options = named(&common::random_name())
             .clock(clock.clone())
+            .deadline(Duration::from_secs(30))
             .max_connections(4)
             .transaction_pooling(true);
-        let url = common::server("SESSIONKIT_TEST_PGBOUNCER_URL");
+        let own = match std::env::var("SESSIONKIT_TEST_PGBOUNCER_URL") {
+            Ok(_) => None,
+            Err(_) => Some(PgBouncer::start().await),
+        };
+        let url = match &own {
+            Some(pooler) => pooler.url.clone(),
+            None => std::env::var("SESSIONKIT_TEST_PGBOUNCER_URL").unwrap(),
+        };
         let store = PostgresStore::connect(&url, options.clone()).await.unwrap();
         store.migrate().await.unwrap();
         Opened {
             a: Arc::new(store),
             b: Arc::new(PostgresStore::connect(&url, options).await.unwrap()),
             clock,
+            _keep: own.map(|pooler| Box::new(pooler) as _),
         }
     }
 
@@ -108,7 +201,7 @@ async fn eight_migrations_at_a_time_succeed() {
         let starts = (0..8).map(|_| {
             let options = options.clone();
             async move {
-                let store = PostgresStore::connect(&url(), options).await?;
+                let store = PostgresStore::connect(&url().await, options).await?;
                 store.migrate().await?;
                 store.create(token(), &record(b"x")).await
             }
@@ -122,7 +215,9 @@ async fn eight_migrations_at_a_time_succeed() {
 #[tokio::test]
 async fn a_check_says_what_differs() {
     let table = common::random_name();
-    let store = PostgresStore::connect(&url(), named(&table)).await.unwrap();
+    let store = PostgresStore::connect(&url().await, named(&table))
+        .await
+        .unwrap();
     let missing = store.check().await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::InvalidConfig);
     assert_eq!(
@@ -157,7 +252,7 @@ async fn a_check_says_what_differs() {
 async fn a_schema_is_used_and_never_made() {
     let (schema, table) = (common::random_name(), common::random_name());
     let options = named(&format!("{schema}.{table}"));
-    let store = PostgresStore::connect(&url(), options.clone())
+    let store = PostgresStore::connect(&url().await, options.clone())
         .await
         .unwrap();
     assert_eq!(kind(store.migrate().await), Some(ErrorKind::InvalidConfig));
@@ -185,7 +280,7 @@ async fn normal_work_needs_no_right_but_the_tables() {
          REVOKE CREATE ON SCHEMA public FROM PUBLIC"
     );
     execute(&mut raw, &sql).await;
-    let url = url();
+    let url = url().await;
     let (_, host) = url.rsplit_once('@').unwrap();
     let as_guest = format!("postgres://{table}:p@{host}");
     let store = PostgresStore::connect(&as_guest, named(&table))
@@ -211,7 +306,7 @@ async fn the_time_zone_of_the_server_does_not_matter() {
     connect(named(&table)).await;
     let clock = clock();
     for zone in ["America/New_York", "Asia/Tokyo"] {
-        let url = url_with(&format!("timezone]={zone}"));
+        let url = url_with(&format!("timezone]={zone}")).await;
         let options = named(&table).clock(clock.clone());
         let store = PostgresStore::connect(&url, options).await.unwrap();
         clock.set(common::START);
@@ -234,7 +329,7 @@ async fn a_standby_that_only_reads_is_unavailable_for_writes() {
         .create(token(), &lasting(b"x"))
         .await;
     let token = token.unwrap();
-    let url = url_with("default_transaction_read_only]=on");
+    let url = url_with("default_transaction_read_only]=on").await;
     let store = PostgresStore::connect(&url, named(&table)).await.unwrap();
     assert!(store.load(&token).await.unwrap().is_some());
     let create = store.create(common::token(), &lasting(b"x")).await;
@@ -293,7 +388,7 @@ async fn a_server_that_is_not_there_is_unavailable() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_killed_while_idle_are_replaced() {
     let table = common::random_name();
-    let url = url_with(&format!("application_name]={table}"));
+    let url = url_with(&format!("application_name]={table}")).await;
     let options = named(&table).max_connections(4);
     let store = PostgresStore::connect(&url, options).await.unwrap();
     store.migrate().await.unwrap();
@@ -361,7 +456,7 @@ async fn a_write_that_waits_too_long_is_ambiguous_and_the_connection_is_replaced
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_cancelled_calls_leave_nothing_behind() {
     let table = common::random_name();
-    let url = url_with(&format!("application_name]={table}"));
+    let url = url_with(&format!("application_name]={table}")).await;
     let options = named(&table).max_connections(4);
     let store = PostgresStore::connect(&url, options).await.unwrap();
     store.migrate().await.unwrap();

@@ -73,13 +73,14 @@ mod in_a_file {
     use super::*;
 
     async fn open() -> Opened {
-        let dir = Box::leak(Box::new(Dir::new()));
+        let dir = Dir::new();
         let clock = clock();
         let options = StoreOptions::new().clock(clock.clone());
         Opened {
             a: Arc::new(dir.open(options.clone()).await),
             b: Arc::new(dir.open(options).await),
             clock,
+            _keep: Some(Box::new(dir)),
         }
     }
 
@@ -96,6 +97,7 @@ mod in_memory {
             a: store.clone(),
             b: store,
             clock,
+            _keep: None,
         }
     }
 

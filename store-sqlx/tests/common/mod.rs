@@ -16,6 +16,8 @@ pub(crate) struct Opened {
     pub(crate) a: Arc<dyn SessionStore>,
     pub(crate) b: Arc<dyn SessionStore>,
     pub(crate) clock: Arc<ManualClock>,
+    /// What has to live as long as the handles.
+    pub(crate) _keep: Option<Box<dyn std::any::Any + Send>>,
 }
 
 pub(crate) fn clock() -> Arc<ManualClock> {
@@ -447,10 +449,3 @@ macro_rules! cases {
     )*};
 }
 pub(crate) use cases;
-
-/// The URL of a server from the environment.
-#[allow(dead_code, reason = "SQLite has no server")]
-pub(crate) fn server(variable: &str) -> String {
-    std::env::var(variable)
-        .unwrap_or_else(|_| panic!("set {variable} to the URL of a database, or run scripts/test"))
-}
