@@ -40,7 +40,10 @@ mod valkey {
 
 mod cluster {
     use super::*;
-    sessionkit_conformance::suite!(RedisHarness::new(RedisCluster::shared().await));
+    sessionkit_conformance::suite!(
+        RedisHarness::new(RedisCluster::shared().await),
+        waivers = include_str!("cluster-waivers.txt")
+    );
 }
 
 mod sentinel {
