@@ -361,11 +361,15 @@ mod postgres {
                         self.on_each_table(|t| format!("ALTER TABLE gone_{t} RENAME TO {t}"))
                             .await?;
                     }
-                    let sql = format!("ALTER ROLE {} RESET ALL", self.role);
-                    // The role is gone when the namespace is.
-                    let _ = admin_execute(&mut self.admin().await?, &sql).await;
+                    // A primary has no connections from the time before it was one.
+                    if self.state.read_only.swap(false, Ordering::SeqCst) {
+                        self.set("RESET ALL").await?;
+                    }
                 }
-                Fault::ReadOnly => self.set("SET default_transaction_read_only = on").await?,
+                Fault::ReadOnly => {
+                    self.state.read_only.store(true, Ordering::SeqCst);
+                    self.set("SET default_transaction_read_only = on").await?;
+                }
                 Fault::TimeZone => self.state.far_away.store(true, Ordering::SeqCst),
                 Fault::Busy => {
                     let mut other = self.admin().await?;

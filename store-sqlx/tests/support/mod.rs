@@ -17,6 +17,7 @@ pub(crate) struct State {
     tables: Mutex<Vec<String>>,
     pub(crate) far_away: AtomicBool,
     pub(crate) vanished: AtomicBool,
+    pub(crate) read_only: AtomicBool,
 }
 
 impl State {
