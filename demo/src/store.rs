@@ -3,7 +3,6 @@ use std::sync::Arc;
 use sessionkit::{Clock, Keyring, MemoryStore, Result, SessionStore};
 use sessionkit_any::Opener;
 use sessionkit_cookie::CookieStore;
-use sessionkit_sqlx::{SqliteStore, StoreOptions};
 
 use crate::account::REMEMBERED;
 
@@ -19,20 +18,10 @@ pub async fn open(
     if url == "cookie:" {
         return cookie(keyring, clock);
     }
-    if url.starts_with("sqlite:") {
-        return sqlite(url, clock).await;
-    }
     let opener = Opener::new()
         .keyring(keyring.clone())
         .clock(Arc::clone(clock));
     opener.open(url).await
-}
-
-async fn sqlite(url: &str, clock: &Arc<dyn Clock>) -> Result<Arc<dyn SessionStore>> {
-    let options = StoreOptions::new().clock(Arc::clone(clock));
-    let store = SqliteStore::connect(url, options).await?;
-    store.migrate().await?;
-    Ok(Arc::new(store))
 }
 
 /// Sessions in cookies, and a list of those that have ended: signing out is final for copies of the
