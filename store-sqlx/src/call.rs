@@ -278,11 +278,21 @@ impl<DB: Backend> Caller<DB> {
 
     /// Takes a connection from the pool.
     ///
-    /// The caller's future may be dropped here: nothing was sent.
+    /// The caller's future may be dropped here: nothing was sent. A connection that is being made is
+    /// made all the same, for the next call: servers count handshakes that are broken off, and MySQL
+    /// bars a host after a hundred of them.
     async fn acquire(&self, end: Instant, effect: Effect) -> Result<PoolConnection<DB>, Failure> {
         let end = end.min(Instant::now() + self.deadline / 2);
-        let acquire = PURPOSE.scope(effect, self.pool.acquire());
-        match timeout_at(end, acquire).await {
+        let pool = self.pool.clone();
+        let acquire = PURPOSE.scope(effect, async move { pool.acquire().await });
+        let acquired = if self.pool.num_idle() > 0 {
+            timeout_at(end, acquire).await
+        } else {
+            timeout_at(end, tokio::spawn(acquire))
+                .await
+                .map(|task| task.unwrap_or(Err(sqlx::Error::PoolClosed)))
+        };
+        match acquired {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(unsent::<DB>(&error)),
             Err(_) => Err(unsent::<DB>(&sqlx::Error::PoolTimedOut)),
