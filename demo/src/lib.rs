@@ -17,3 +17,8 @@ pub use app::App;
 pub use options::Options;
 pub use server::{GRACE, run, serve};
 pub use store::open as open_store;
+
+/// The code in the README of the repository compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct RepositoryReadme;
