@@ -177,12 +177,17 @@ impl<DB: Backend> Caller<DB> {
         }
     }
 
+    /// When a call that begins now has to have ended.
+    pub(crate) fn end(&self) -> Instant {
+        Instant::now() + self.deadline
+    }
+
     /// Sends a statement that only reads.
     pub(crate) async fn read(
         &self,
         statement: impl Fn() -> Statement<DB> + Send + Sync,
     ) -> Result<Answer<DB>> {
-        self.call(Effect::Read, statement)
+        self.call_until(self.end(), Effect::Read, statement)
             .await
             .map_err(|failure| failure.into_error(Effect::Read))
     }
@@ -192,22 +197,12 @@ impl<DB: Backend> Caller<DB> {
         &self,
         statement: impl Fn() -> Statement<DB> + Send + Sync,
     ) -> Result<Answer<DB>> {
-        self.call(Effect::Write, statement)
+        self.call_until(self.end(), Effect::Write, statement)
             .await
             .map_err(|failure| failure.into_error(Effect::Write))
     }
 
-    /// Sends a statement, again if that is safe and may help, until the deadline.
-    pub(crate) async fn call(
-        &self,
-        effect: Effect,
-        statement: impl Fn() -> Statement<DB> + Send + Sync,
-    ) -> Result<Answer<DB>, Failure> {
-        let end = Instant::now() + self.deadline;
-        self.call_until(end, effect, statement).await
-    }
-
-    /// [`call`](Self::call) for those who began earlier.
+    /// Sends a statement, again if that is safe and may help, until `end`.
     pub(crate) async fn call_until(
         &self,
         end: Instant,
@@ -238,7 +233,7 @@ impl<DB: Backend> Caller<DB> {
         + Sync
         + 'static,
     ) -> Result<T> {
-        let end = Instant::now() + self.deadline;
+        let end = self.end();
         let attempt = || async {
             let connection = self.acquire(end, Effect::Write).await?;
             self.exchange(connection, end, work.clone()).await

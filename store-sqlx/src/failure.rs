@@ -130,6 +130,14 @@ impl Refusal {
     }
 }
 
+/// The error of a call that others were faster than again and again: nothing was done.
+pub(crate) fn overtaken() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the session changes faster than the call can be decided",
+    )
+}
+
 /// Whether a statement changes anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {

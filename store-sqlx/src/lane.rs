@@ -84,16 +84,15 @@ impl<G: Group> Lane<G> {
         })
     }
 
-    /// The answer to a call, or why there is none within the deadline: never sent, or lost.
+    /// The answer to a call, or why there is none until `end`: never sent, or lost.
     ///
     /// When the future is dropped, a call that still waits is withdrawn.
     pub(crate) async fn submit(
         self: &Arc<Self>,
         call: G::Call,
-        deadline: Duration,
+        end: Instant,
     ) -> Result<G::Output, Failure> {
         let (sender, receiver) = oneshot::channel();
-        let end = Instant::now() + deadline;
         let taken = Arc::new(AtomicBool::new(false));
         let withdraw = Withdraw(Arc::clone(&taken));
         self.enqueue(Waiting {

@@ -277,35 +277,70 @@ impl Dialect for MySql {
             .await
     }
 
+    async fn revoke(remote: &Remote<Self>, subject: &[u8], key: &StoreKey) -> Result<bool> {
+        let statements = Revocation::new(remote, "session_key = ?");
+        let delete = async |sql| statements.delete(remote, sql, subject, key.as_bytes()).await;
+        if delete(&statements.live).await? > 0 {
+            return Ok(true);
+        }
+        // One that is prolonged by a call that told the time earlier was live.
+        Ok(delete(&statements.expired).await? == 0 && delete(&statements.any).await? > 0)
+    }
+
     async fn revoke_all(remote: &Remote<Self>, subject: &[u8], except: &[u8]) -> Result<u64> {
-        let sql = |comparison| {
+        let statements = Revocation::new(remote, "session_key <> ?");
+        let delete = async |sql| statements.delete(remote, sql, subject, except).await;
+        let mut revoked = 0;
+        // Again until there is none: below the isolation level `REPEATABLE READ` a session that is
+        // rotated meanwhile may pass behind the statement, and one that has expired may be
+        // prolonged by a call that told the time earlier.
+        loop {
+            let live = delete(&statements.live).await?;
+            revoked += live;
+            if live == 0 && delete(&statements.any).await? == 0 {
+                return Ok(revoked);
+            }
+        }
+    }
+}
+
+/// The statements that end sessions of a subject: MySQL does not return what it deletes.
+struct Revocation {
+    live: SqlStr,
+    expired: SqlStr,
+    any: SqlStr,
+}
+
+impl Revocation {
+    fn new(remote: &Remote<MySql>, keys: &str) -> Self {
+        let sql = |expiry| {
             safe(format!(
-                "DELETE FROM {} WHERE subject = ? AND session_key <> ? AND expires_at {comparison} ?",
+                "DELETE FROM {} WHERE subject = ? AND {keys} AND {expiry}",
                 remote.quoted
             ))
         };
-        let (live, expired) = (sql(">"), sql("<="));
-        let delete = async |sql| {
-            let statement = || {
-                remote
-                    .statement(sql)
-                    .bytes(subject)
-                    .bytes(except)
-                    .time(remote.now())
-            };
-            Ok::<_, sessionkit::Error>(remote.caller.write(statement).await?.affected())
-        };
-        let mut revoked = 0;
-        // Again until there is none: below the isolation level `REPEATABLE READ` a session that is
-        // rotated meanwhile may pass behind the statement.
-        loop {
-            match delete(&live).await? {
-                0 => break,
-                count => revoked += count,
-            }
+        Self {
+            live: sql("expires_at > ?"),
+            expired: sql("expires_at <= ?"),
+            any: sql("? IS NOT NULL"),
         }
-        delete(&expired).await?;
-        Ok(revoked)
+    }
+
+    async fn delete(
+        &self,
+        remote: &Remote<MySql>,
+        sql: &SqlStr,
+        subject: &[u8],
+        key: &[u8],
+    ) -> Result<u64> {
+        let statement = || {
+            remote
+                .statement(sql)
+                .bytes(subject)
+                .bytes(key)
+                .time(remote.now())
+        };
+        Ok(remote.caller.write(statement).await?.affected())
     }
 }
 

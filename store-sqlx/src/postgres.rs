@@ -278,6 +278,24 @@ impl Dialect for Postgres {
         Ok((count(0)? != 0).then_some(swept))
     }
 
+    async fn revoke(remote: &Remote<Self>, subject: &[u8], key: &StoreKey) -> Result<bool> {
+        let sql = safe(format!(
+            "DELETE FROM {} WHERE session_key = $1 AND subject = $2 \
+             RETURNING (expires_at > $3)::int::int8",
+            remote.quoted
+        ));
+        let statement = || {
+            remote
+                .statement(&sql)
+                .key(key)
+                .bytes(subject)
+                .time(remote.now())
+        };
+        let answer = remote.caller.write(statement).await?;
+        let is_live = |row| record::number::<Self>(row, 0).map(|live| live != 0);
+        answer.rows.first().map_or(Ok(false), is_live)
+    }
+
     async fn revoke_all(remote: &Remote<Self>, subject: &[u8], except: &[u8]) -> Result<u64> {
         let sql = safe(format!(
             "WITH revoked AS (DELETE FROM {} WHERE subject = $1 AND session_key <> $2 \

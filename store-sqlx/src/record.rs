@@ -10,6 +10,11 @@ use crate::call::{Backend, Statement};
 /// MySQL or MariaDB server takes unless configured otherwise.
 pub(crate) const MAX_DATA: usize = 4 << 20;
 
+/// The expiry of a record that a call has found expired and has said so: before every time that
+/// another call can have told. It was told before that call's statement got to the row, so the
+/// statement would find the record alive and prolong it.
+pub(crate) const BURIED: Timestamp = Timestamp::MIN;
+
 /// Reads the columns `revision, created_at, expires_at, subject, label, data`, beginning at `first`.
 pub(crate) fn record<DB: Backend>(row: &DB::Row, first: usize) -> Result<Record> {
     let subject = optional_bytes::<DB>(row, first + 3)?;
@@ -84,7 +89,7 @@ fn optional_bytes<DB: Backend>(row: &DB::Row, index: usize) -> Result<Option<Vec
     DB::bytes(row, index).map_err(|_| ErrorKind::Corrupt.into())
 }
 
-fn timestamp<DB: Backend>(row: &DB::Row, index: usize) -> Result<Timestamp> {
+pub(crate) fn timestamp<DB: Backend>(row: &DB::Row, index: usize) -> Result<Timestamp> {
     let millis = number::<DB>(row, index)?;
     let timestamp = Timestamp::from_millis(millis);
     if timestamp.as_millis() != millis {

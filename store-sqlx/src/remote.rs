@@ -6,11 +6,12 @@ use sessionkit::{
     Clock, ErrorKind, Record, Result, Revision, StoreKey, Subject, SubjectSession, Timestamp, Token,
 };
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
+use tokio::time::Instant;
 
 use crate::{
     StoreOptions, TableName,
     call::{Answer, Backend, Caller, Statement},
-    failure::{Effect, Failure, Refusal},
+    failure::{Effect, Failure, Refusal, overtaken},
     record,
     schema::{Column, Table},
     sweeper::BATCH,
@@ -51,6 +52,13 @@ pub(crate) trait Dialect: Backend {
         alone: bool,
     ) -> impl Future<Output = Result<Option<Swept>>> + Send;
 
+    /// Ends a session of a subject, and returns whether it was live.
+    fn revoke(
+        remote: &Remote<Self>,
+        subject: &[u8],
+        key: &StoreKey,
+    ) -> impl Future<Output = Result<bool>> + Send;
+
     /// Ends all sessions of a subject but one, and returns how many were live.
     fn revoke_all(
         remote: &Remote<Self>,
@@ -80,14 +88,14 @@ pub(crate) struct Remote<DB: Dialect> {
 struct Statements {
     create: SqlStr,
     load: SqlStr,
-    revision: SqlStr,
+    find: SqlStr,
+    bury: SqlStr,
     update: SqlStr,
     touch: SqlStr,
     rotate: SqlStr,
     delete: SqlStr,
     delete_expired: SqlStr,
     list: SqlStr,
-    revoke: SqlStr,
 }
 
 impl<DB: Dialect> Remote<DB> {
@@ -148,13 +156,21 @@ impl<DB: Dialect> Remote<DB> {
     }
 
     pub(crate) async fn load(&self, token: &Token) -> Result<Option<Record>> {
-        let key = token.key();
-        let statement = || self.statement(&self.sql.load).key(&key).time(self.now());
-        let answer = self.caller.read(statement).await?;
-        let row = answer.rows.first();
-        let record = row.map(|row| record::record::<DB>(row, 0)).transpose()?;
-        // By the time that the answer took it may have expired.
-        Ok(record.filter(|record| record.is_live(self.now())))
+        let (key, end) = (token.key(), self.caller.end());
+        for _ in 0..ROUNDS {
+            let statement = || self.statement(&self.sql.load).key(&key);
+            let answer = self.read(end, statement).await?;
+            let Some(row) = answer.rows.first() else {
+                return Ok(None);
+            };
+            if record::timestamp::<DB>(row, 2)? > self.now() {
+                return record::record::<DB>(row, 0).map(Some);
+            }
+            if self.bury(end, &key).await? {
+                return Ok(None);
+            }
+        }
+        Err(overtaken())
     }
 
     pub(crate) async fn update(
@@ -164,7 +180,7 @@ impl<DB: Dialect> Remote<DB> {
         record: &Record,
     ) -> Result<Token> {
         record.check_size(record::MAX_DATA)?;
-        let key = token.key();
+        let (key, end) = (token.key(), self.caller.end());
         for _ in 0..ROUNDS {
             let statement = || {
                 record::bind(self.statement(&self.sql.update), record, 2)
@@ -172,27 +188,30 @@ impl<DB: Dialect> Remote<DB> {
                     .revision(expected)
                     .time(self.now())
             };
-            if self.caller.write(statement).await?.affected() > 0 {
+            if self.write(end, statement).await?.affected() > 0 {
                 return Ok(token.clone());
             }
-            self.compare(&key, expected).await?;
+            self.compare(end, &key, expected).await?;
         }
-        Err(ErrorKind::Conflict.into())
+        Err(overtaken())
     }
 
     pub(crate) async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
-        let key = token.key();
-        let statement = || {
-            self.statement(&self.sql.touch)
-                .time(expires_at)
-                .time(expires_at)
-                .key(&key)
-                .time(self.now())
-        };
-        if self.caller.write(statement).await?.affected() == 0 {
-            return Err(ErrorKind::Missing.into());
+        let (key, end) = (token.key(), self.caller.end());
+        for _ in 0..ROUNDS {
+            let statement = || {
+                self.statement(&self.sql.touch)
+                    .time(expires_at)
+                    .time(expires_at)
+                    .key(&key)
+                    .time(self.now())
+            };
+            if self.write(end, statement).await?.affected() > 0 {
+                return Ok(token.clone());
+            }
+            self.revision(end, &key).await?;
         }
-        Ok(token.clone())
+        Err(overtaken())
     }
 
     pub(crate) async fn rotate(
@@ -203,9 +222,9 @@ impl<DB: Dialect> Remote<DB> {
         record: &Record,
     ) -> Result<Token> {
         record.check_size(record::MAX_DATA)?;
-        let (old, new) = (from.key(), to.key());
+        let (old, new, end) = (from.key(), to.key(), self.caller.end());
         if old == new {
-            self.compare(&old, expected).await?;
+            self.compare(end, &old, expected).await?;
             return Err(ErrorKind::Exists.into());
         }
         for _ in 0..ROUNDS {
@@ -215,14 +234,14 @@ impl<DB: Dialect> Remote<DB> {
                     .revision(expected)
                     .time(self.now())
             };
-            match self.caller.call(Effect::Write, statement).await {
+            match self.caller.call_until(end, Effect::Write, statement).await {
                 Ok(answer) if answer.affected() > 0 => return Ok(to),
-                Ok(_) => self.compare(&old, expected).await?,
-                Err(Failure::Refused(Refusal::Duplicate, _)) => self.make_room(&new).await?,
+                Ok(_) => self.compare(end, &old, expected).await?,
+                Err(Failure::Refused(Refusal::Duplicate, _)) => self.make_room(end, &new).await?,
                 Err(failure) => return Err(failure.into_error(Effect::Write)),
             }
         }
-        Err(ErrorKind::Conflict.into())
+        Err(overtaken())
     }
 
     pub(crate) async fn delete(&self, token: &Token) -> Result<()> {
@@ -273,13 +292,7 @@ impl<DB: Dialect> Remote<DB> {
     }
 
     pub(crate) async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
-        let statement = || {
-            self.statement(&self.sql.revoke)
-                .key(key)
-                .bytes(subject.as_str().as_bytes())
-                .time(self.now())
-        };
-        Ok(self.caller.write(statement).await?.affected() > 0)
+        DB::revoke(self, subject.as_str().as_bytes(), key).await
     }
 
     pub(crate) async fn revoke_all(
@@ -291,35 +304,88 @@ impl<DB: Dialect> Remote<DB> {
     }
 
     /// Why nothing was changed: an error, or nothing if the record is as expected after all.
-    async fn compare(&self, key: &StoreKey, expected: Revision) -> Result<()> {
-        match self.revision(key).await? {
-            None => Err(ErrorKind::Missing.into()),
-            Some(found) if found != expected => Err(ErrorKind::Conflict.into()),
-            Some(_) => Ok(()),
+    async fn compare(&self, end: Instant, key: &StoreKey, expected: Revision) -> Result<()> {
+        if self.revision(end, key).await? == expected {
+            Ok(())
+        } else {
+            Err(ErrorKind::Conflict.into())
         }
     }
 
-    async fn revision(&self, key: &StoreKey) -> Result<Option<Revision>> {
-        let statement = || self.statement(&self.sql.revision).key(key).time(self.now());
-        let answer = self.caller.read(statement).await?;
-        let revision = |row| record::revision::<DB>(row, 0);
-        answer.rows.first().map(revision).transpose()
+    /// The revision of the live record, without which nothing can be changed.
+    async fn revision(&self, end: Instant, key: &StoreKey) -> Result<Revision> {
+        for _ in 0..ROUNDS {
+            let found = self.find(end, key).await?;
+            let (revision, expires_at) = found.ok_or(ErrorKind::Missing)?;
+            if expires_at > self.now() {
+                return Ok(revision);
+            }
+            if self.bury(end, key).await? {
+                return Err(ErrorKind::Missing.into());
+            }
+        }
+        Err(overtaken())
+    }
+
+    /// The revision and the expiry of a record, live or not.
+    async fn find(
+        &self,
+        end: Instant,
+        key: &StoreKey,
+    ) -> Result<Option<(Revision, Timestamp)>> {
+        let statement = || self.statement(&self.sql.find).key(key);
+        let answer = self.read(end, statement).await?;
+        let Some(row) = answer.rows.first() else {
+            return Ok(None);
+        };
+        let revision = record::revision::<DB>(row, 0)?;
+        Ok(Some((revision, record::timestamp::<DB>(row, 1)?)))
+    }
+
+    /// Makes sure that a record that is found expired stays so, whatever time the calls have told
+    /// that the database takes later. Returns whether it had expired and was there still.
+    async fn bury(&self, end: Instant, key: &StoreKey) -> Result<bool> {
+        let statement = || self.statement(&self.sql.bury).key(key).time(self.now());
+        match self.caller.call_until(end, Effect::Write, statement).await {
+            Ok(answer) => Ok(answer.affected() > 0),
+            // Where nobody writes, nobody prolongs.
+            Err(Failure::Refused(Refusal::ReadOnly, _)) => Ok(true),
+            // Whatever was lost now, the call itself has not been done.
+            Err(failure) => Err(failure.of_a_read().into_error(Effect::Write)),
+        }
     }
 
     /// Removes an expired record that is in the way of a rotation.
-    async fn make_room(&self, key: &StoreKey) -> Result<()> {
+    async fn make_room(&self, end: Instant, key: &StoreKey) -> Result<()> {
         let statement = || {
             self.statement(&self.sql.delete_expired)
                 .key(key)
                 .time(self.now())
         };
-        let removed = self.caller.call(Effect::Write, statement).await;
-        // Whatever was lost now, the rotation itself has not been done.
+        let removed = self.caller.call_until(end, Effect::Write, statement).await;
         removed.map_err(|failure| failure.of_a_read().into_error(Effect::Write))?;
-        if self.revision(key).await?.is_some() {
-            return Err(ErrorKind::Exists.into());
+        match self.find(end, key).await? {
+            Some((_, expires_at)) if expires_at > self.now() => Err(ErrorKind::Exists.into()),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    async fn read(
+        &self,
+        end: Instant,
+        statement: impl Fn() -> Statement<DB> + Send + Sync,
+    ) -> Result<Answer<DB>> {
+        let answer = self.caller.call_until(end, Effect::Read, statement).await;
+        answer.map_err(|failure| failure.into_error(Effect::Read))
+    }
+
+    async fn write(
+        &self,
+        end: Instant,
+        statement: impl Fn() -> Statement<DB> + Send + Sync,
+    ) -> Result<Answer<DB>> {
+        let answer = self.caller.call_until(end, Effect::Write, statement).await;
+        answer.map_err(|failure| failure.into_error(Effect::Write))
     }
 }
 
@@ -332,14 +398,20 @@ impl Statements {
         let record = "revision = ?, created_at = ?, sweep_at = LEAST(sweep_at, ?), expires_at = ?, \
                       subject = ?, label = ?, data = ?";
         let at_revision = "session_key = ? AND revision = ? AND expires_at > ?";
+        let buried = record::BURIED.as_millis();
         Self {
             create: sql(DB::create(t)),
             load: sql(format!(
                 "SELECT revision, created_at, expires_at, subject, label, data FROM {t} \
-                 WHERE session_key = ? AND expires_at > ?"
+                 WHERE session_key = ? AND expires_at > {buried}"
             )),
-            revision: sql(format!(
-                "SELECT revision FROM {t} WHERE session_key = ? AND expires_at > ?"
+            find: sql(format!(
+                "SELECT revision, expires_at FROM {t} \
+                 WHERE session_key = ? AND expires_at > {buried}"
+            )),
+            bury: sql(format!(
+                "UPDATE {t} SET expires_at = {buried} \
+                 WHERE session_key = ? AND expires_at > {buried} AND expires_at <= ?"
             )),
             update: sql(format!("UPDATE {t} SET {record} WHERE {at_revision}")),
             touch: sql(format!(
@@ -357,9 +429,6 @@ impl Statements {
                 "SELECT session_key, created_at, expires_at, label FROM {t} \
                  WHERE subject = ? AND session_key > ? AND expires_at > ? \
                  ORDER BY session_key LIMIT ?"
-            )),
-            revoke: sql(format!(
-                "DELETE FROM {t} WHERE session_key = ? AND subject = ? AND expires_at > ?"
             )),
         }
     }

@@ -66,6 +66,25 @@ async fn open(url: &str, connections: u32) -> Opened {
     }
 }
 
+async fn what_was_found_expired_is_not_prolonged(url: String) {
+    let table = common::random_name();
+    let clock = common::Asked::new();
+    let options = named(&table).clock(clock.clone());
+    let stores: [Arc<dyn SessionStore>; 2] = [
+        Arc::new(connect(&url, options.clone()).await),
+        Arc::new(connect(&url, options).await),
+    ];
+    let lock = async || {
+        let mut raw = raw(&url).await;
+        execute(&mut raw, "BEGIN").await;
+        let all = format!("SELECT session_key FROM {table} FOR UPDATE");
+        execute(&mut raw, &all).await;
+        raw
+    };
+    let unlock = async |mut raw| execute(&mut raw, "ROLLBACK").await;
+    common::what_was_found_expired_is_not_prolonged(stores, clock, lock, unlock).await;
+}
+
 async fn eight_migrations_at_a_time_succeed(url: String) {
     for _ in 0..5 {
         let options = named(&common::random_name()).max_connections(1);
@@ -321,6 +340,7 @@ macro_rules! tests {
     };
     ($server:expr) => {
         tests!($server;
+            what_was_found_expired_is_not_prolonged
             eight_migrations_at_a_time_succeed
             a_check_says_what_differs
             the_printed_schema_is_what_is_needed

@@ -198,6 +198,25 @@ mod behind_a_transaction_pooler {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_found_expired_is_not_prolonged() {
+    let table = common::random_name();
+    let clock = common::Asked::new();
+    let options = named(&table).clock(clock.clone());
+    let stores: [Arc<dyn SessionStore>; 2] = [
+        Arc::new(connect(options.clone()).await),
+        Arc::new(connect(options).await),
+    ];
+    let lock = async || {
+        let mut raw = raw().await;
+        let all = format!("BEGIN; SELECT 1 FROM {table} FOR UPDATE");
+        execute(&mut raw, &all).await;
+        raw
+    };
+    let unlock = async |mut raw| execute(&mut raw, "ROLLBACK").await;
+    common::what_was_found_expired_is_not_prolonged(stores, clock, lock, unlock).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn eight_migrations_at_a_time_succeed() {
     for _ in 0..5 {
         let options = named(&common::random_name()).max_connections(1);

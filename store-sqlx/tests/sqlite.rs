@@ -104,6 +104,24 @@ mod in_memory {
     common::cases!(open());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_found_expired_is_not_prolonged() {
+    let dir = Dir::new();
+    let clock = common::Asked::new();
+    let options = StoreOptions::new().clock(clock.clone());
+    let stores: [Arc<dyn SessionStore>; 2] = [
+        Arc::new(dir.open(options.clone()).await),
+        Arc::new(dir.open(options).await),
+    ];
+    let lock = async || {
+        let mut raw = dir.raw().await;
+        execute(&mut raw, "BEGIN IMMEDIATE").await;
+        raw
+    };
+    let unlock = async |mut raw| execute(&mut raw, "ROLLBACK").await;
+    common::what_was_found_expired_is_not_prolonged(stores, clock, lock, unlock).await;
+}
+
 #[tokio::test]
 async fn the_store_says_what_it_survives() {
     let dir = Dir::new();

@@ -12,13 +12,13 @@ use tokio::time::Instant;
 use super::statements::Statements;
 use crate::{
     call::{Answer, Caller, Statement},
-    failure::{Effect, Failure, Refusal},
+    failure::{Effect, Failure, Refusal, overtaken},
     lane::Group,
     record,
 };
 
 /// How often a call is decided anew because another process was faster.
-const ROUNDS: usize = 3;
+pub(super) const ROUNDS: usize = 3;
 
 /// Answers loads, each from what is committed when its round begins.
 pub(super) struct Reads {
@@ -34,12 +34,22 @@ pub(super) struct Writes {
     pub(super) clock: Arc<dyn Clock>,
 }
 
+/// What a load has found.
+pub(super) enum Loaded {
+    Nothing,
+    Live(Box<Record>),
+    /// A record that has expired, and that a call may prolong that told the time earlier.
+    Expired,
+}
+
 pub(super) enum Write {
     Create(StoreKey, Record),
     Update(StoreKey, Revision, Record),
     Touch(StoreKey, Timestamp),
     Rotate(StoreKey, StoreKey, Revision, Record),
     Delete(StoreKey),
+    /// Lets a record that has expired stay so.
+    Bury(StoreKey),
 }
 
 /// Why a write was not done.
@@ -47,6 +57,8 @@ pub(super) enum Write {
 pub(super) enum Undone {
     Rule(ErrorKind),
     Failed(Failure),
+    /// Others were faster again and again.
+    Overtaken,
 }
 
 impl From<Undone> for Error {
@@ -54,6 +66,7 @@ impl From<Undone> for Error {
         match undone {
             Undone::Rule(kind) => kind.into(),
             Undone::Failed(failure) => failure.into_error(Effect::Write),
+            Undone::Overtaken => overtaken(),
         }
     }
 }
@@ -65,11 +78,12 @@ enum Kind {
     Touch,
     Rotate,
     Delete,
+    Bury,
 }
 
 impl Group for Reads {
     type Call = StoreKey;
-    type Output = Result<Option<Record>>;
+    type Output = Result<Loaded>;
 
     const EXCLUSIVE: bool = false;
 
@@ -84,7 +98,8 @@ impl Group for Reads {
     async fn answer(&self, end: Instant, keys: Vec<StoreKey>) -> Vec<Self::Output> {
         let sql = self.statements.load.at_least(keys.len());
         let statement = || {
-            let statement = Statement::new(sql).time(self.clock.now());
+            // In the place of the time.
+            let statement = Statement::new(sql).time(record::BURIED);
             keys.iter().fold(statement, Statement::key)
         };
         match self.caller.call_until(end, Effect::Read, statement).await {
@@ -98,25 +113,23 @@ impl Group for Reads {
 }
 
 impl Reads {
-    fn distribute(
-        &self,
-        keys: &[StoreKey],
-        answer: &Answer<Sqlite>,
-    ) -> Vec<Result<Option<Record>>> {
+    fn distribute(&self, keys: &[StoreKey], answer: &Answer<Sqlite>) -> Vec<Result<Loaded>> {
         let rows: HashMap<_, _> = answer
             .rows
             .iter()
             .filter_map(|row| Some((record::key::<Sqlite>(row, 0).ok()?, row)))
             .collect();
-        // By the time that the answer took a record may have expired.
         let now = self.clock.now();
         keys.iter()
             .map(|key| {
-                let record = rows
-                    .get(key)
-                    .map(|row| record::record::<Sqlite>(row, 1))
-                    .transpose()?;
-                Ok(record.filter(|record| record.is_live(now)))
+                let Some(row) = rows.get(key) else {
+                    return Ok(Loaded::Nothing);
+                };
+                if record::timestamp::<Sqlite>(row, 3)? <= now {
+                    return Ok(Loaded::Expired);
+                }
+                let record = record::record::<Sqlite>(row, 1)?;
+                Ok(Loaded::Live(Box::new(record)))
             })
             .collect()
     }
@@ -140,7 +153,7 @@ impl Group for Writes {
             Write::Create(_, record)
             | Write::Update(_, _, record)
             | Write::Rotate(_, _, _, record) => record.data.len(),
-            Write::Touch(..) | Write::Delete(_) => 0,
+            Write::Touch(..) | Write::Delete(_) | Write::Bury(_) => 0,
         }
     }
 
@@ -152,6 +165,7 @@ impl Group for Writes {
             Kind::Touch,
             Kind::Rotate,
             Kind::Delete,
+            Kind::Bury,
         ] {
             let indices: Vec<_> = (0..writes.len())
                 .filter(|&index| writes[index].kind() == kind)
@@ -232,7 +246,7 @@ impl Writes {
             .caller
             .call_until(end, Effect::Write, statement)
             .await?;
-        if kind == Kind::Delete {
+        if matches!(kind, Kind::Delete | Kind::Bury) {
             return Ok(writes.iter().map(|write| write.key()).collect());
         }
         let keys = answer.rows.iter();
@@ -246,21 +260,16 @@ impl Writes {
         for _ in 0..ROUNDS {
             let expected = match write {
                 Write::Create(..) => return Err(Undone::Rule(ErrorKind::Exists)),
-                Write::Touch(..) | Write::Delete(_) => {
-                    return Err(Undone::Rule(ErrorKind::Missing));
-                }
-                Write::Update(_, expected, _) | Write::Rotate(_, _, expected, _) => *expected,
+                Write::Update(_, expected, _) | Write::Rotate(_, _, expected, _) => Some(*expected),
+                _ => None,
             };
-            match self.revision(end, &write.key()).await? {
-                None => return Err(Undone::Rule(ErrorKind::Missing)),
-                Some(found) if found != expected => {
-                    return Err(Undone::Rule(ErrorKind::Conflict));
-                }
-                Some(_) => {}
+            let found = self.revision(end, &write.key()).await?;
+            if expected.is_some_and(|expected| expected != found) {
+                return Err(Undone::Rule(ErrorKind::Conflict));
             }
             if let Write::Rotate(_, to, ..) = write {
                 self.delete_expired(end, to).await?;
-                if self.revision(end, to).await?.is_some() {
+                if self.is_live(end, to).await? {
                     return Err(Undone::Rule(ErrorKind::Exists));
                 }
             }
@@ -272,21 +281,47 @@ impl Writes {
                 return Ok(());
             }
         }
-        Err(Undone::Rule(ErrorKind::Conflict))
+        Err(Undone::Overtaken)
     }
 
-    /// The revision of a live record.
-    async fn revision(&self, end: Instant, key: &StoreKey) -> Result<Option<Revision>, Undone> {
-        let statement = || {
-            Statement::new(&self.statements.revision)
-                .time(self.clock.now())
-                .key(key)
-        };
+    /// The revision of the live record, without which nothing can be changed.
+    async fn revision(&self, end: Instant, key: &StoreKey) -> Result<Revision, Undone> {
+        for _ in 0..ROUNDS {
+            let found = self.find(end, key).await?;
+            let (revision, expires_at) = found.ok_or(Undone::Rule(ErrorKind::Missing))?;
+            if expires_at > self.clock.now() {
+                return Ok(revision);
+            }
+            let bury = Write::Bury(*key);
+            let buried = self.execute(end, Kind::Bury, &[&bury]).await;
+            buried.map_err(|failure| Undone::Failed(failure.of_a_read()))?;
+        }
+        Err(Undone::Overtaken)
+    }
+
+    async fn is_live(&self, end: Instant, key: &StoreKey) -> Result<bool, Undone> {
+        let found = self.find(end, key).await?;
+        Ok(found.is_some_and(|(_, expires_at)| expires_at > self.clock.now()))
+    }
+
+    /// The revision and the expiry of a record, live or not.
+    async fn find(
+        &self,
+        end: Instant,
+        key: &StoreKey,
+    ) -> Result<Option<(Revision, Timestamp)>, Undone> {
+        let statement = || Statement::new(&self.statements.find).key(key);
         let answer = self.caller.call_until(end, Effect::Read, statement).await;
         // Whatever is lost now, the write itself has not been done.
         let answer = answer.map_err(|failure| Undone::Failed(failure.of_a_read()))?;
-        let revision = |row| record::revision::<Sqlite>(row, 0).ok();
-        Ok(answer.rows.first().and_then(revision))
+        let Some(row) = answer.rows.first() else {
+            return Ok(None);
+        };
+        let columns = record::revision::<Sqlite>(row, 0)
+            .and_then(|revision| Ok((revision, record::timestamp::<Sqlite>(row, 1)?)));
+        columns
+            .map(Some)
+            .map_err(|error| Undone::Rule(error.kind()))
     }
 
     /// Removes an expired record that is in the way of a rotation.
@@ -310,6 +345,7 @@ impl Write {
             Self::Touch(..) => Kind::Touch,
             Self::Rotate(..) => Kind::Rotate,
             Self::Delete(_) => Kind::Delete,
+            Self::Bury(_) => Kind::Bury,
         }
     }
 
@@ -319,7 +355,8 @@ impl Write {
             | Self::Update(key, ..)
             | Self::Touch(key, ..)
             | Self::Rotate(key, ..)
-            | Self::Delete(key) => *key,
+            | Self::Delete(key)
+            | Self::Bury(key) => *key,
         }
     }
 
@@ -342,7 +379,7 @@ impl Write {
             Self::Rotate(_, to, expected, record) => {
                 record::bind(statement.revision(*expected).key(to), record, 1)
             }
-            Self::Delete(_) => statement,
+            Self::Delete(_) | Self::Bury(_) => statement,
         }
     }
 }
@@ -355,6 +392,7 @@ impl Kind {
             Self::Touch => &statements.touch,
             Self::Rotate => &statements.rotate,
             Self::Delete => &statements.delete,
+            Self::Bury => &statements.bury,
         }
     }
 }

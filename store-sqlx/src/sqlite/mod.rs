@@ -10,15 +10,16 @@ use sqlx::{
     error::DatabaseError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
+use tokio::time::Instant;
 
 use self::{
-    group::{Reads, Write, Writes},
+    group::{Loaded, ROUNDS, Reads, Undone, Write, Writes},
     statements::Statements,
 };
 use crate::{
     StoreOptions, Sweeper, TableName,
     call::{Answer, Backend, Caller, Statement, backend_values, parse_url, run_statement},
-    failure::{Cause, Effect, Failure, Refusal},
+    failure::{Cause, Effect, Failure, Refusal, overtaken},
     lane::Lane,
     record,
     schema::{Column, Table},
@@ -238,10 +239,20 @@ impl SqliteStore {
     }
 
     async fn write(&self, write: Write) -> Result<()> {
-        let written = self.0.writes.submit(write, self.0.writer.deadline).await;
+        let written = self.0.writes.submit(write, self.0.writer.end()).await;
         written
             .map_err(|failure| failure.into_error(Effect::Write))?
             .map_err(Error::from)
+    }
+
+    /// Makes sure that a record that is found expired stays so, in turn with all writes: those who
+    /// read do not wait for it.
+    async fn bury(&self, key: StoreKey, end: Instant) -> Result<()> {
+        let written = self.0.writes.submit(Write::Bury(key), end).await;
+        match written.unwrap_or_else(|failure| Err(Undone::Failed(failure))) {
+            Err(Undone::Failed(failure)) => Err(failure.of_a_read().into_error(Effect::Write)),
+            _ => Ok(()),
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -263,10 +274,16 @@ impl SessionStore for SqliteStore {
     }
 
     async fn load(&self, token: &Token) -> Result<Option<Record>> {
-        let loaded = self.0.reads.submit(token.key(), self.0.reader.deadline);
-        loaded
-            .await
-            .map_err(|failure| failure.into_error(Effect::Read))?
+        let (key, end) = (token.key(), self.0.reader.end());
+        for _ in 0..ROUNDS {
+            let loaded = self.0.reads.submit(key, end).await;
+            match loaded.map_err(|failure| failure.into_error(Effect::Read))?? {
+                Loaded::Nothing => return Ok(None),
+                Loaded::Live(record) => return Ok(Some(*record)),
+                Loaded::Expired => self.bury(key, end).await?,
+            }
+        }
+        Err(overtaken())
     }
 
     async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
@@ -366,7 +383,7 @@ impl SubjectIndex for SqliteStore {
                 .bytes(subject.as_str().as_bytes())
         };
         let answer = self.0.writer.write(statement).await?;
-        Ok(answer.affected() > 0)
+        Ok(live(&answer) > 0)
     }
 
     async fn revoke_all(&self, subject: &Subject, except: Option<&StoreKey>) -> Result<u64> {
@@ -377,8 +394,7 @@ impl SubjectIndex for SqliteStore {
                 .bytes(except.map(|key| &key.as_bytes()[..]))
         };
         let answer = self.0.writer.write(statement).await?;
-        let live = |row: &&_| matches!(Sqlite::number(row, 0), Ok(1));
-        Ok(answer.rows.iter().filter(live).count() as u64)
+        Ok(live(&answer))
     }
 }
 
@@ -424,6 +440,12 @@ impl Backend for Sqlite {
         };
         Failure::Refused(refusal, cause)
     }
+}
+
+/// How many of the rows that a statement has deleted were live.
+fn live(answer: &Answer<Sqlite>) -> u64 {
+    let is_live = |row: &&_| matches!(Sqlite::number(row, 0), Ok(1));
+    answer.rows.iter().filter(is_live).count() as u64
 }
 
 fn tuned(connect: SqliteConnectOptions, options: &StoreOptions) -> SqliteConnectOptions {

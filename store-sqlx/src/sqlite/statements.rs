@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 use crate::{
     TableName,
     lane::MAX_CALLS,
+    record,
     schema::{Column, columns},
 };
 
@@ -36,8 +37,9 @@ pub(super) struct Statements {
     pub(super) touch: Sized,
     pub(super) rotate: Sized,
     pub(super) delete: Sized,
+    pub(super) bury: Sized,
     pub(super) delete_expired: SqlStr,
-    pub(super) revision: SqlStr,
+    pub(super) find: SqlStr,
     pub(super) sweep: SqlStr,
     pub(super) postpone: SqlStr,
     pub(super) list: SqlStr,
@@ -51,6 +53,7 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) fn new(table: &TableName) -> Self {
         let t = table.quoted('"');
+        let buried = record::BURIED.as_millis();
         // At once: what was extended since the row was noted for the sweep may be noted later, and
         // what was shortened must not be.
         let sweep_at = |expiry: &str| format!("sweep_at = min(stored.sweep_at, {expiry})");
@@ -114,11 +117,19 @@ impl Statements {
                     list(n)
                 )
             }),
+            bury: Sized::new(|n| {
+                format!(
+                    "UPDATE {t} SET expires_at = {buried} WHERE session_key IN ({}) \
+                     AND expires_at > {buried} AND expires_at <= ?1",
+                    list(n)
+                )
+            }),
             delete_expired: safe(format!(
                 "DELETE FROM {t} WHERE expires_at <= ?1 AND session_key = ?2"
             )),
-            revision: safe(format!(
-                "SELECT revision FROM {t} WHERE expires_at > ?1 AND session_key = ?2"
+            find: safe(format!(
+                "SELECT revision, expires_at FROM {t} \
+                 WHERE session_key = ?1 AND expires_at > {buried}"
             )),
             sweep: safe(format!(
                 "DELETE FROM {t} WHERE expires_at <= ?1 AND session_key IN ({})",
@@ -134,7 +145,8 @@ impl Statements {
                  ORDER BY session_key LIMIT ?4"
             )),
             revoke: safe(format!(
-                "DELETE FROM {t} WHERE expires_at > ?1 AND session_key = ?2 AND subject = ?3"
+                "DELETE FROM {t} WHERE session_key = ?2 AND subject = ?3 \
+                 RETURNING expires_at > ?1"
             )),
             revoke_all: safe(format!(
                 "DELETE FROM {t} WHERE subject = ?2 AND session_key IS NOT ?3 \

@@ -5,9 +5,10 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use sessionkit::{
-    CookieName, ErrorKind, Label, ManualClock, OsEntropy, Record, Result, Revision, SessionStore,
-    Subject, Timestamp, Token,
+    Clock, CookieName, ErrorKind, Label, ManualClock, OsEntropy, Record, Result, Revision,
+    SessionStore, Subject, Timestamp, Token,
 };
+use tokio::sync::watch;
 
 pub(crate) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -22,6 +23,30 @@ pub(crate) struct Opened {
 
 pub(crate) fn clock() -> Arc<ManualClock> {
     Arc::new(ManualClock::new(START))
+}
+
+/// A clock that counts how often it is asked.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) time: ManualClock,
+    times: watch::Sender<usize>,
+}
+
+impl Asked {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            time: ManualClock::new(START),
+            times: watch::Sender::new(0),
+        })
+    }
+}
+
+impl Clock for Asked {
+    fn now(&self) -> Timestamp {
+        let now = self.time.now();
+        self.times.send_modify(|times| *times += 1);
+        now
+    }
 }
 
 pub(crate) fn token() -> Token {
@@ -368,6 +393,91 @@ pub(crate) async fn the_sessions_of_a_subject_are_listed_and_revoked(o: Opened) 
     assert_eq!(others.unwrap().len(), 10);
 }
 
+/// How a call finds that a session has expired.
+#[derive(Clone, Copy, Debug)]
+enum Finds {
+    Load,
+    Touch,
+    Update,
+    Rotate,
+    Revoke,
+}
+
+/// A touch on one handle has told the time and waits for a lock of the database; a call on another
+/// finds the record expired meanwhile. Whatever the order in which the database takes them, what
+/// was found expired stays so. `lock` takes the lock and `unlock` returns it.
+pub(crate) async fn what_was_found_expired_is_not_prolonged<L>(
+    [a, b]: [Arc<dyn SessionStore>; 2],
+    clock: Arc<Asked>,
+    lock: impl AsyncFn() -> L,
+    unlock: impl AsyncFn(L),
+) {
+    for finds in [
+        Finds::Load,
+        Finds::Touch,
+        Finds::Update,
+        Finds::Rotate,
+        Finds::Revoke,
+    ] {
+        clock.time.set(START);
+        let mut stored = record(b"x");
+        stored.subject = subject("alice");
+        let token = a.create(token(), &stored).await.unwrap();
+        let held = lock().await;
+
+        let mut asked = clock.times.subscribe();
+        let touch = {
+            let (a, token) = (Arc::clone(&a), token.clone());
+            tokio::spawn(async move { a.touch(&token, START + Duration::from_secs(3600)).await })
+        };
+        asked.changed().await.unwrap();
+        clock.time.set(stored.expires_at);
+
+        let find = found_expired(finds, Arc::clone(&b), token.clone(), stored);
+        let mut find = tokio::spawn(find);
+        // It answers at once, or it waits for the lock as well.
+        let early = tokio::time::timeout(Duration::from_millis(200), &mut find).await;
+        unlock(held).await;
+        let expired = match early {
+            Ok(expired) => expired.unwrap(),
+            Err(_) => find.await.unwrap(),
+        };
+        let touched = touch.await.unwrap();
+        assert!(
+            !(expired && touched.is_ok()),
+            "{finds:?} found the session expired, and it was prolonged afterwards"
+        );
+        if expired {
+            assert_eq!(b.load(&token).await.unwrap(), None, "{finds:?}");
+        }
+    }
+}
+
+/// Whether the call says that the session has expired.
+async fn found_expired(
+    finds: Finds,
+    store: Arc<dyn SessionStore>,
+    token: Token,
+    stored: Record,
+) -> bool {
+    let mut next = record(b"y");
+    next.expires_at = START + Duration::from_secs(3600);
+    let answer = match finds {
+        Finds::Load => return store.load(&token).await.unwrap().is_none(),
+        Finds::Revoke => {
+            let (index, alice) = (store.subjects().unwrap(), subject("alice").unwrap());
+            return !index.revoke(&alice, &token.key()).await.unwrap();
+        }
+        Finds::Touch => store.touch(&token, next.expires_at).await,
+        Finds::Update => store.update(&token, stored.revision, &next).await,
+        Finds::Rotate => {
+            let to = self::token();
+            store.rotate(&token, to, stored.revision, &next).await
+        }
+    };
+    kind(answer) == Some(ErrorKind::Missing)
+}
+
 /// Everything that can be done to a token, each dropped after it was polled some times. What was
 /// under way when it was dropped may still take effect: then the state is read again.
 pub(crate) async fn a_dropped_call_leaves_the_state_before_or_after(o: Opened) {
@@ -419,7 +529,6 @@ pub(crate) async fn drop_after<F: Future>(polls: usize, future: F) {
 
 impl Opened {
     fn clock_now(&self) -> Timestamp {
-        use sessionkit::Clock;
         self.clock.now()
     }
 }
