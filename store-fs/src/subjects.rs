@@ -177,7 +177,14 @@ impl Tree {
     }
 
     pub(crate) fn entries_or_create(&self, subject: &Subject) -> Result<Dir, Fail> {
-        let index = self.child_or_create(&self.root, DIR)?;
+        let index = match self.index()? {
+            Some(index) => index,
+            None => {
+                let index = self.child_or_create(&self.root, DIR)?;
+                index.spread_children();
+                index
+            }
+        };
         self.child_or_create(&index, &dir_name(number_of(subject)))
     }
 }

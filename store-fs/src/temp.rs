@@ -113,6 +113,13 @@ impl<'a> Temp<'a> {
         self.pending = false;
         Ok(())
     }
+
+    /// Gives the file a final name that nothing has yet, and tells whether it could.
+    pub(crate) fn rename_new(&mut self, name: &str) -> Result<Option<bool>, Fail> {
+        let renamed = self.dir.rename_new(&self.name, self.dir, name)?;
+        self.pending = renamed != Some(true);
+        Ok(renamed)
+    }
 }
 
 impl Drop for Temp<'_> {

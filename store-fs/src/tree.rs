@@ -1,7 +1,10 @@
 use std::{
     borrow::Cow,
     path::Path,
-    sync::{Arc, atomic::AtomicU8},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -42,6 +45,8 @@ pub(crate) struct Tree {
     /// The shard where the next sweep begins.
     pub(crate) cursor: AtomicU8,
     temps: TempNames,
+    /// Whether the file system can give a name only if it is free; unknown means yes.
+    gives_free_names: AtomicBool,
 }
 
 /// A record's file as it was found, kept open so that no other file can be mistaken for it.
@@ -56,6 +61,7 @@ impl Tree {
         let root = Dir::root(path)?;
         root.protect(path, is_ours)?;
         root.probe_lock(path)?;
+        root.spread_children();
         let mut tree = Self {
             root,
             clock: Arc::clone(&options.clock),
@@ -65,6 +71,7 @@ impl Tree {
             subjects: Locks::new(),
             cursor: AtomicU8::new(0),
             temps: TempNames::new()?,
+            gives_free_names: AtomicBool::new(true),
         };
         tree.protect_children(path)?;
         if let Some(quota) = options.quota {
@@ -119,12 +126,16 @@ impl Tree {
     fn try_create(&self, call: &Call, key: &StoreKey, section: &Section) -> Result<(), Fail> {
         let (number, name) = (shard_of(key), key.to_hex());
         let shard = self.shard_or_create(number)?;
-        let temp = self.write(
+        let mut temp = self.write(
             &shard,
             &section.bytes,
             section.expires_at,
             section.subject.is_some(),
         )?;
+        let counts = self.usage.is_some() || section.subject.is_some();
+        if !counts && self.try_create_unlocked(call, &mut temp, &shard, key)? {
+            return self.settle(&shard);
+        }
         let lock = self.shards.lock(number, &shard, call)?;
         let old = self.vacant(&shard, key)?;
         let more = more(old.as_ref(), section.bytes.len());
@@ -138,6 +149,30 @@ impl Tree {
         self.count(number, more);
         drop(lock);
         self.settle(&shard)
+    }
+
+    /// Gives a new record its name where there is nothing, and returns whether it could.
+    ///
+    /// That needs no lock, because the kernel does it in one step, and whoever finds nothing in a
+    /// place, under the lock or not, puts something there by a step like this one. Counts and the
+    /// index do change with the lock only.
+    fn try_create_unlocked(
+        &self,
+        call: &Call,
+        temp: &mut Temp<'_>,
+        shard: &Dir,
+        key: &StoreKey,
+    ) -> Result<bool, Fail> {
+        if !self.gives_free_names.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        call.commit()?;
+        match temp.rename_new(&key.to_hex())? {
+            Some(true) => return Ok(true),
+            Some(false) => drop(self.vacant(shard, key)?),
+            None => self.gives_free_names.store(false, Ordering::Relaxed),
+        }
+        Ok(false)
     }
 
     /// What is left of an expired record in the place of a new one.
@@ -275,7 +310,7 @@ impl Tree {
         }
         self.expect_live(&old)?;
         call.commit()?;
-        shard.rename(&from.to_hex(), &target, &to.to_hex())?;
+        self.put(&shard, from, &target, to, gone.as_ref())?;
 
         self.forget(Some(&old), None, from);
         self.forget(gone.as_ref(), section.subject.as_ref(), to);
@@ -286,6 +321,28 @@ impl Tree {
             self.settle(&shard)?;
         }
         self.settle(&target)
+    }
+
+    /// Moves a file to a name where `gone` was found; the caller holds the locks of both.
+    fn put(
+        &self,
+        shard: &Dir,
+        from: &StoreKey,
+        target: &Dir,
+        to: &StoreKey,
+        gone: Option<&Found>,
+    ) -> Result<(), Fail> {
+        let (name, new_name) = (from.to_hex(), to.to_hex());
+        if gone.is_some() {
+            return shard.rename(&name, target, &new_name);
+        }
+        match shard.rename_new(&name, target, &new_name)? {
+            Some(true) => Ok(()),
+            // Created meanwhile, without the lock: the next attempt finds it.
+            Some(false) => Err(Fail::Vanished),
+            // Then nobody creates without the lock.
+            None => shard.rename(&name, target, &new_name),
+        }
     }
 
     fn lock_both<'a>(

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::process::{Signal, getpid, kill_process};
 
-use super::{SCENARIOS, Scenario, call, tree};
+use super::{SCENARIOS, Scenario, call};
 use crate::fault::with_hook;
 
 const CHILD: &str = "SESSIONKIT_FS_CRASH_TEST";
@@ -52,7 +52,7 @@ fn child() {
     let mut task = task.splitn(3, ' ');
     let scenario = &SCENARIOS[task.next().unwrap().parse::<usize>().unwrap()];
     let mut left: usize = task.next().unwrap().parse().unwrap();
-    let tree = tree(Path::new(task.next().unwrap()));
+    let tree = (scenario.open)(Path::new(task.next().unwrap()));
     let hook = move |_: &str| {
         if left == 0 {
             kill_process(getpid(), Signal::KILL).unwrap();
@@ -72,7 +72,7 @@ fn a_process_may_be_killed_before_any_step() {
             let dir = tempfile::tempdir().unwrap();
             drop(scenario.prepare(dir.path()));
             crash_before(step, number, dir.path());
-            let survivor = tree(dir.path());
+            let survivor = (scenario.open)(dir.path());
             match scenario.is_done(&survivor) {
                 false => before += 1,
                 true => after += 1,

@@ -11,8 +11,8 @@ use std::{
 use rustix::io::Errno;
 use sessionkit::{ErrorKind, Revision};
 
-use super::{A, B, NOW, SCENARIOS, call, record, rotate, temporaries, tree};
-use crate::{call::Call, fault::with_hook};
+use super::{A, A2, B, NOW, SCENARIOS, call, keys_of, record, rotate, temporaries, tree};
+use crate::{call::Call, fault::with_hook, tree::Tree};
 
 /// Calls `with` for each scenario and each of its steps, until there are no more steps.
 fn for_each_step(mut with: impl FnMut(&super::Scenario, usize) -> bool) {
@@ -104,7 +104,7 @@ fn readers_see_the_state_before_or_after_at_every_step() {
     for scenario in SCENARIOS {
         let dir = tempfile::tempdir().unwrap();
         let tree = scenario.prepare(dir.path());
-        let reader = super::tree(dir.path());
+        let reader = (scenario.open)(dir.path());
         let seen = Rc::new(RefCell::new(Vec::new()));
         let states = Rc::clone(&seen);
         let hook = move |_: &str| {
@@ -124,17 +124,17 @@ fn readers_see_the_state_before_or_after_at_every_step() {
 fn interleave(
     scenario: &str,
     at: usize,
-    other: impl Fn(&crate::tree::Tree, &Call) -> sessionkit::Result<()> + 'static,
+    other: impl Fn(&Tree, &Call) -> sessionkit::Result<()> + 'static,
 ) -> Option<(
     sessionkit::Result<()>,
     sessionkit::Result<()>,
-    crate::tree::Tree,
+    Tree,
     tempfile::TempDir,
 )> {
     let scenario = SCENARIOS.iter().find(|s| s.name == scenario).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let first = scenario.prepare(dir.path());
-    let second = tree(dir.path());
+    let second = (scenario.open)(dir.path());
     let outcome = Rc::new(RefCell::new(None));
     let (done, mut left) = (Rc::clone(&outcome), at);
     let hook = move |_: &str| {
@@ -151,7 +151,7 @@ fn interleave(
     };
     let result = with_hook(hook, || (scenario.run)(&first, &call()));
     let other = outcome.borrow_mut().take()?;
-    Some((result, other, tree(dir.path()), dir))
+    Some((result, other, (scenario.open)(dir.path()), dir))
 }
 
 fn kind(result: &sessionkit::Result<()>) -> Option<ErrorKind> {
@@ -212,6 +212,72 @@ fn of_two_updates_that_expect_one_revision_one_conflicts() {
     assert!(conflicts > 0);
 }
 
+/// What takes no lock, against everything that takes one and finds the place empty or expired.
+#[test]
+fn of_creations_and_moves_to_one_key_one_succeeds() {
+    let create = |tree: &Tree, call: &Call| tree.create(call, &A, &record(3, None));
+    let indexed = |tree: &Tree, call: &Call| tree.create(call, &A, &record(3, Some("bob")));
+    let moved = |tree: &Tree, call: &Call| rotate(tree, call, [&A2, &A], Some("alice"));
+    for (what, other) in [
+        (
+            "create",
+            create as fn(&Tree, &Call) -> sessionkit::Result<()>,
+        ),
+        ("create with a subject", indexed),
+        ("move", moved),
+    ] {
+        let (mut won, mut lost) = (0, 0);
+        for at in 0.. {
+            let Some((created, other, tree, _dir)) = interleave("create without a lock", at, other)
+            else {
+                break;
+            };
+            let found = tree.load(&A).unwrap().unwrap();
+            match (kind(&created), kind(&other)) {
+                (None, Some(ErrorKind::Exists)) => assert_eq!(found, record(2, None), "{what}"),
+                (Some(ErrorKind::Exists), None) => assert_ne!(found, record(2, None), "{what}"),
+                other => panic!("{what} {at}: {other:?}"),
+            }
+            won += usize::from(created.is_ok());
+            lost += usize::from(created.is_err());
+            let bobs = usize::from(found.subject == record(0, Some("bob")).subject);
+            assert_eq!(keys_of(&tree, "bob").len(), bobs, "{what} {at}");
+        }
+        assert!(won > 0 && lost > 0, "{what}: {won} {lost}");
+    }
+}
+
+/// The other way round: a creation without a lock at each step of a move to the same key.
+#[test]
+fn a_move_does_not_replace_what_was_created_meanwhile() {
+    let mut refused = 0;
+    for at in 0.. {
+        let Some((moved, created, tree, _dir)) =
+            interleave("move without a quota", at, |tree, call| {
+                tree.create(call, &B, &record(3, None))
+            })
+        else {
+            break;
+        };
+        let [a, b] = [A, B].map(|key| tree.load(&key).unwrap());
+        match (kind(&moved), kind(&created)) {
+            (Some(ErrorKind::Exists), None) => {
+                refused += 1;
+                assert_eq!(
+                    (a, b),
+                    (Some(record(1, None)), Some(record(3, None))),
+                    "{at}"
+                );
+            }
+            (None, Some(ErrorKind::Exists)) => {
+                assert_eq!((a, b), (None, Some(record(2, None))), "{at}");
+            }
+            other => panic!("{at}: {other:?}"),
+        }
+    }
+    assert!(refused > 3, "{refused}");
+}
+
 #[test]
 fn a_touch_beside_an_update_loses_neither() {
     let later = NOW + Duration::from_secs(9999);
@@ -234,9 +300,8 @@ fn a_touch_beside_an_update_loses_neither() {
 
 #[test]
 fn revoke_all_waits_for_a_session_that_moves() {
-    let revoke_all = |tree: &crate::tree::Tree, call: &Call| {
-        tree.revoke_all(call, &sessionkit::Subject::new("alice")?, None)
-    };
+    let revoke_all =
+        |tree: &Tree, call: &Call| tree.revoke_all(call, &sessionkit::Subject::new("alice")?, None);
     let mut waited = 0;
     for at in 0.. {
         let Some((rotated, all, tree, _dir)) =
@@ -389,7 +454,7 @@ fn what_expires_during_a_call_does_not_come_back() {
             .unwrap();
         let clock = Arc::new(Ticking(looks.into()));
         let slow = crate::FsOptions::new().clock(clock.clone());
-        let slow = crate::tree::Tree::open(dir.path(), &slow).unwrap();
+        let slow = Tree::open(dir.path(), &slow).unwrap();
         let touched = slow.touch(&call(), &A, sessionkit::Timestamp::MAX);
         let in_time = clock.0.load(std::sync::atomic::Ordering::SeqCst) >= 0;
         assert_eq!(touched.is_ok(), in_time, "{looks}");
