@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
+use futures_util::future::join_all;
 use sessionkit::{
     ErrorKind, Record, Result, Revision, SessionStore, StoreKey, Subject, Sweep, Timestamp, Token,
 };
@@ -55,15 +56,16 @@ impl fmt::Display for Step {
 }
 
 impl Step {
-    pub(crate) fn random(random: &Random) -> Self {
+    fn random(random: &Random, passes: bool) -> Self {
         use Call::{Create, Delete, List, Load, Pass, Rotate, Sweep, Touch, Update};
-        const CALLS: [Call; 16] = [
+        const CALLS: [Call; 15] = [
             Create, Create, Create, Load, Load, Load, Update, Update, Update, Touch, Rotate,
-            Rotate, Delete, Sweep, Pass, List,
+            Rotate, Delete, Sweep, List,
         ];
         let token = random.below(TOKENS);
+        let call = *random.pick(&CALLS);
         Self {
-            call: *random.pick(&CALLS),
+            call: if passes { Pass } else { call },
             handle: random.below(2),
             token,
             to: (token + 1 + random.below(TOKENS - 1)) % TOKENS,
@@ -76,25 +78,70 @@ impl Step {
     }
 }
 
-/// Runs the steps in a namespace of their own.
-pub(crate) async fn run(cx: &Context, name: &str, steps: &[Step]) -> Outcome {
-    let namespace = format!("{}_{name}", cx.namespace());
-    let mut pair = Pair {
-        cx,
-        handles: [cx.open_in(&namespace).await?, cx.open_in(&namespace).await?],
-        tokens: std::array::from_fn(|_| cx.token()),
-        model: HashMap::new(),
+/// Random sequences to be run at the same time. There is one clock, so they have in common when time
+/// passes: each of them alone means the same.
+pub(crate) fn sequences(random: &Random, count: usize, len: usize) -> Vec<Vec<Step>> {
+    let passes: Vec<_> = (0..len).map(|_| random.below(16) == 0).collect();
+    let sequence = |_| {
+        let steps = passes.iter().map(|passes| Step::random(random, *passes));
+        steps.collect()
     };
-    for (position, step) in steps.iter().enumerate() {
-        if let Err(failure) = pair.step(step).await {
-            return Err(named(failure, &steps[..=position]));
+    (0..count).map(sequence).collect()
+}
+
+/// A sequence that the store answered otherwise than the model.
+pub(crate) struct Deviation {
+    steps: Vec<Step>,
+    failure: Failure,
+}
+
+/// Runs sequences in one namespace, each with tokens and subjects of its own: the first step of all
+/// of them at the same time, then the second, and so on.
+pub(crate) async fn run(
+    cx: &Context,
+    name: &str,
+    sequences: &[Vec<Step>],
+) -> Outcome<Option<Deviation>> {
+    let namespace = format!("{}_{name}", cx.namespace());
+    let handles = [cx.open_in(&namespace).await?, cx.open_in(&namespace).await?];
+    let mut pairs: Vec<_> = (0..sequences.len())
+        .map(|number| Pair::new(cx, number, &handles))
+        .collect();
+    let longest = sequences.iter().map(Vec::len).max().unwrap_or_default();
+    for position in 0..longest {
+        let steps = sequences.iter().map(|sequence| &sequence[position]);
+        if sequences[0][position].call == Call::Pass {
+            pass(cx).await;
+            continue;
+        }
+        let taken = pairs
+            .iter_mut()
+            .zip(steps)
+            .map(|(pair, step)| pair.step(step));
+        let outcomes = join_all(taken.collect::<Vec<_>>()).await;
+        for (outcome, steps) in outcomes.into_iter().zip(sequences) {
+            if let Err(failure) = outcome {
+                let failure = named(failure, &steps[..=position]);
+                let steps = steps.clone();
+                return Ok(Some(Deviation { steps, failure }));
+            }
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+async fn pass(cx: &Context) {
+    if cx.has_manual_clock() {
+        cx.pass(cx.moment() * 7 / 10).await;
+    }
 }
 
 /// Leaves out what does not matter to a failure: first many steps at once, then single ones.
-pub(crate) async fn shrink(cx: &Context, mut steps: Vec<Step>, mut failure: Failure) -> Failure {
+pub(crate) async fn shrink(cx: &Context, deviation: Deviation) -> Failure {
+    let Deviation {
+        mut steps,
+        mut failure,
+    } = deviation;
     let mut runs = 0;
     let mut chunk = steps.len() / 2;
     while chunk > 0 {
@@ -103,9 +150,11 @@ pub(crate) async fn shrink(cx: &Context, mut steps: Vec<Step>, mut failure: Fail
             let end = (start + chunk).min(steps.len());
             let fewer = [&steps[..start], &steps[end..]].concat();
             runs += 1;
-            match run(cx, &format!("shrink{runs}"), &fewer).await {
-                Err(smaller) => (steps, failure) = (fewer, smaller),
-                Ok(()) => start = end,
+            match run(cx, &format!("shrink{runs}"), &[fewer]).await {
+                Ok(Some(smaller)) => {
+                    (steps, failure) = (smaller.steps, smaller.failure);
+                }
+                _ => start = end,
             }
         }
         chunk /= 2;
@@ -123,27 +172,44 @@ fn named(failure: Failure, steps: &[Step]) -> Failure {
     }
 }
 
+/// What a sequence goes through: two handles, and the model beside them.
 struct Pair<'a> {
     cx: &'a Context,
-    handles: [Arc<dyn SessionStore>; 2],
+    /// Tells sequences apart that share a namespace.
+    number: usize,
+    handles: &'a [Arc<dyn SessionStore>; 2],
     tokens: [Token; TOKENS],
     model: HashMap<usize, Record>,
 }
 
-impl Pair<'_> {
+impl<'a> Pair<'a> {
+    fn new(cx: &'a Context, number: usize, handles: &'a [Arc<dyn SessionStore>; 2]) -> Self {
+        Self {
+            cx,
+            number,
+            handles,
+            tokens: std::array::from_fn(|_| cx.token()),
+            model: HashMap::new(),
+        }
+    }
+
     fn live(&self, token: usize) -> Option<&Record> {
         let now = self.cx.now();
         self.model.get(&token).filter(|record| record.is_live(now))
     }
 
     fn subject(&self, number: usize) -> Option<Subject> {
-        (number > 0).then(|| self.cx.subject(&format!("subject{number}")))
+        (number > 0).then(|| {
+            let name = format!("subject{}-{number}", self.number);
+            self.cx.subject(&name)
+        })
     }
 
     fn record(&self, step: &Step) -> Record {
         let mut record = self
             .cx
             .record_for(vec![step.number as u8; step.len], self.lifetime(step));
+        record.revision = Revision::from_bits(step.number);
         record.subject = self.subject(step.subject);
         record
     }
@@ -158,7 +224,7 @@ impl Pair<'_> {
     fn expected(&self, step: &Step) -> Revision {
         match self.live(step.token) {
             Some(record) if step.current => record.revision,
-            _ => Revision::from_bits(step.number),
+            _ => Revision::from_bits(!step.number),
         }
     }
 
@@ -215,12 +281,8 @@ impl Pair<'_> {
                 self.model.remove(&step.token);
                 Ok(())
             }
-            Call::Pass => {
-                if self.cx.has_manual_clock() {
-                    self.cx.pass(self.cx.moment() * 7 / 10).await;
-                }
-                Ok(())
-            }
+            // For all sequences together.
+            Call::Pass => Ok(()),
             Call::Sweep => self.sweep(&*store).await,
             Call::List => self.list(step, &*store).await,
         }
