@@ -7,6 +7,8 @@ mod disk;
 #[cfg(test)]
 mod processes;
 #[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod support;

@@ -17,10 +17,10 @@ use crate::support::{Fixture, kind, path_of, record, record_of, token_of};
 const ROOT: &str = "SESSIONKIT_FS_TEST_ROOT";
 const READY: &str = "ready to start";
 
-/// Starts a process that runs one of the ignored tests below, up to its call of [`ready`].
-fn start(role: &str, root: &Path) -> Child {
+/// Starts a process that runs one of the ignored tests, up to its call of [`ready`].
+pub(crate) fn start(role: &str, root: &Path) -> Child {
     let mut child = Command::new(env::current_exe().unwrap())
-        .args(["--exact", &format!("processes::{role}")])
+        .args(["--exact", role])
         .args(["--ignored", "--nocapture"])
         .env(ROOT, root)
         .stdin(Stdio::piped())
@@ -33,18 +33,18 @@ fn start(role: &str, root: &Path) -> Child {
     child
 }
 
-fn go(child: &mut Child) {
+pub(crate) fn go(child: &mut Child) {
     writeln!(child.stdin.as_mut().unwrap()).unwrap();
 }
 
 /// In the child: tells that it is ready, and waits for [`go`].
-fn ready() -> PathBuf {
+pub(crate) fn ready() -> PathBuf {
     println!("{READY}");
     std::io::stdin().read_line(&mut String::new()).unwrap();
     root()
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     env::var_os(ROOT)
         .expect("started by another test of this file")
         .into()
@@ -85,7 +85,7 @@ async fn eight_processes_lose_no_increment() {
     let store = FsStore::open(fixture.root()).await.unwrap();
     store.create(token_of(1), &far(record("0"))).await.unwrap();
     let mut children: Vec<_> = (0..8)
-        .map(|_| start("increment_fifty_times", &fixture.root()))
+        .map(|_| start("processes::increment_fifty_times", &fixture.root()))
         .collect();
     children.iter_mut().for_each(go);
     for mut child in children {
@@ -127,7 +127,7 @@ async fn four_processes_create_each_session_once() {
     let fixture = Fixture::new();
     let store = FsStore::open(fixture.root()).await.unwrap();
     let mut children: Vec<_> = (0..4)
-        .map(|_| start("create_the_same_hundred", &fixture.root()))
+        .map(|_| start("processes::create_the_same_hundred", &fixture.root()))
         .collect();
     children.iter_mut().for_each(go);
     let mut claimed = 0;
@@ -166,7 +166,7 @@ async fn the_lock_of_a_killed_process_is_free() {
     let store = fixture.open().await;
     let old = record("old");
     store.create(token_of(1), &old).await.unwrap();
-    let mut holder = start("hold_the_lock", &fixture.root());
+    let mut holder = start("processes::hold_the_lock", &fixture.root());
     let new = record("new");
     let hasty = fixture.options().deadline(Duration::from_millis(200));
     let hasty = hasty.open(fixture.root()).await.unwrap();
@@ -203,7 +203,7 @@ async fn a_writer_killed_at_any_moment_leaves_a_whole_session() {
     store.create(token_of(1), &far(record("-"))).await.unwrap();
     for round in 0..10 {
         let before = store.load(&token_of(1)).await.unwrap().unwrap().revision;
-        let mut writer = start("write_until_killed", &fixture.root());
+        let mut writer = start("processes::write_until_killed", &fixture.root());
         go(&mut writer);
         while store.load(&token_of(1)).await.unwrap().unwrap().revision == before {}
         // Somewhere within one of the writes that follow.
