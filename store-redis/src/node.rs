@@ -43,16 +43,16 @@ pub(crate) struct Sentinel {
 
 /// A server and the places of its connections, each filled when it is first needed.
 pub(crate) struct Node {
-    supply: Arc<Supply>,
-    places: Box<[Arc<Place>]>,
+    supply: Supply,
+    places: Box<[Place]>,
     next: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Place {
     line: RwLock<Option<Arc<Line>>>,
-    /// Held while a new connection is made, for which all requests wait.
-    dialing: Arc<Mutex<()>>,
+    /// Held by the request that makes a new connection; the others wait for it.
+    dialing: Mutex<()>,
     /// How many attempts to connect have failed.
     failures: AtomicU64,
 }
@@ -60,37 +60,22 @@ struct Place {
 impl Node {
     pub(crate) fn new(supply: Supply, connections: usize) -> Self {
         Self {
-            supply: Arc::new(supply),
-            places: (0..connections).map(|_| Arc::default()).collect(),
+            supply,
+            places: (0..connections).map(|_| Place::default()).collect(),
             next: AtomicUsize::new(0),
         }
     }
 
     /// Whether another server may take over, so that a server that is gone is worth waiting for.
     pub(crate) fn fails_over(&self) -> bool {
-        matches!(*self.supply, Supply::Sentinel(_) | Supply::SentinelPool(_))
-    }
-
-    /// Where the server is, if it always is in the same place.
-    pub(crate) fn address(&self) -> Option<&Address> {
-        match &*self.supply {
-            Supply::Server {
-                target: Target::Tcp(address),
-                ..
-            } => Some(address),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn is_connected(&self) -> bool {
-        self.places.iter().any(|place| place.open_line().is_some())
+        matches!(self.supply, Supply::Sentinel(_) | Supply::SentinelPool(_))
     }
 
     pub(crate) async fn send(&self, cmd: &Cmd, deadline: Instant) -> Result<Value, Fault> {
         let line = self.line(deadline).await?;
         let sent = match line.send(cmd, deadline).await {
             // The connection was closed while it was idle: one more attempt with a new one.
-            Err(Fault::Unsent(_)) => Box::pin(self.send_once(cmd, deadline)).await,
+            Err(Fault::Unsent(_)) => self.line(deadline).await?.send(cmd, deadline).await,
             sent => sent,
         };
         if let Err(Fault::Refused(refusal)) = &sent
@@ -107,28 +92,19 @@ impl Node {
         self.line(deadline).await?.send_asking(cmd, deadline).await
     }
 
-    async fn send_once(&self, cmd: &Cmd, deadline: Instant) -> Result<Value, Fault> {
-        self.line(deadline).await?.send(cmd, deadline).await
-    }
-
     /// An open connection: the next in turn, or another one while that is being made.
     async fn line(&self, deadline: Instant) -> Result<Arc<Line>, Fault> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let place = &self.places[turn % self.places.len()];
-        match place.open_line() {
-            Some(line) => Ok(line),
-            // In a box, because what it needs would make every call larger.
-            None => Box::pin(self.connect(place, deadline)).await,
+        if let Some(line) = place.open_line() {
+            return Ok(line);
         }
-    }
-
-    async fn connect(&self, place: &Arc<Place>, deadline: Instant) -> Result<Arc<Line>, Fault> {
         let failures = place.failures.load(Ordering::Acquire);
-        let dialing = match Arc::clone(&place.dialing).try_lock_owned() {
+        let _dialing = match place.dialing.try_lock() {
             Ok(dialing) => dialing,
-            Err(_) => match self.places.iter().find_map(|place| place.open_line()) {
+            Err(_) => match self.places.iter().find_map(Place::open_line) {
                 Some(line) => return Ok(line),
-                None => timeout_at(deadline, Arc::clone(&place.dialing).lock_owned())
+                None => timeout_at(deadline, place.dialing.lock())
                     .await
                     .map_err(|_| Fault::Unsent("no connection in time".into()))?,
             },
@@ -139,15 +115,16 @@ impl Node {
         if place.failures.load(Ordering::Acquire) != failures {
             return Err(Fault::Unsent("the connection has just failed".into()));
         }
-        let (supply, place) = (Arc::clone(&self.supply), Arc::clone(place));
-        // To its end, also when the caller leaves: callers that have no time for a whole handshake
-        // would otherwise begin a new one each, and none would ever be finished.
-        let made = tokio::spawn(async move {
-            let _dialing = dialing;
-            place.fill(&supply, deadline).await
-        });
-        made.await
-            .unwrap_or_else(|error| Err(Fault::Unsent(error.into())))
+        let made = timeout_at(deadline, self.supply.make())
+            .await
+            .unwrap_or_else(|_| Err(Fault::Unsent("no connection in time".into())));
+        match made {
+            Ok(line) => Ok(place.put(line)),
+            Err(fault) => {
+                place.failures.fetch_add(1, Ordering::AcqRel);
+                Err(fault)
+            }
+        }
     }
 }
 
@@ -155,19 +132,6 @@ impl Place {
     fn open_line(&self) -> Option<Arc<Line>> {
         let line = self.line.read().unwrap_or_else(PoisonError::into_inner);
         line.as_ref().filter(|line| line.is_open()).cloned()
-    }
-
-    async fn fill(&self, supply: &Supply, deadline: Instant) -> Result<Arc<Line>, Fault> {
-        let made = timeout_at(deadline, supply.make())
-            .await
-            .unwrap_or_else(|_| Err(Fault::Unsent("no connection in time".into())));
-        match made {
-            Ok(line) => Ok(self.put(line)),
-            Err(fault) => {
-                self.failures.fetch_add(1, Ordering::AcqRel);
-                Err(fault)
-            }
-        }
     }
 
     fn put(&self, line: Line) -> Arc<Line> {

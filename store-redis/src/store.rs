@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     RedisOptions,
-    backend::{Backend, odd},
+    backend::{Backend, Topology, odd},
     codec::{self, Head},
     fault::Effect,
     script::{self, Answer, Call, decimal},
@@ -57,7 +57,11 @@ impl RedisStore {
     pub async fn ping(&self) -> Result<()> {
         let deadline = self.backend.deadline();
         let ping = redis::cmd("PING");
-        self.backend.ask_all(&ping, deadline).await.map(drop)
+        let answer = match &self.backend.topology {
+            Topology::One(node) => node.send(&ping, deadline).await.map(drop),
+            Topology::Cluster(cluster) => cluster.send_to_all(&ping, deadline).await,
+        };
+        answer.map_err(|fault| fault.into_error(Effect::Read))
     }
 
     /// Another handle of the same connections.

@@ -4,7 +4,7 @@ use sessionkit::{Record, Result, Revision, StoreKey, Subject, SubjectSession, Ti
 use sqlx::{
     ConnectOptions, Executor, MySql, MySqlConnection, MySqlPool, SqlStr,
     error::DatabaseError,
-    mysql::{MySqlDatabaseError, MySqlPoolOptions, MySqlSslMode},
+    mysql::{MySqlDatabaseError, MySqlPoolOptions},
 };
 
 use crate::{
@@ -52,13 +52,7 @@ impl MysqlStore {
         } else {
             url
         };
-        let mut connect = parse_url::<MySql>(url)?.disable_statement_logging();
-        if options.require_tls {
-            connect = connect.ssl_mode(MySqlSslMode::VerifyIdentity);
-        }
-        if let Some(pem) = &options.root_certificates {
-            connect = connect.ssl_ca_from_pem(pem.clone());
-        }
+        let connect = parse_url::<MySql>(url)?.disable_statement_logging();
         try_connect::<MySql>(&connect, options.deadline).await?;
         let patience = lock_wait(options.deadline);
         let pool = MySqlPoolOptions::new()
@@ -89,7 +83,7 @@ impl MysqlStore {
     /// [`ErrorKind::InvalidConfig`](sessionkit::ErrorKind::InvalidConfig) when an option is not
     /// valid.
     pub fn with_pool(pool: MySqlPool, options: StoreOptions) -> Result<Self> {
-        let options = options.checked_for_pool()?;
+        let options = options.checked()?;
         Ok(Self::new(Caller::new(pool, options.deadline), options))
     }
 
@@ -285,11 +279,7 @@ impl Dialect for MySql {
 
     async fn revoke(remote: &Remote<Self>, subject: &[u8], key: &StoreKey) -> Result<bool> {
         let statements = Revocation::new(remote, "session_key = ?");
-        let delete = async |sql| {
-            statements
-                .delete(remote, sql, subject, key.as_bytes())
-                .await
-        };
+        let delete = async |sql| statements.delete(remote, sql, subject, key.as_bytes()).await;
         if delete(&statements.live).await? > 0 {
             return Ok(true);
         }
