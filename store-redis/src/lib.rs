@@ -7,6 +7,7 @@ mod codec;
 mod fault;
 mod index;
 mod line;
+mod moving;
 mod node;
 mod options;
 mod script;
