@@ -28,6 +28,20 @@ const FEATURES: &[(&[&str], &str)] = &[
     (&["sqlite"], "sqlite"),
     (&["postgres", "postgresql"], "postgres"),
     (&["mysql", "mariadb"], "mysql"),
+    (
+        &[
+            "redis",
+            "rediss",
+            "valkey",
+            "valkeys",
+            "redis+unix",
+            "redis-cluster",
+            "rediss-cluster",
+            "redis-sentinel",
+            "rediss-sentinel",
+        ],
+        "redis",
+    ),
 ];
 
 #[cfg_attr(
@@ -35,7 +49,8 @@ const FEATURES: &[(&[&str], &str)] = &[
         feature = "fs",
         feature = "sqlite",
         feature = "postgres",
-        feature = "mysql"
+        feature = "mysql",
+        feature = "redis"
     )),
     expect(
         clippy::unused_async,
@@ -55,6 +70,11 @@ pub(crate) async fn open(address: Address, opener: &Opener) -> Result<Arc<dyn Se
         "postgres" | "postgresql" => crate::sql::open_postgres(address, opener).await,
         #[cfg(feature = "mysql")]
         "mysql" | "mariadb" => crate::sql::open_mysql(address, opener).await,
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "valkey" | "valkeys" | "redis+unix" | "redis-cluster"
+        | "rediss-cluster" | "redis-sentinel" | "rediss-sentinel" => {
+            crate::redis::open(address, opener).await
+        }
         scheme => Err(unknown(scheme)),
     }
 }
