@@ -2,6 +2,7 @@
 
 mod address;
 mod backend;
+mod clear;
 mod cluster;
 mod codec;
 mod fault;
