@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use sessionkit::{Durability, Error, ErrorKind, Result, SessionStore};
-use sessionkit_redis::RedisOptions;
+use sessionkit_redis::{RedisOptions, RedisStore};
 
 use crate::{
     Opener,
@@ -21,6 +21,14 @@ const COMMON: [&str; 6] = [
 ];
 
 pub(crate) async fn open(address: Address, opener: &Opener) -> Result<Arc<dyn SessionStore>> {
+    Ok(Arc::new(opened(address, opener).await?))
+}
+
+pub(crate) async fn destroy(address: Address, opener: &Opener) -> Result<()> {
+    opened(address, opener).await?.clear().await
+}
+
+async fn opened(address: Address, opener: &Opener) -> Result<RedisStore> {
     let mut url = address.base().to_owned();
     let by_socket = address.scheme() == "redis+unix";
     let own: &[&str] = if by_socket { &["db"] } else { &[] };
@@ -28,8 +36,9 @@ pub(crate) async fn open(address: Address, opener: &Opener) -> Result<Arc<dyn Se
     if let Some(database) = options.get("db") {
         url = format!("{url}?db={database}");
     }
-    let store = configured(RedisOptions::from_url(&url)?, &options, opener)?;
-    Ok(Arc::new(store.open().await?))
+    configured(RedisOptions::from_url(&url)?, &options, opener)?
+        .open()
+        .await
 }
 
 fn configured(store: RedisOptions, options: &Options, opener: &Opener) -> Result<RedisOptions> {

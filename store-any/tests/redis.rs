@@ -57,7 +57,12 @@ async fn works(url: &str) {
         .unwrap();
     assert_eq!(store.load(&token).await.unwrap(), None);
     assert_eq!(store.load(&moved).await.unwrap(), Some(second));
-    store.delete(&moved).await.unwrap();
+    let kept = other.create(self::token(), &first).await.unwrap();
+    let destroyer = Opener::new().namespace(prefix);
+    destroyer.destroy(url).await.unwrap();
+    assert_eq!(store.load(&moved).await.unwrap(), None);
+    assert_eq!(other.load(&kept).await.unwrap(), Some(first));
+    other.delete(&kept).await.unwrap();
 
     let durable = open(&with("durability=always")).await.unwrap();
     assert_eq!(durable.capabilities().durability, Durability::Disk);
