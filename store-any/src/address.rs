@@ -54,7 +54,12 @@ impl Address {
     }
 
     /// The URL without its query.
-    #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+    #[cfg(any(
+        feature = "sqlite",
+        feature = "postgres",
+        feature = "mysql",
+        feature = "redis"
+    ))]
     pub(crate) fn base(&self) -> &str {
         &self.base
     }

@@ -7,7 +7,7 @@
 //!    [`Address::options`] for the options it knows, takes the namespace from
 //!    [`Opener::namespace_in`] and the clock from [`Opener::clock_or_system`], and returns the
 //!    store. It passes no error on whose text holds a part of the URL.
-//! 3. A line in [`open`] and one in [`FEATURES`], both below.
+//! 3. A line in [`open`], in [`destroy`] and in [`FEATURES`], all below.
 //! 4. A row in the README, and tests in `tests/`: opened and used, and each option refused when its
 //!    value cannot be.
 
@@ -28,6 +28,20 @@ const FEATURES: &[(&[&str], &str)] = &[
     (&["sqlite"], "sqlite"),
     (&["postgres", "postgresql"], "postgres"),
     (&["mysql", "mariadb"], "mysql"),
+    (
+        &[
+            "redis",
+            "rediss",
+            "valkey",
+            "valkeys",
+            "redis+unix",
+            "redis-cluster",
+            "rediss-cluster",
+            "redis-sentinel",
+            "rediss-sentinel",
+        ],
+        "redis",
+    ),
 ];
 
 #[cfg_attr(
@@ -35,7 +49,8 @@ const FEATURES: &[(&[&str], &str)] = &[
         feature = "fs",
         feature = "sqlite",
         feature = "postgres",
-        feature = "mysql"
+        feature = "mysql",
+        feature = "redis"
     )),
     expect(
         clippy::unused_async,
@@ -55,6 +70,35 @@ pub(crate) async fn open(address: Address, opener: &Opener) -> Result<Arc<dyn Se
         "postgres" | "postgresql" => crate::sql::open_postgres(address, opener).await,
         #[cfg(feature = "mysql")]
         "mysql" | "mariadb" => crate::sql::open_mysql(address, opener).await,
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "valkey" | "valkeys" | "redis+unix" | "redis-cluster"
+        | "rediss-cluster" | "redis-sentinel" | "rediss-sentinel" => {
+            crate::redis::open(address, opener).await
+        }
+        scheme => Err(unknown(scheme)),
+    }
+}
+
+/// Removes what the store of a URL keeps its sessions in.
+pub(crate) async fn destroy(address: Address, opener: &Opener) -> Result<()> {
+    match address.scheme() {
+        // What is in the memory of this process ends with its last handle.
+        "memory" => Ok(()),
+        #[cfg(feature = "cookie")]
+        "cookie" => Err(invalid("the clients keep the sessions of the cookie store")),
+        #[cfg(feature = "fs")]
+        "fs" => crate::fs::destroy(address, opener),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => crate::sql::destroy_sqlite(address, opener).await,
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => crate::sql::destroy_postgres(address, opener).await,
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => crate::sql::destroy_mysql(address, opener).await,
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "valkey" | "valkeys" | "redis+unix" | "redis-cluster"
+        | "rediss-cluster" | "redis-sentinel" | "rediss-sentinel" => {
+            crate::redis::destroy(address, opener).await
+        }
         scheme => Err(unknown(scheme)),
     }
 }

@@ -14,10 +14,12 @@ use crate::{
     address::{Address, invalid},
 };
 
+const OPTIONS: [&str; 3] = ["durability", "namespace", "quota"];
+
 /// The path in a URL of this scheme is no secret: the store's errors name it.
 pub(crate) async fn open(address: Address, opener: &Opener) -> Result<Arc<dyn SessionStore>> {
     let mut path = path_in(address.rest())?;
-    let options = address.options(&["durability", "namespace", "quota"])?;
+    let options = address.options(&OPTIONS)?;
     let mut store = FsOptions::new().clock(opener.clock_or_system());
     if let Some(sync) = options.parse("durability")? {
         store = store.sync(sync);
@@ -26,16 +28,28 @@ pub(crate) async fn open(address: Address, opener: &Opener) -> Result<Arc<dyn Se
         store = store.quota(quota);
     }
     if let Some(namespace) = opener.namespace_in(&options)? {
-        if !is_directory_name(namespace) {
-            return Err(invalid(
-                "a namespace in a directory is 1 to 128 letters, digits, `_` and `-`, and no name \
-                 of the store's own",
-            ));
-        }
+        check_name(namespace)?;
         create(&path)?;
         path.push(namespace);
     }
     Ok(Arc::new(store.open(path).await?))
+}
+
+pub(crate) fn destroy(address: Address, opener: &Opener) -> Result<()> {
+    let mut path = path_in(address.rest())?;
+    let options = address.options(&OPTIONS)?;
+    if let Some(namespace) = opener.namespace_in(&options)? {
+        check_name(namespace)?;
+        path.push(namespace);
+    }
+    match std::fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::new(
+            ErrorKind::Unavailable,
+            format!("the directory {} cannot be removed", path.display()),
+        )
+        .with_source(error)),
+        _ => Ok(()),
+    }
 }
 
 /// The path of `fs:///path`, as RFC 8089 writes those of `file:`.
@@ -50,6 +64,16 @@ fn path_in(rest: &str) -> Result<PathBuf> {
         .filter(|path| !path.contains('\0'))
         .ok_or_else(|| invalid("the path in the store's URL is no text"))?;
     Ok(PathBuf::from(&*path))
+}
+
+fn check_name(namespace: &str) -> Result<()> {
+    match is_directory_name(namespace) {
+        true => Ok(()),
+        false => Err(invalid(
+            "a namespace in a directory is 1 to 128 letters, digits, `_` and `-`, and no name of \
+             the store's own",
+        )),
+    }
 }
 
 /// A name that cannot leave the directory, and that a store in the directory itself does not use.

@@ -8,6 +8,8 @@ mod cookie;
 mod fs;
 mod memory;
 mod opener;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod sql;
 

@@ -76,6 +76,27 @@ impl Opener {
         backend::open(Address::parse(url)?, self).await
     }
 
+    /// Removes every session of the store that a URL names, with the table, the directory or the
+    /// keys they are in: for tests, and for an application that has moved elsewhere. Those of a memory
+    /// store end with its last handle. The cookie store refuses: nobody can remove what the clients
+    /// have.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> sessionkit::Result<()> {
+    /// use sessionkit_any::Opener;
+    ///
+    /// Opener::new().namespace("trial").destroy("memory:").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`open`](crate::open).
+    pub async fn destroy(&self, url: &str) -> Result<()> {
+        backend::destroy(Address::parse(url)?, self).await
+    }
+
     /// The clock, if it is not the system's.
     pub(crate) fn injected_clock(&self) -> Option<&Arc<dyn Clock>> {
         self.clock.as_ref()

@@ -19,12 +19,11 @@ const COMMON: [&str; 5] = [
     "migrate",
 ];
 
-/// Opens the store by `$connect`, then makes or checks its table.
-macro_rules! connect {
-    ($store:ident, $url:expr, $options:expr, $store_options:expr) => {{
-        let migrate = $options.parse("migrate")?.unwrap_or(true);
-        let store = sessionkit_sqlx::$store::connect($url, $store_options).await?;
-        if migrate {
+/// Makes or checks the table of a store, as the URL says.
+macro_rules! prepared {
+    ($connected:expr) => {{
+        let (store, options) = $connected;
+        if options.parse("migrate")?.unwrap_or(true) {
             store.migrate().await?;
         } else {
             store.check().await?;
@@ -38,6 +37,19 @@ pub(crate) async fn open_sqlite(
     address: Address,
     opener: &Opener,
 ) -> Result<Arc<dyn SessionStore>> {
+    prepared!(sqlite(address, opener).await?)
+}
+
+#[cfg(feature = "sqlite")]
+pub(crate) async fn destroy_sqlite(address: Address, opener: &Opener) -> Result<()> {
+    sqlite(address, opener).await?.0.drop_table().await
+}
+
+#[cfg(feature = "sqlite")]
+async fn sqlite(
+    address: Address,
+    opener: &Opener,
+) -> Result<(sessionkit_sqlx::SqliteStore, Options)> {
     if matches!(address.rest(), "" | "//") {
         return Err(invalid(
             "a path or `:memory:` has to follow `sqlite:` in the store's URL",
@@ -47,7 +59,8 @@ pub(crate) async fn open_sqlite(
     let options = address.options(&with_common(&["sync_to_disk"]))?;
     let sync_to_disk = options.parse("sync_to_disk")?.unwrap_or(false);
     let store_options = common(&options, opener)?.sync_to_disk(sync_to_disk);
-    connect!(SqliteStore, &url, options, store_options)
+    let store = sessionkit_sqlx::SqliteStore::connect(&url, store_options).await?;
+    Ok((store, options))
 }
 
 #[cfg(feature = "postgres")]
@@ -55,6 +68,19 @@ pub(crate) async fn open_postgres(
     address: Address,
     opener: &Opener,
 ) -> Result<Arc<dyn SessionStore>> {
+    prepared!(postgres(address, opener).await?)
+}
+
+#[cfg(feature = "postgres")]
+pub(crate) async fn destroy_postgres(address: Address, opener: &Opener) -> Result<()> {
+    postgres(address, opener).await?.0.drop_table().await
+}
+
+#[cfg(feature = "postgres")]
+async fn postgres(
+    address: Address,
+    opener: &Opener,
+) -> Result<(sessionkit_sqlx::PostgresStore, Options)> {
     const DRIVER: [&str; 5] = [
         "sslmode",
         "sslrootcert",
@@ -69,17 +95,32 @@ pub(crate) async fn open_postgres(
     let pooling = options.parse("transaction_pooling")?.unwrap_or(false);
     let store_options = common(&options, opener)?.transaction_pooling(pooling);
     let url = with_query(url, &options, &DRIVER);
-    connect!(PostgresStore, &url, options, store_options)
+    let store = sessionkit_sqlx::PostgresStore::connect(&url, store_options).await?;
+    Ok((store, options))
 }
 
 #[cfg(feature = "mysql")]
 pub(crate) async fn open_mysql(address: Address, opener: &Opener) -> Result<Arc<dyn SessionStore>> {
+    prepared!(mysql(address, opener).await?)
+}
+
+#[cfg(feature = "mysql")]
+pub(crate) async fn destroy_mysql(address: Address, opener: &Opener) -> Result<()> {
+    mysql(address, opener).await?.0.drop_table().await
+}
+
+#[cfg(feature = "mysql")]
+async fn mysql(
+    address: Address,
+    opener: &Opener,
+) -> Result<(sessionkit_sqlx::MysqlStore, Options)> {
     const DRIVER: [&str; 4] = ["ssl-mode", "ssl-ca", "ssl-cert", "ssl-key"];
     let url = address.base().to_owned();
     let options = address.options(&with_common(&DRIVER))?;
     let store_options = common(&options, opener)?;
     let url = with_query(url, &options, &DRIVER);
-    connect!(MysqlStore, &url, options, store_options)
+    let store = sessionkit_sqlx::MysqlStore::connect(&url, store_options).await?;
+    Ok((store, options))
 }
 
 fn with_common<'a>(own: &[&'a str]) -> Vec<&'a str> {

@@ -64,6 +64,17 @@ async fn works(url: &str) {
     assert_eq!(same.load(&token).await.unwrap(), None);
     assert_eq!(same.sweep(10).await.unwrap(), 1);
 
+    let destroyer = Opener::new();
+    for url in [
+        url(&format!("table={table}")),
+        url(&format!("namespace={other}")),
+    ] {
+        destroyer.destroy(&url).await.unwrap();
+        destroyer.destroy(&url).await.unwrap();
+        let error = open(&format!("{url}&migrate=false")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    }
+
     let missing = url(&format!("table={}&migrate=false", random_table()));
     for refused in [
         &*missing,

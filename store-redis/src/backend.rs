@@ -39,8 +39,13 @@ impl Backend {
     }
 
     /// The numeric answer of a script.
-    pub(crate) async fn answer(&self, call: &Call, deadline: Instant) -> Result<Answer> {
-        match self.run(call, Effect::Write, deadline).await? {
+    pub(crate) async fn answer(
+        &self,
+        call: &Call,
+        effect: Effect,
+        deadline: Instant,
+    ) -> Result<Answer> {
+        match self.run(call, effect, deadline).await? {
             Value::Int(number) => Answer::from_number(number).ok_or_else(odd),
             _ => Err(odd()),
         }

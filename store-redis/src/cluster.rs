@@ -100,6 +100,14 @@ impl Cluster {
         Err(self.doubt(Fault::Unsent("the nodes point in circles".into())))
     }
 
+    /// Every node that serves slots.
+    pub(crate) async fn nodes(&self, deadline: Instant) -> Result<Vec<Arc<Node>>, Fault> {
+        if self.stale.load(Ordering::Acquire) {
+            self.describe(deadline).await?;
+        }
+        Ok(self.map().nodes.values().cloned().collect())
+    }
+
     /// Sends a command to every node that serves slots.
     pub(crate) async fn send_to_all(&self, cmd: &Cmd, deadline: Instant) -> Result<(), Fault> {
         if self.stale.load(Ordering::Acquire) {

@@ -11,15 +11,37 @@
 //! | 6 | only with a subject: until when the subject's index is sure to hold the session |
 //! | | subject, label, data |
 //!
-//! Numbers are big-endian. The scripts know these places too.
+//! A session that moves between two nodes of a cluster is, for a moment, in two places. At the new
+//! key it is arriving:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | format, 2 |
+//! | 8 | the move, a random number |
+//! | 8 | the revision that the record at the old key has to have |
+//! | 32 | the old key |
+//! | | the record, as above |
+//!
+//! and from the old key it has gone:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | format, 4 |
+//! | 8 | the move |
+//! | 32 | the new key |
+//!
+//! Numbers are big-endian. The scripts know these places too. No flipped bit makes one format out
+//! of another.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use sessionkit::{Error, ErrorKind, Label, Record, Result, Revision, Subject, Timestamp};
+use sessionkit::{Error, ErrorKind, Label, Record, Result, Revision, StoreKey, Subject, Timestamp};
 
-/// The only format so far.
+/// The formats so far.
 const FORMAT: u8 = 1;
+const ARRIVING: u8 = 2;
+const GONE: u8 = 4;
 
 /// What every record begins with.
 const FIXED: usize = 23;
@@ -135,6 +157,103 @@ pub(crate) fn read_subject(stored: &[u8]) -> Option<(Timestamp, Subject)> {
     Some((created_at, Subject::new(text(&mut rest, len)?).ok()?))
 }
 
+/// A session that moves to another key, on another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Move {
+    /// A random number that no other move has.
+    pub(crate) id: u64,
+    pub(crate) from: StoreKey,
+    pub(crate) to: StoreKey,
+}
+
+/// What begins the value of a session that is arriving, and decides whether it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    pub(crate) moved: Move,
+    /// The revision of the record that has to be at the old key.
+    pub(crate) expected: Revision,
+    pub(crate) expires_at: Timestamp,
+}
+
+impl Move {
+    /// What the value at the new key begins with, until the move is over.
+    pub(crate) fn arriving(&self) -> [u8; 9] {
+        self.head(ARRIVING)
+    }
+
+    /// What the value at the old key begins with, until the move is over.
+    pub(crate) fn gone(&self) -> [u8; 9] {
+        self.head(GONE)
+    }
+
+    /// The whole value at the old key.
+    pub(crate) fn encode_gone(&self) -> Vec<u8> {
+        [self.gone().as_slice(), self.to.as_bytes()].concat()
+    }
+
+    /// Reads what was left at a key when its session went.
+    pub(crate) fn read_gone(from: &StoreKey, stored: &[u8]) -> Option<Self> {
+        let mut rest = stored;
+        let (format, id) = (take(&mut rest)?, take(&mut rest)?);
+        let to = take(&mut rest)?;
+        (format == [GONE] && rest.is_empty()).then(|| Self {
+            id: u64::from_be_bytes(id),
+            from: *from,
+            to: StoreKey::from_bytes(to),
+        })
+    }
+
+    fn head(&self, format: u8) -> [u8; 9] {
+        let mut head = [format; 9];
+        head[1..].copy_from_slice(&self.id.to_be_bytes());
+        head
+    }
+}
+
+impl Arrival {
+    /// The longest value, or beginning of one, that is needed to know what becomes of it.
+    pub(crate) const LEN: usize = 1 + 8 + 8 + 32 + FIXED;
+
+    /// The value at the new key.
+    pub(crate) fn encode(&self, record: &Record) -> Vec<u8> {
+        [
+            self.moved.arriving().as_slice(),
+            &self.expected.to_bits().to_be_bytes(),
+            self.moved.from.as_bytes(),
+            &encode(record),
+        ]
+        .concat()
+    }
+
+    /// Reads the beginning of a value that is arriving at a key.
+    pub(crate) fn read(to: &StoreKey, stored: &[u8]) -> Option<Self> {
+        let mut rest = stored;
+        let (format, id) = (take(&mut rest)?, take(&mut rest)?);
+        let (expected, from) = (take(&mut rest)?, take(&mut rest)?);
+        let record = take::<{ 1 + 8 }>(&mut rest)?;
+        let expires_at = read_time(&mut rest)?;
+        (format == [ARRIVING] && record[0] == FORMAT).then(|| Self {
+            moved: Move {
+                id: u64::from_be_bytes(id),
+                from: StoreKey::from_bytes(from),
+                to: *to,
+            },
+            expected: Revision::from_bits(u64::from_be_bytes(expected)),
+            expires_at,
+        })
+    }
+}
+
+/// Whether a value begins as one that is arriving does.
+pub(crate) fn is_arriving(stored: &[u8]) -> bool {
+    stored.first() == Some(&ARRIVING)
+}
+
+/// Whether a value begins as what is left of a session that went.
+pub(crate) fn is_gone(stored: &[u8]) -> bool {
+    stored.first() == Some(&GONE)
+}
+
 /// The error for a value that is not a record of ours.
 pub(crate) fn unreadable() -> Error {
     ErrorKind::Corrupt.into()
@@ -226,6 +345,36 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             drop(decode(flipped));
         }
+    }
+
+    #[test]
+    fn both_ends_of_a_move_come_back_as_they_were_written() {
+        let moved = Move {
+            id: 0x0102_0304_0506_0708,
+            from: StoreKey::from_bytes([3; 32]),
+            to: StoreKey::from_bytes([4; 32]),
+        };
+        let mut record = record("user", "", b"data");
+        record.expires_at = Timestamp::from_millis(1_700_000_060_000);
+        let arrival = Arrival {
+            moved,
+            expected: Revision::from_bits(9),
+            expires_at: record.expires_at,
+        };
+        let gone = moved.encode_gone();
+        assert_eq!(gone[..9], *b"\x04\x01\x02\x03\x04\x05\x06\x07\x08");
+        assert_eq!(Move::read_gone(&moved.from, &gone), Some(moved));
+        let whole = arrival.encode(&record);
+        assert_eq!(whole[..9], *b"\x02\x01\x02\x03\x04\x05\x06\x07\x08");
+        assert_eq!(whole[49..], encode(&record));
+        let beginning = &whole[..Arrival::LEN];
+        assert_eq!(Arrival::read(&moved.to, beginning), Some(arrival));
+        for len in 0..gone.len() {
+            assert_eq!(Move::read_gone(&moved.from, &gone[..len]), None);
+            assert_eq!(Arrival::read(&moved.to, &whole[..len]), None);
+        }
+        assert!(is_arriving(&whole) && !is_gone(&whole) && decode(whole).is_err());
+        assert!(is_gone(&gone) && !is_arriving(&gone) && decode(gone).is_err());
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub(crate) enum Fault {
 /// What a command does, for what may be repeated and how its failure is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
+    /// None, or one that is the same however often it comes.
     Read,
     Write,
 }

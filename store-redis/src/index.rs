@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use crate::{
     RedisStore,
     backend::odd,
-    codec::{Head, MAX_HEAD},
+    codec::{self, Head, MAX_HEAD},
     fault::Effect,
-    script::{self, Call, decimal},
+    script::{self, Answer, Call, decimal},
     store::to_the_end,
 };
 
@@ -73,12 +73,19 @@ impl RedisStore {
         let call = Call::new("GETRANGE", &self.record_key(key))
             .arg(0)
             .arg(MAX_HEAD - 1);
-        let stored = match self.backend.run(&call, Effect::Read, deadline).await {
-            Ok(Value::BulkString(stored)) => stored,
-            Ok(_) => return Err(odd()),
-            // Not a session: nobody's.
-            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(None),
-            Err(error) => return Err(error),
+        let stored = loop {
+            match self.backend.run(&call, Effect::Read, deadline).await {
+                Ok(Value::BulkString(stored)) if codec::is_arriving(&stored) => {
+                    if !self.arrives(key, &stored, deadline).await? {
+                        return Ok(None);
+                    }
+                }
+                Ok(Value::BulkString(stored)) => break stored,
+                Ok(_) => return Err(odd()),
+                // Not a session: nobody's.
+                Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(None),
+                Err(error) => return Err(error),
+            }
         };
         let head = Head::read(&stored).map(|(head, _)| head);
         let owned = head.filter(|head| head.subject.as_ref() == Some(subject));
@@ -113,8 +120,8 @@ impl RedisStore {
         deadline: Instant,
     ) -> Result<u64> {
         let entries: Vec<_> = entries.iter().collect();
-        // On a cluster a session may be half way to another key, both of which are here. If the first
-        // pass found the old record, the move fails; if it did not, the second finds the new one.
+        // On a cluster a session may be on its way to another key, both of which are here. If the
+        // first pass found the old record, the move fails; if it did not, the second finds the new one.
         let passes = if self.backend.is_cluster() { 2 } else { 1 };
         let mut removed = 0;
         for _ in 0..passes {
@@ -130,16 +137,22 @@ impl RedisStore {
 
     async fn remove(&self, subject: &Subject, key: &StoreKey, deadline: Instant) -> Result<bool> {
         let call = script::REVOKE.call(&[&self.record_key(key)], &[subject.as_str().as_bytes()]);
-        match self.backend.run(&call, Effect::Write, deadline).await {
-            Ok(Value::Int(0)) => Ok(false),
-            Ok(Value::Int(until)) => {
-                let until = Timestamp::from_millis(until);
-                self.forget(subject.as_str(), key, until, deadline).await;
-                Ok(true)
-            }
-            Ok(_) => Err(odd()),
-            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(false),
-            Err(error) => Err(error),
+        loop {
+            return match self.backend.run(&call, Effect::Write, deadline).await {
+                Ok(Value::Int(number)) => match Answer::from_number(number) {
+                    Some(Answer::Missing) => Ok(false),
+                    Some(Answer::Arriving) if self.has_arrived(key, deadline).await? => continue,
+                    Some(Answer::Arriving) => Ok(false),
+                    _ => {
+                        let until = Timestamp::from_millis(number);
+                        self.forget(subject.as_str(), key, until, deadline).await;
+                        Ok(true)
+                    }
+                },
+                Ok(_) => Err(odd()),
+                Err(error) if error.kind() == ErrorKind::Corrupt => Ok(false),
+                Err(error) => Err(error),
+            };
         }
     }
 }

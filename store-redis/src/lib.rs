@@ -2,11 +2,13 @@
 
 mod address;
 mod backend;
+mod clear;
 mod cluster;
 mod codec;
 mod fault;
 mod index;
 mod line;
+mod moving;
 mod node;
 mod options;
 mod script;

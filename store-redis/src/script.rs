@@ -14,6 +14,7 @@ pub(crate) enum Answer {
     Exists,
     IndexFirst,
     Barred,
+    Arriving,
 }
 
 impl Answer {
@@ -26,6 +27,7 @@ impl Answer {
             4 => Self::Exists,
             5 => Self::IndexFirst,
             6 => Self::Barred,
+            7 => Self::Arriving,
             _ => return None,
         })
     }
@@ -110,11 +112,14 @@ macro_rules! scripts {
 scripts! {
     BAR = INDEX, RECORD, include_str!("scripts/bar.lua");
     CREATE = INDEX, RECORD, include_str!("scripts/create.lua");
+    DELETE = RECORD, include_str!("scripts/delete.lua");
     FORGET = RECORD, include_str!("scripts/forget.lua");
+    GO = RECORD, include_str!("scripts/go.lua");
     KEEP = INDEX, RECORD, include_str!("scripts/keep.lua");
     REMOVE = RECORD, include_str!("scripts/remove.lua");
     REVOKE = RECORD, include_str!("scripts/revoke.lua");
     ROTATE = INDEX, RECORD, include_str!("scripts/rotate.lua");
+    SETTLE = RECORD, include_str!("scripts/settle.lua");
     TOUCH = INDEX, RECORD, include_str!("scripts/touch.lua");
     UPDATE = include_str!("scripts/update.lua");
     UPDATE_INDEXED = INDEX, RECORD, include_str!("scripts/update_indexed.lua");

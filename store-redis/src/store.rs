@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     RedisOptions,
     backend::{Backend, Topology, odd},
-    codec::{self, Head},
+    codec::{self, Head, Move},
     fault::Effect,
     script::{self, Answer, Call, decimal},
 };
@@ -85,17 +85,38 @@ impl RedisStore {
         [self.prefix.as_bytes(), b"@"].concat()
     }
 
-    /// Stores a record unless there is one.
-    async fn set_new(&self, key: &[u8], record: &Record, deadline: Instant) -> Result<()> {
-        let call = Call::new("SET", key)
-            .arg(codec::encode(record))
+    /// Stores a value, a record or one that is arriving, unless there is a live one.
+    pub(crate) async fn set_new(
+        &self,
+        key: &StoreKey,
+        value: Vec<u8>,
+        expires_at: Timestamp,
+        deadline: Instant,
+    ) -> Result<()> {
+        let call = Call::new("SET", &self.record_key(key))
+            .arg(value)
             .arg("NX")
             .arg("PXAT")
-            .arg(expiry(record.expires_at));
-        match self.backend.run(&call, Effect::Write, deadline).await? {
-            Value::Okay => Ok(()),
-            Value::Nil => Err(ErrorKind::Exists.into()),
-            _ => Err(odd()),
+            .arg(expiry(expires_at));
+        loop {
+            match self.backend.run(&call, Effect::Write, deadline).await? {
+                Value::Okay => return Ok(()),
+                Value::Nil => self.make_way(key, deadline).await?,
+                _ => return Err(odd()),
+            }
+        }
+    }
+
+    /// The answer of a script on a record, once it is known whether the record arrives.
+    async fn answer(&self, key: &StoreKey, call: &Call, deadline: Instant) -> Result<Answer> {
+        loop {
+            let answer = self.backend.answer(call, Effect::Write, deadline).await?;
+            if answer != Answer::Arriving {
+                return Ok(answer);
+            }
+            if !self.has_arrived(key, deadline).await? {
+                return Ok(Answer::Missing);
+            }
         }
     }
 
@@ -117,7 +138,27 @@ impl RedisStore {
                 if moves { b"1" } else { b"" },
             ],
         );
-        self.backend.answer(&call, deadline).await
+        self.backend.answer(&call, Effect::Write, deadline).await
+    }
+
+    /// Has the index hold a session that is about to move, once nobody is ending all sessions of the
+    /// subject.
+    pub(crate) async fn keep_moving(
+        &self,
+        subject: &Subject,
+        to: &StoreKey,
+        record: &Record,
+        deadline: Instant,
+    ) -> Result<()> {
+        let until = codec::indexed_until(record.created_at, record.expires_at);
+        while self
+            .keep(subject.as_str(), to, until, true, deadline)
+            .await?
+            == Answer::Barred
+        {
+            wait_for_bar(deadline).await?;
+        }
+        Ok(())
     }
 
     /// Drops an entry of the index whose session is gone. One that stays does no harm.
@@ -162,13 +203,31 @@ impl RedisStore {
                 ],
             )
         };
-        let answer = self.backend.answer(&call(b""), deadline).await?;
+        let answer = self.answer(key, &call(b""), deadline).await?;
         if answer != Answer::IndexFirst {
             return Ok(answer);
         }
         self.keep(subject.as_str(), key, until, false, deadline)
             .await?;
-        self.backend.answer(&call(b"1"), deadline).await
+        self.answer(key, &call(b"1"), deadline).await
+    }
+
+    /// Removes a record in whatever state, and returns it or its beginning.
+    async fn remove_any(&self, key: &StoreKey, deadline: Instant) -> Result<Vec<u8>> {
+        let record_key = self.record_key(key);
+        let call = match self.backend.is_cluster() {
+            true => script::DELETE.call(&[&record_key], &[]),
+            false => Call::new("GETDEL", &record_key),
+        };
+        loop {
+            match self.backend.run(&call, Effect::Write, deadline).await? {
+                Value::BulkString(removed) => return Ok(removed),
+                Value::Int(number)
+                    if Answer::from_number(number) == Some(Answer::Arriving)
+                        && self.has_arrived(key, deadline).await? => {}
+                _ => return Ok(Vec::new()),
+            }
+        }
     }
 
     async fn touch_key(&self, key: &StoreKey, expires_at: Timestamp) -> Result<Answer> {
@@ -196,7 +255,11 @@ impl RedisStore {
                 ],
             );
             let stored = match self.backend.run(&call, Effect::Write, deadline).await? {
-                Value::Int(number) => return Answer::from_number(number).ok_or_else(odd),
+                Value::Int(number) => match Answer::from_number(number).ok_or_else(odd)? {
+                    Answer::Arriving if self.has_arrived(key, deadline).await? => continue,
+                    Answer::Arriving => return Ok(Answer::Missing),
+                    answer => return Ok(answer),
+                },
                 Value::BulkString(stored) => stored,
                 _ => return Err(odd()),
             };
@@ -238,94 +301,11 @@ impl RedisStore {
             ],
         );
         loop {
-            let answer = self.backend.answer(&call, deadline).await?;
+            let answer = self.answer(old, &call, deadline).await?;
             if answer != Answer::Barred {
                 return Ok(answer);
             }
             wait_for_bar(deadline).await?;
-        }
-    }
-
-    /// The two records are on two nodes: first the new one is stored, then the old one removed if it
-    /// is still what it was, and the new one again if it was not.
-    async fn rotate_across_nodes(
-        &self,
-        old: &StoreKey,
-        new: &StoreKey,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<()> {
-        let deadline = self.backend.deadline();
-        let (from, to) = (self.record_key(old), self.record_key(new));
-        self.check_revision(&from, expected, deadline).await?;
-        if let Some(subject) = &record.subject {
-            let until = codec::indexed_until(record.created_at, record.expires_at);
-            while self
-                .keep(subject.as_str(), new, until, true, deadline)
-                .await?
-                == Answer::Barred
-            {
-                wait_for_bar(deadline).await?;
-            }
-        }
-        if let Err(error) = self.set_new(&to, record, deadline).await {
-            return Err(match error.kind() {
-                ErrorKind::Ambiguous => self.undo(&to, record, error, deadline).await,
-                _ => error,
-            });
-        }
-        match self.remove_old(&from, expected, deadline).await {
-            Ok(()) => Ok(()),
-            // Perhaps removed: then the new one is the only one.
-            Err(error) if error.kind() == ErrorKind::Ambiguous => Err(error),
-            Err(error) => Err(self.undo(&to, record, error, deadline).await),
-        }
-    }
-
-    /// An early answer for what cannot be moved, before anything is stored.
-    async fn check_revision(
-        &self,
-        key: &[u8],
-        expected: Revision,
-        deadline: Instant,
-    ) -> Result<()> {
-        let call = Call::new("GETRANGE", key).arg(0).arg(8);
-        match self.backend.run(&call, Effect::Read, deadline).await? {
-            Value::BulkString(head) if head == codec::head(expected) => Ok(()),
-            Value::BulkString(head) if head.is_empty() => Err(ErrorKind::Missing.into()),
-            Value::BulkString(head) if head.first() == codec::head(expected).first() => {
-                Err(ErrorKind::Conflict.into())
-            }
-            _ => Err(codec::unreadable()),
-        }
-    }
-
-    /// Removes the record of one revision. A lost answer is asked for again: whoever finds the
-    /// record gone cannot tell whether the first attempt did it.
-    async fn remove_old(&self, key: &[u8], expected: Revision, deadline: Instant) -> Result<()> {
-        let call = script::REMOVE.call(&[key], &[&codec::head(expected)]);
-        let lost = match self.backend.answer(&call, deadline).await {
-            Ok(answer) => return done(answer),
-            Err(error) if error.kind() == ErrorKind::Ambiguous => error,
-            Err(error) => return Err(error),
-        };
-        match self.backend.answer(&call, deadline).await {
-            Ok(Answer::Missing) | Err(_) => Err(lost),
-            Ok(answer) => done(answer),
-        }
-    }
-
-    /// Takes back the new record of a move that failed with `error`.
-    async fn undo(&self, key: &[u8], record: &Record, error: Error, deadline: Instant) -> Error {
-        let call = script::REMOVE.call(&[key], &[&codec::head(record.revision)]);
-        match self.backend.answer(&call, deadline).await {
-            Ok(_) if error.kind() == ErrorKind::Ambiguous => {
-                Error::new(ErrorKind::Unavailable, "the session could not be moved")
-                    .with_source(error)
-            }
-            Ok(_) => error,
-            Err(_) => Error::new(ErrorKind::Ambiguous, "the session may be under both tokens")
-                .with_source(error),
         }
     }
 }
@@ -355,14 +335,18 @@ impl SessionStore for RedisStore {
         let key = token.key();
         let record_key = self.record_key(&key);
         let Some(subject) = &record.subject else {
-            self.set_new(&record_key, record, deadline).await?;
+            let value = codec::encode(record);
+            self.set_new(&key, value, record.expires_at, deadline)
+                .await?;
             return Ok(token);
         };
         let until = codec::indexed_until(record.created_at, record.expires_at);
         if self.backend.is_cluster() {
             self.keep(subject.as_str(), &key, until, false, deadline)
                 .await?;
-            self.set_new(&record_key, record, deadline).await?;
+            let value = codec::encode(record);
+            self.set_new(&key, value, record.expires_at, deadline)
+                .await?;
             return Ok(token);
         }
         let call = script::CREATE.call(
@@ -374,17 +358,30 @@ impl SessionStore for RedisStore {
                 &millis(until),
             ],
         );
-        done(self.backend.answer(&call, deadline).await?)?;
+        done(self.backend.answer(&call, Effect::Write, deadline).await?)?;
         Ok(token)
     }
 
     async fn load(&self, token: &Token) -> Result<Option<Record>> {
-        let call = Call::new("GET", &self.record_key(&token.key()));
+        let key = token.key();
+        let call = Call::new("GET", &self.record_key(&key));
         let deadline = self.backend.deadline();
-        match self.backend.run(&call, Effect::Read, deadline).await? {
-            Value::Nil => Ok(None),
-            Value::BulkString(stored) => codec::decode(stored).map(Some),
-            _ => Err(odd()),
+        loop {
+            match self.backend.run(&call, Effect::Read, deadline).await? {
+                Value::Nil => return Ok(None),
+                Value::BulkString(stored) if codec::is_arriving(&stored) => {
+                    if !self.arrives(&key, &stored, deadline).await? {
+                        return Ok(None);
+                    }
+                }
+                Value::BulkString(stored) if codec::is_gone(&stored) => {
+                    return Move::read_gone(&key, &stored)
+                        .map(|_| None)
+                        .ok_or_else(codec::unreadable);
+                }
+                Value::BulkString(stored) => return codec::decode(stored).map(Some),
+                _ => return Err(odd()),
+            }
         }
     }
 
@@ -402,7 +399,7 @@ impl SessionStore for RedisStore {
                         &decimal(expiry(record.expires_at)),
                     ],
                 );
-                self.backend.answer(&call, self.backend.deadline()).await?
+                self.answer(&key, &call, self.backend.deadline()).await?
             }
         };
         done(answer)?;
@@ -425,12 +422,8 @@ impl SessionStore for RedisStore {
         let (old, new) = (from.key(), to.key());
         if self.backend.is_cluster() {
             let (store, record) = (self.handle(), record.clone());
-            to_the_end(async move {
-                store
-                    .rotate_across_nodes(&old, &new, expected, &record)
-                    .await
-            })
-            .await?;
+            to_the_end(async move { store.move_across_nodes(&old, &new, expected, &record).await })
+                .await?;
         } else {
             done(
                 self.rotate_on_one_node(&old, &new, expected, record)
@@ -443,34 +436,21 @@ impl SessionStore for RedisStore {
     async fn delete(&self, token: &Token) -> Result<()> {
         let deadline = self.backend.deadline();
         let key = token.key();
-        let record_key = self.record_key(&key);
-        let removed = self
-            .backend
-            .run(&Call::new("GETDEL", &record_key), Effect::Write, deadline)
-            .await;
-        match removed {
-            Ok(Value::BulkString(stored)) => {
-                if let Some((
-                    Head {
-                        subject: Some(subject),
-                        indexed_until,
-                        ..
-                    },
-                    _,
-                )) = Head::read(&stored)
-                {
-                    self.forget(subject.as_str(), &key, indexed_until, deadline)
-                        .await;
-                }
-                Ok(())
-            }
+        let removed = match self.remove_any(&key, deadline).await {
             Err(error) if error.kind() == ErrorKind::Corrupt => {
-                let call = Call::new("UNLINK", &record_key);
+                let call = Call::new("UNLINK", &self.record_key(&key));
                 self.backend.run(&call, Effect::Write, deadline).await?;
-                Ok(())
+                return Ok(());
             }
-            other => other.map(drop),
+            removed => removed?,
+        };
+        if let Some((head, _)) = Head::read(&removed)
+            && let Some(subject) = head.subject
+        {
+            self.forget(subject.as_str(), &key, head.indexed_until, deadline)
+                .await;
         }
+        Ok(())
     }
 
     async fn sweep(&self, _limit: usize) -> Result<u64> {
@@ -490,14 +470,14 @@ pub(crate) async fn to_the_end<T: Send + 'static>(
     ended.unwrap_or_else(|error| Err(Error::from(ErrorKind::Ambiguous).with_source(error)))
 }
 
-fn done(answer: Answer) -> Result<()> {
+pub(crate) fn done(answer: Answer) -> Result<()> {
     match answer {
         Answer::Done => Ok(()),
         Answer::Missing => Err(ErrorKind::Missing.into()),
         Answer::Conflict => Err(ErrorKind::Conflict.into()),
         Answer::Corrupt => Err(codec::unreadable()),
         Answer::Exists => Err(ErrorKind::Exists.into()),
-        Answer::IndexFirst | Answer::Barred => Err(odd()),
+        Answer::IndexFirst | Answer::Barred | Answer::Arriving => Err(odd()),
     }
 }
 
@@ -517,6 +497,6 @@ fn expiry(at: Timestamp) -> i64 {
     at.as_millis().max(1)
 }
 
-fn millis(at: Timestamp) -> Vec<u8> {
+pub(crate) fn millis(at: Timestamp) -> Vec<u8> {
     decimal(expiry(at))
 }

@@ -40,10 +40,7 @@ mod valkey {
 
 mod cluster {
     use super::*;
-    sessionkit_conformance::suite!(
-        RedisHarness::new(RedisCluster::shared().await),
-        waivers = include_str!("cluster-waivers.txt")
-    );
+    sessionkit_conformance::suite!(RedisHarness::new(RedisCluster::shared().await));
 }
 
 mod sentinel {

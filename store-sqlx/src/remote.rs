@@ -134,6 +134,12 @@ impl<DB: Dialect> Remote<DB> {
         self.check().await
     }
 
+    pub(crate) async fn drop_table(&self) -> Result<()> {
+        let sql = safe(format!("DROP TABLE IF EXISTS {}", self.quoted));
+        self.caller.write(|| self.statement(&sql)).await?;
+        Ok(())
+    }
+
     pub(crate) async fn check(&self) -> Result<()> {
         DB::table(self).await?.check(&self.table, &DB::wanted())
     }
@@ -469,6 +475,15 @@ macro_rules! remote_store {
             /// difference; and the errors of the database.
             pub async fn check(&self) -> Result<()> {
                 self.0.check().await
+            }
+
+            /// Drops the table with every session in it, for tests and for an application that
+            /// moves elsewhere. A table that is not there is no error.
+            ///
+            /// # Errors
+            /// Those of the database.
+            pub async fn drop_table(&self) -> Result<()> {
+                self.0.drop_table().await
             }
 
             /// Removes expired sessions about once each `interval` from now on, unless another

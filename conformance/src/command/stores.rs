@@ -2,15 +2,12 @@
 
 use std::{
     collections::HashMap,
-    fmt::{self, Write},
+    fmt::Write,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
-use sessionkit::{
-    Capabilities, Clock, Custody, Key, Keyring, ManualClock, Record, Result, Revision,
-    SessionStore, SubjectIndex, Timestamp, Token,
-};
+use sessionkit::{Clock, Key, Keyring, ManualClock, Result, SessionStore, Timestamp};
 use sessionkit_any::Opener;
 use sessionkit_conformance::{
     Harness, MakeHarness,
@@ -85,8 +82,6 @@ struct Namespace {
     keyring: Keyring,
     /// The store of a memory that ends with its last handle.
     memory: Mutex<Option<Arc<dyn SessionStore>>>,
-    /// What to remove at the end.
-    tokens: Mutex<Vec<Token>>,
 }
 
 impl UrlHarness {
@@ -107,18 +102,21 @@ impl UrlHarness {
         let namespace = Arc::new(Namespace {
             keyring: Keyring::scoped(name, [Key::generate()?])?,
             memory: Mutex::default(),
-            tokens: Mutex::default(),
         });
         namespaces.insert(name.into(), Arc::clone(&namespace));
         Ok(namespace)
     }
+}
 
-    /// The store as it is. Cookies have no namespaces but those of their keys.
-    async fn bare(&self, name: &str, namespace: &Namespace) -> Result<Arc<dyn SessionStore>> {
+#[async_trait]
+impl Harness for UrlHarness {
+    async fn open(&self, name: &str) -> Result<Arc<dyn SessionStore>> {
+        let namespace = self.namespace(name)?;
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let opener = Opener::new()
             .clock(clock)
             .keyring(namespace.keyring.clone());
+        // Cookies have no namespaces but those of their keys.
         if self.url.starts_with("cookie:") {
             return opener.open(&self.url).await;
         }
@@ -128,32 +126,13 @@ impl UrlHarness {
         }
         Ok(store)
     }
-}
 
-#[async_trait]
-impl Harness for UrlHarness {
-    async fn open(&self, name: &str) -> Result<Arc<dyn SessionStore>> {
-        let namespace = self.namespace(name)?;
-        let store = self.bare(name, &namespace).await?;
-        Ok(Arc::new(Noting { store, namespace }))
-    }
-
-    /// Deletes what was stored; there is no general way to remove a table or a directory.
     async fn destroy(&self, name: &str) -> Result<()> {
-        let Some(namespace) = lock(&self.namespaces).remove(name) else {
-            return Ok(());
-        };
-        let tokens = std::mem::take(&mut *lock(&namespace.tokens));
-        if tokens.is_empty() {
+        lock(&self.namespaces).remove(name);
+        if self.url.starts_with("cookie:") {
             return Ok(());
         }
-        let store = self.bare(name, &namespace).await?;
-        if store.capabilities().custody == Custody::Server {
-            for token in &tokens {
-                store.delete(token).await?;
-            }
-        }
-        Ok(())
+        Opener::new().namespace(name).destroy(&self.url).await
     }
 
     fn clock(&self) -> Option<Arc<ManualClock>> {
@@ -167,71 +146,6 @@ impl Harness for UrlHarness {
                 .ok()
                 .map(|namespace| namespace.keyring.clone())
         })?
-    }
-}
-
-/// A store that notes under which tokens something may be stored.
-struct Noting {
-    store: Arc<dyn SessionStore>,
-    namespace: Arc<Namespace>,
-}
-
-impl Noting {
-    fn note(&self, token: &Token) {
-        lock(&self.namespace.tokens).push(token.clone());
-    }
-}
-
-impl fmt::Debug for Noting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.store.fmt(f)
-    }
-}
-
-#[async_trait]
-impl SessionStore for Noting {
-    fn capabilities(&self) -> Capabilities {
-        self.store.capabilities()
-    }
-
-    async fn create(&self, token: Token, record: &Record) -> Result<Token> {
-        self.note(&token);
-        self.store.create(token, record).await
-    }
-
-    async fn load(&self, token: &Token) -> Result<Option<Record>> {
-        self.store.load(token).await
-    }
-
-    async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
-        self.store.update(token, expected, record).await
-    }
-
-    async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
-        self.store.touch(token, expires_at).await
-    }
-
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        self.note(&to);
-        self.store.rotate(from, to, expected, record).await
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
-        self.store.delete(token).await
-    }
-
-    async fn sweep(&self, limit: usize) -> Result<u64> {
-        self.store.sweep(limit).await
-    }
-
-    fn subjects(&self) -> Option<&dyn SubjectIndex> {
-        self.store.subjects()
     }
 }
 

@@ -2,9 +2,9 @@
 -- keys of indexes begin with ('' on a cluster), and what an index already holds: subject, until.
 -- On a cluster, the header comes back when the index has to be told first.
 local head = redis.call('GETRANGE', KEYS[1], 0, 283)
-if string.byte(head) ~= 1 or #head < 23 then
+if string.byte(head) ~= AT_REST or #head < 23 then
   local why = mismatch(KEYS[1], head)
-  return why == MISSING and MISSING or CORRUPT
+  return why == CONFLICT and CORRUPT or why
 end
 local subject, till = subject_of(head)
 local expiry = tonumber(ARGV[1])

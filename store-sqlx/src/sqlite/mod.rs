@@ -188,6 +188,17 @@ impl SqliteStore {
         table.check(&self.0.table, &statements::wanted())
     }
 
+    /// Drops the table with every session in it, for tests and for an application that moves
+    /// elsewhere. A table that is not there is no error.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn drop_table(&self) -> Result<()> {
+        let sql = statements::drop_table(&self.0.table);
+        self.0.writer.write(|| Statement::new(&sql)).await?;
+        Ok(())
+    }
+
     /// Removes expired sessions about once each `interval` from now on.
     ///
     /// # Panics

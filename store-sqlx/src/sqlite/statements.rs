@@ -192,6 +192,10 @@ pub(super) fn schema(table: &TableName) -> [String; 3] {
     ]
 }
 
+pub(super) fn drop_table(table: &TableName) -> SqlStr {
+    safe(format!("DROP TABLE IF EXISTS \"{}\"", table.table()))
+}
+
 pub(super) fn safe(sql: String) -> SqlStr {
     // Made of literals, numbers and a TableName, which can hold nothing else than a name; shared,
     // so that a clone does not copy it.

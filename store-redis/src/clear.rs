@@ -1,0 +1,76 @@
+//! Removes everything that a store keeps, and nothing else.
+
+use futures_util::future::join_all;
+use redis::from_redis_value;
+use sessionkit::Result;
+
+use crate::{
+    RedisStore,
+    backend::{Topology, odd},
+    fault::Effect,
+    node::Node,
+    script::Call,
+};
+
+/// About how many keys the server looks at for one answer.
+const BATCH: usize = 1000;
+
+impl RedisStore {
+    /// Removes every session of this store's prefix: for tests, and for an application that has
+    /// moved elsewhere. Looks at every key of the database, a thousand at a time, and removes what
+    /// it finds; a session that begins meanwhile may stay. Calling it again is safe.
+    ///
+    /// # Errors
+    /// Those of the server. Some of the sessions may have been removed.
+    pub async fn clear(&self) -> Result<()> {
+        match &self.backend.topology {
+            Topology::One(node) => self.clear_node(node).await,
+            Topology::Cluster(cluster) => {
+                let nodes = cluster.nodes(self.backend.deadline()).await;
+                for node in nodes.map_err(|fault| fault.into_error(Effect::Read))? {
+                    self.clear_node(&node).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn clear_node(&self, node: &Node) -> Result<()> {
+        let mut cursor = b"0".to_vec();
+        loop {
+            let deadline = self.backend.deadline();
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(&cursor).arg("MATCH").arg(self.pattern());
+            scan.arg("COUNT").arg(BATCH);
+            let answer = node.send(&scan, deadline).await;
+            let answer = answer.map_err(|fault| fault.into_error(Effect::Read))?;
+            let (next, keys): (_, Vec<Vec<u8>>) = from_redis_value(answer).map_err(|_| odd())?;
+            let ours = keys.iter().filter(|key| self.is_ours(key));
+            let removals: Vec<_> = ours.map(|key| Call::new("UNLINK", key)).collect();
+            let removals = removals
+                .iter()
+                .map(|call| self.backend.run(call, Effect::Read, deadline));
+            for removed in join_all(removals).await {
+                removed?;
+            }
+            cursor = next;
+            if cursor == b"0" {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What matches every key that begins with the prefix, whose own characters mean themselves.
+    fn pattern(&self) -> String {
+        let escaped = self.prefix.chars().flat_map(|char| ['\\', char]);
+        escaped.chain(['*']).collect()
+    }
+
+    fn is_ours(&self, key: &[u8]) -> bool {
+        match key.strip_prefix(self.prefix.as_bytes()) {
+            Some([b'#', rest @ ..]) => rest.len() == 32,
+            Some([b'@', ..]) => true,
+            _ => false,
+        }
+    }
+}
