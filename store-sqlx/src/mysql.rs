@@ -279,7 +279,11 @@ impl Dialect for MySql {
 
     async fn revoke(remote: &Remote<Self>, subject: &[u8], key: &StoreKey) -> Result<bool> {
         let statements = Revocation::new(remote, "session_key = ?");
-        let delete = async |sql| statements.delete(remote, sql, subject, key.as_bytes()).await;
+        let delete = async |sql| {
+            statements
+                .delete(remote, sql, subject, key.as_bytes())
+                .await
+        };
         if delete(&statements.live).await? > 0 {
             return Ok(true);
         }

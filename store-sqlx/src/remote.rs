@@ -334,11 +334,7 @@ impl<DB: Dialect> Remote<DB> {
     }
 
     /// The revision and the expiry of a record, live or not.
-    async fn find(
-        &self,
-        end: Instant,
-        key: &StoreKey,
-    ) -> Result<Option<(Revision, Timestamp)>> {
+    async fn find(&self, end: Instant, key: &StoreKey) -> Result<Option<(Revision, Timestamp)>> {
         let statement = || self.statement(&self.sql.find).key(key);
         let answer = self.read(end, statement).await?;
         let Some(row) = answer.rows.first() else {
