@@ -125,6 +125,48 @@ impl RedisCluster {
         Err(failed("no node of the cluster answers"))
     }
 
+    /// Makes a master without slots out of a replica, as one that has just been added to the cluster,
+    /// and returns its port.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn empty_replica(&self) -> Result<u16> {
+        let masters = self.masters().await?;
+        let replica = self.ports.iter().find(|port| !masters.contains(port));
+        let replica = *replica.ok_or_else(|| failed("the cluster has no replica"))?;
+        self.cli(replica, &["cluster", "reset"]).await?;
+        let (port, bus) = (masters[0].to_string(), bus_port(masters[0]).to_string());
+        let meet = ["cluster", "meet", "127.0.0.1", &port, &bus];
+        self.cli(replica, &meet).await?;
+        timeout(SETTLE_TIMEOUT, async {
+            while !self.have_met(replica, &masters).await {
+                sleep(PAUSE).await;
+            }
+        })
+        .await
+        .map_err(|_| failed("the cluster does not take the node in"))?;
+        Ok(replica)
+    }
+
+    /// Whether a node knows all the others, and those masters know it as one of them.
+    async fn have_met(&self, port: u16, masters: &[u16]) -> bool {
+        let Ok(known) = self.cli(port, &["cluster", "nodes"]).await else {
+            return false;
+        };
+        if known.contains("handshake") || known.lines().count() < self.ports.len() {
+            return false;
+        }
+        for master in masters {
+            let nodes = self.cli(*master, &["cluster", "nodes"]).await;
+            let node = format!(":{port}@");
+            let mut lines = nodes.iter().flat_map(|nodes| nodes.lines());
+            if !lines.any(|line| line.contains(&node) && line.contains("master")) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Kills a node (signal 9).
     ///
     /// # Errors
@@ -173,14 +215,24 @@ impl RedisCluster {
         .map_err(|_| failed("the cluster does not come together"))
     }
 
+    /// Waits until every replica has what its master has written so far: replication is asynchronous,
+    /// and what has not arrived dies with the master.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn wait_until_replicated(&self) -> Result<()> {
+        for master in self.masters().await? {
+            wait_for_replica(&self.container, master).await?;
+        }
+        Ok(())
+    }
+
     /// Runs a command of `redis-cli` against one node.
     ///
     /// # Errors
     /// When it fails.
     pub async fn cli(&self, port: u16, command: &[&str]) -> Result<String> {
-        let port = port.to_string();
-        let args = [&["timeout", "2", "redis-cli", "-p", &port], command].concat();
-        self.container.exec(&args).await
+        cli(&self.container, port, command).await
     }
 
     fn start_command(port: u16) -> String {
@@ -239,6 +291,36 @@ fn bus_port(port: u16) -> u16 {
         Some(port) => port,
         None => port - 10_000,
     }
+}
+
+async fn cli(container: &Container, port: u16, command: &[&str]) -> Result<String> {
+    let port = port.to_string();
+    let args = [&["timeout", "2", "redis-cli", "-p", &port], command].concat();
+    container.exec(&args).await
+}
+
+async fn wait_for_replica(container: &Container, master: u16) -> Result<()> {
+    let written = offset(container, master, "master_repl_offset:").await?;
+    timeout(SETTLE_TIMEOUT, async {
+        while offset(container, master, "slave0:").await.unwrap_or(0) < written {
+            sleep(PAUSE).await;
+        }
+    })
+    .await
+    .map_err(|_| failed("the replica does not follow its master"))
+}
+
+/// How far the replication is, as a line of the master's description says it.
+async fn offset(container: &Container, master: u16, line: &str) -> Result<u64> {
+    let info = cli(container, master, &["info", "replication"]).await?;
+    let line = info.lines().find_map(|text| text.strip_prefix(line));
+    let number = line.and_then(|line| {
+        let field = line
+            .split(',')
+            .find_map(|field| field.strip_prefix("offset="));
+        field.unwrap_or(line).trim().parse().ok()
+    });
+    number.ok_or_else(|| failed("the master has no replica"))
 }
 
 async fn signal_node(container: &Container, port: u16, signal: &str) -> Result<()> {
@@ -353,6 +435,14 @@ impl RedisSentinel {
         .map_err(|_| failed("the sentinels do not come together"))
     }
 
+    /// Waits until the replica has what the master has written so far.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub async fn wait_until_replicated(&self) -> Result<()> {
+        wait_for_replica(&self.container, self.master().await?).await
+    }
+
     async fn is_settled(&self) -> bool {
         for port in &self.sentinels {
             let Ok(info) = self.cli(*port, &["info", "sentinel"]).await else {
@@ -375,9 +465,7 @@ impl RedisSentinel {
     }
 
     async fn cli(&self, port: u16, command: &[&str]) -> Result<String> {
-        let port = port.to_string();
-        let args = [&["timeout", "2", "redis-cli", "-p", &port], command].concat();
-        self.container.exec(&args).await
+        cli(&self.container, port, command).await
     }
 
     fn start_command(port: u16, master: Option<u16>) -> String {

@@ -1,6 +1,6 @@
 use std::{collections::HashMap, net::TcpListener, time::Duration};
 
-use sessionkit::{Error, Result};
+use sessionkit::{Entropy, OsEntropy, Result};
 use testcontainers::{
     ContainerAsync, GenericImage, ImageExt, bollard::models::PortBinding, core::ContainerPort,
     runners::AsyncRunner,
@@ -11,9 +11,15 @@ use super::{
     engine::{docker, docker_now, failed},
     probe, run,
 };
+use crate::Random;
 
 /// How long a server may take to come up: less than a case of the kit, which waits for it.
 const START_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// Where the ports of containers are looked for, and how often.
+const FIRST_PORT: u16 = 20_000;
+const PORTS: usize = 10_000;
+const MAX_TRIES: usize = 1_000;
 
 /// What a server is started with.
 #[derive(Clone, Debug)]
@@ -288,15 +294,26 @@ fn on_loopback(port: u16) -> PortBinding {
     }
 }
 
-/// Ports that nobody listens on: a chosen one stays the same when a container starts again.
+/// Ports that nobody listens on. A chosen one stays the same when a container starts again, unless
+/// somebody has taken it meanwhile: so they are below those that systems give to outgoing connections.
 pub(super) fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let unbound = |error: std::io::Error| -> Error { failed("no free port").with_source(error) };
-    let listeners: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind(("127.0.0.1", 0)))
-        .collect::<Result<_, _>>()
-        .map_err(unbound)?;
-    listeners
-        .iter()
-        .map(|listener| Ok(listener.local_addr().map_err(unbound)?.port()))
-        .collect()
+    let mut seed = [0; 8];
+    OsEntropy.fill(&mut seed)?;
+    let random = Random::new(u64::from_le_bytes(seed));
+    let mut listeners = Vec::new();
+    for _ in 0..MAX_TRIES {
+        if listeners.len() == count {
+            break;
+        }
+        let port = FIRST_PORT + random.below(PORTS) as u16;
+        listeners.extend(TcpListener::bind(("127.0.0.1", port)));
+    }
+    let ports = listeners.iter().map(TcpListener::local_addr);
+    let ports: Vec<_> = ports
+        .filter_map(|address| Some(address.ok()?.port()))
+        .collect();
+    match ports.len() == count {
+        true => Ok(ports),
+        false => Err(failed("no free port")),
+    }
 }
