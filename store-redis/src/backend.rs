@@ -16,7 +16,7 @@ use crate::{
 
 pub(crate) enum Topology {
     One(Node),
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 pub(crate) struct Backend {
@@ -36,6 +36,15 @@ impl Backend {
     /// When a call that begins now has to be over.
     pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.deadline
+    }
+
+    /// Sends a command to every master, once.
+    pub(crate) async fn ask_all(&self, cmd: &Cmd, deadline: Instant) -> Result<Vec<Value>> {
+        let answers = match &self.topology {
+            Topology::One(node) => node.send(cmd, deadline).await.map(|answer| vec![answer]),
+            Topology::Cluster(cluster) => cluster.send_to_all(cmd, deadline).await,
+        };
+        answers.map_err(|fault| fault.into_error(Effect::Read))
     }
 
     /// The numeric answer of a script.
@@ -105,7 +114,7 @@ impl Backend {
             && refusal.code() == Code::NoScript
             && let Some(cmd) = call.with_source()
         {
-            return self.dispatch(&call.key, &cmd, deadline).await;
+            return Box::pin(self.dispatch(&call.key, &cmd, deadline)).await;
         }
         sent
     }
@@ -113,7 +122,8 @@ impl Backend {
     async fn dispatch(&self, key: &[u8], cmd: &Cmd, deadline: Instant) -> Result<Value, Fault> {
         match &self.topology {
             Topology::One(node) => node.send(cmd, deadline).await,
-            Topology::Cluster(cluster) => cluster.send(key, cmd, deadline).await,
+            // In a box, because it would make every call to a single server larger.
+            Topology::Cluster(cluster) => Box::pin(cluster.send(key, cmd, deadline)).await,
         }
     }
 

@@ -3,18 +3,15 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::future::join_all;
 use redis::{Cmd, Value};
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     address::Address,
@@ -36,9 +33,13 @@ pub(crate) struct Cluster {
     connections: usize,
     seeds: Vec<Address>,
     map: RwLock<Arc<Map>>,
+    /// Nodes that others have pointed to and that serve no slot: those that are about to get some.
+    guests: Mutex<HashMap<Address, Arc<Node>>>,
     /// Whether something hints at a change since the map was made.
     stale: AtomicBool,
-    describing: Mutex<()>,
+    describing: tokio::sync::Mutex<()>,
+    /// How often the cluster was described.
+    descriptions: AtomicUsize,
 }
 
 /// The nodes, and the one of each slot.
@@ -55,8 +56,10 @@ impl Cluster {
             connections,
             seeds,
             map: RwLock::default(),
+            guests: Mutex::default(),
             stale: AtomicBool::new(true),
-            describing: Mutex::new(()),
+            describing: tokio::sync::Mutex::default(),
+            descriptions: AtomicUsize::new(0),
         }
     }
 
@@ -67,17 +70,7 @@ impl Cluster {
         cmd: &Cmd,
         deadline: Instant,
     ) -> Result<Value, Fault> {
-        if self.stale.load(Ordering::Acquire) {
-            self.describe(deadline).await?;
-        }
-        let slot = slot(key);
-        let mut node = self
-            .map()
-            .slots
-            .get(slot)
-            .cloned()
-            .flatten()
-            .ok_or_else(|| self.doubt(Fault::Unsent("no node serves the slot".into())))?;
+        let mut node = self.node_of(slot(key), deadline).await?;
         let mut asking = false;
         for _ in 0..MAX_HOPS {
             let sent = if asking {
@@ -88,7 +81,7 @@ impl Cluster {
             match sent {
                 Err(Fault::Refused(refusal)) => {
                     asking = refusal.code() == Code::Ask;
-                    node = match self.follow(&refusal) {
+                    node = match self.follow(&refusal, &node) {
                         Some(node) => node,
                         None => return Err(self.doubt_refused(refusal)),
                     };
@@ -109,26 +102,61 @@ impl Cluster {
     }
 
     /// Sends a command to every node that serves slots.
-    pub(crate) async fn send_to_all(&self, cmd: &Cmd, deadline: Instant) -> Result<(), Fault> {
+    pub(crate) async fn send_to_all(
+        &self,
+        cmd: &Cmd,
+        deadline: Instant,
+    ) -> Result<Vec<Value>, Fault> {
         if self.stale.load(Ordering::Acquire) {
             self.describe(deadline).await?;
         }
         let map = self.map();
         let answers = map.nodes.values().map(|node| node.send(cmd, deadline));
-        for answer in join_all(answers).await {
-            answer.map_err(|fault| self.doubt(fault))?;
-        }
-        Ok(())
+        let answers = join_all(answers).await.into_iter();
+        answers
+            .map(|answer| answer.map_err(|fault| self.doubt(fault)))
+            .collect()
     }
 
-    /// The node that a redirection points to.
-    fn follow(&self, refusal: &Refusal) -> Option<Arc<Node>> {
-        let address = Address::parse(refusal.moved_to.as_deref()?, 0)?;
+    /// The node of a slot. One that is known is tried while another request asks how the cluster
+    /// looks now: that may take time, and what has not changed should not wait for it.
+    async fn node_of(&self, slot: usize, deadline: Instant) -> Result<Arc<Node>, Fault> {
+        let known = || self.map().slots.get(slot).cloned().flatten();
+        if self.stale.load(Ordering::Acquire) {
+            let node = known();
+            if node.is_none() || self.describing.try_lock().is_ok() {
+                let described = self.describe(deadline).await;
+                if node.is_none() {
+                    described?;
+                }
+            }
+        }
+        known().ok_or_else(|| self.doubt(Fault::Unsent("no node serves the slot".into())))
+    }
+
+    /// The node that a redirection points to. One without a host is at the host of the node that
+    /// points to it.
+    fn follow(&self, refusal: &Refusal, from: &Node) -> Option<Arc<Node>> {
+        let target = refusal.moved_to.as_deref()?;
+        let port = target.strip_prefix(':').and_then(|port| port.parse().ok());
+        let address = match (port, from.address()) {
+            (Some(port), Some(from)) => Address {
+                host: from.host.clone(),
+                port,
+            },
+            _ => Address::parse(target, 0)?,
+        };
         if refusal.code() == Code::Moved {
             self.stale.store(true, Ordering::Release);
         }
-        let known = self.map().nodes.get(&address).cloned();
-        Some(known.unwrap_or_else(|| self.node(address)))
+        if let Some(node) = self.map().nodes.get(&address) {
+            return Some(Arc::clone(node));
+        }
+        let mut guests = self.guests();
+        let guest = guests.entry(address);
+        Some(Arc::clone(
+            guest.or_insert_with_key(|address| self.node(address.clone())),
+        ))
     }
 
     fn doubt_refused(&self, refusal: Refusal) -> Fault {
@@ -146,7 +174,7 @@ impl Cluster {
     /// Asks the nodes, one after the other, how the cluster looks. One request does, the others wait
     /// for it.
     async fn describe(&self, deadline: Instant) -> Result<(), Fault> {
-        let _describing = tokio::time::timeout_at(deadline, self.describing.lock())
+        let _describing = timeout_at(deadline, self.describing.lock())
             .await
             .map_err(|_| Fault::Unsent("the cluster was not described in time".into()))?;
         if !self.stale.swap(false, Ordering::AcqRel) {
@@ -154,22 +182,14 @@ impl Cluster {
         }
         let mut fault = Fault::Unsent("no node of the cluster answers".into());
         let old = self.map();
-        let known = old
-            .nodes
-            .iter()
-            .map(|(address, node)| (address.clone(), Arc::clone(node)));
-        let seeds = self
-            .seeds
-            .iter()
-            .filter(|seed| !old.nodes.contains_key(seed))
-            .map(|seed| (seed.clone(), self.node(seed.clone())));
-        for (address, node) in known.chain(seeds) {
+        for (address, node) in self.witnesses(&old) {
             let mut cmd = redis::cmd("CLUSTER");
             cmd.arg("SLOTS");
             match timeout(DESCRIBE_TIMEOUT, node.send(&cmd, deadline)).await {
                 Ok(Ok(answer)) => match self.read(&address, &answer, &old) {
                     Some(map) => {
                         *self.map.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
+                        self.guests().retain(|_, guest| guest.is_connected());
                         return Ok(());
                     }
                     None => fault = Fault::Unsent("a node describes no cluster".into()),
@@ -179,6 +199,24 @@ impl Cluster {
             }
         }
         Err(self.doubt(fault))
+    }
+
+    /// Whom to ask: first the nodes with a connection, and each time another one of them, because one
+    /// that is cut off from the others has nothing new to tell.
+    fn witnesses(&self, old: &Map) -> Vec<(Address, Arc<Node>)> {
+        let mut nodes: Vec<_> = old
+            .nodes
+            .iter()
+            .map(|(address, node)| (address.clone(), Arc::clone(node)))
+            .collect();
+        let turn = self.descriptions.fetch_add(1, Ordering::Relaxed);
+        let first = turn.checked_rem(nodes.len()).unwrap_or(0);
+        nodes.rotate_left(first);
+        nodes.sort_by_key(|(_, node)| !node.is_connected());
+        let seeds = self.seeds.iter();
+        let unknown = seeds.filter(|seed| !old.nodes.contains_key(seed));
+        nodes.extend(unknown.map(|seed| (seed.clone(), self.node(seed.clone()))));
+        nodes
     }
 
     /// Reads the answer to `CLUSTER SLOTS`. Nodes that stay keep their connections.
@@ -204,6 +242,7 @@ impl Cluster {
             };
             let node = map.nodes.entry(address).or_insert_with_key(|address| {
                 let known = old.nodes.get(address).cloned();
+                let known = known.or_else(|| self.guests().remove(address));
                 known.unwrap_or_else(|| self.node(address.clone()))
             });
             let slots = usize::try_from(*first).ok()?..=usize::try_from(*last).ok()?;
@@ -218,6 +257,10 @@ impl Cluster {
             target: Target::Tcp(address),
         };
         Arc::new(Node::new(supply, self.connections))
+    }
+
+    fn guests(&self) -> MutexGuard<'_, HashMap<Address, Arc<Node>>> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn map(&self) -> Arc<Map> {

@@ -192,6 +192,7 @@ impl Dialer {
         let wire = Wire {
             stream,
             health: Arc::clone(&health),
+            yielded: false,
         };
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
@@ -241,10 +242,15 @@ impl Drop for Closes {
     }
 }
 
-/// Counts what is written.
+/// Counts what is written, and lets commands gather before they are: the first one wakes the
+/// connection's task, which would send it alone while the tasks of others wait for their turn. After
+/// they have had it, what they send goes out in one piece. This saves a call of the system for most
+/// commands, and doubles what a connection carries.
 struct Wire<S> {
     stream: S,
     health: Arc<Health>,
+    /// Whether the others have had their turn since the last flush.
+    yielded: bool,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
@@ -263,6 +269,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if !std::mem::replace(&mut self.yielded, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         if let Poll::Ready(Ok(len)) = written {
             self.health.written.fetch_add(len as u64, Ordering::AcqRel);
@@ -271,6 +281,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.yielded = false;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

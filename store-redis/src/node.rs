@@ -43,16 +43,16 @@ pub(crate) struct Sentinel {
 
 /// A server and the places of its connections, each filled when it is first needed.
 pub(crate) struct Node {
-    supply: Supply,
-    places: Box<[Place]>,
+    supply: Arc<Supply>,
+    places: Box<[Arc<Place>]>,
     next: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Place {
     line: RwLock<Option<Arc<Line>>>,
-    /// Held by the request that makes a new connection; the others wait for it.
-    dialing: Mutex<()>,
+    /// Held while a new connection is made, for which all requests wait.
+    dialing: Arc<Mutex<()>>,
     /// How many attempts to connect have failed.
     failures: AtomicU64,
 }
@@ -60,22 +60,37 @@ struct Place {
 impl Node {
     pub(crate) fn new(supply: Supply, connections: usize) -> Self {
         Self {
-            supply,
-            places: (0..connections).map(|_| Place::default()).collect(),
+            supply: Arc::new(supply),
+            places: (0..connections).map(|_| Arc::default()).collect(),
             next: AtomicUsize::new(0),
         }
     }
 
     /// Whether another server may take over, so that a server that is gone is worth waiting for.
     pub(crate) fn fails_over(&self) -> bool {
-        matches!(self.supply, Supply::Sentinel(_) | Supply::SentinelPool(_))
+        matches!(*self.supply, Supply::Sentinel(_) | Supply::SentinelPool(_))
+    }
+
+    /// Where the server is, if it always is in the same place.
+    pub(crate) fn address(&self) -> Option<&Address> {
+        match &*self.supply {
+            Supply::Server {
+                target: Target::Tcp(address),
+                ..
+            } => Some(address),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.places.iter().any(|place| place.open_line().is_some())
     }
 
     pub(crate) async fn send(&self, cmd: &Cmd, deadline: Instant) -> Result<Value, Fault> {
         let line = self.line(deadline).await?;
         let sent = match line.send(cmd, deadline).await {
             // The connection was closed while it was idle: one more attempt with a new one.
-            Err(Fault::Unsent(_)) => self.line(deadline).await?.send(cmd, deadline).await,
+            Err(Fault::Unsent(_)) => Box::pin(self.send_once(cmd, deadline)).await,
             sent => sent,
         };
         if let Err(Fault::Refused(refusal)) = &sent
@@ -92,19 +107,28 @@ impl Node {
         self.line(deadline).await?.send_asking(cmd, deadline).await
     }
 
+    async fn send_once(&self, cmd: &Cmd, deadline: Instant) -> Result<Value, Fault> {
+        self.line(deadline).await?.send(cmd, deadline).await
+    }
+
     /// An open connection: the next in turn, or another one while that is being made.
     async fn line(&self, deadline: Instant) -> Result<Arc<Line>, Fault> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let place = &self.places[turn % self.places.len()];
-        if let Some(line) = place.open_line() {
-            return Ok(line);
+        match place.open_line() {
+            Some(line) => Ok(line),
+            // In a box, because what it needs would make every call larger.
+            None => Box::pin(self.connect(place, deadline)).await,
         }
+    }
+
+    async fn connect(&self, place: &Arc<Place>, deadline: Instant) -> Result<Arc<Line>, Fault> {
         let failures = place.failures.load(Ordering::Acquire);
-        let _dialing = match place.dialing.try_lock() {
+        let dialing = match Arc::clone(&place.dialing).try_lock_owned() {
             Ok(dialing) => dialing,
-            Err(_) => match self.places.iter().find_map(Place::open_line) {
+            Err(_) => match self.places.iter().find_map(|place| place.open_line()) {
                 Some(line) => return Ok(line),
-                None => timeout_at(deadline, place.dialing.lock())
+                None => timeout_at(deadline, Arc::clone(&place.dialing).lock_owned())
                     .await
                     .map_err(|_| Fault::Unsent("no connection in time".into()))?,
             },
@@ -115,16 +139,15 @@ impl Node {
         if place.failures.load(Ordering::Acquire) != failures {
             return Err(Fault::Unsent("the connection has just failed".into()));
         }
-        let made = timeout_at(deadline, self.supply.make())
-            .await
-            .unwrap_or_else(|_| Err(Fault::Unsent("no connection in time".into())));
-        match made {
-            Ok(line) => Ok(place.put(line)),
-            Err(fault) => {
-                place.failures.fetch_add(1, Ordering::AcqRel);
-                Err(fault)
-            }
-        }
+        let (supply, place) = (Arc::clone(&self.supply), Arc::clone(place));
+        // To its end, also when the caller leaves: callers that have no time for a whole handshake
+        // would otherwise begin a new one each, and none would ever be finished.
+        let made = tokio::spawn(async move {
+            let _dialing = dialing;
+            place.fill(&supply, deadline).await
+        });
+        made.await
+            .unwrap_or_else(|error| Err(Fault::Unsent(error.into())))
     }
 }
 
@@ -132,6 +155,19 @@ impl Place {
     fn open_line(&self) -> Option<Arc<Line>> {
         let line = self.line.read().unwrap_or_else(PoisonError::into_inner);
         line.as_ref().filter(|line| line.is_open()).cloned()
+    }
+
+    async fn fill(&self, supply: &Supply, deadline: Instant) -> Result<Arc<Line>, Fault> {
+        let made = timeout_at(deadline, supply.make())
+            .await
+            .unwrap_or_else(|_| Err(Fault::Unsent("no connection in time".into())));
+        match made {
+            Ok(line) => Ok(self.put(line)),
+            Err(fault) => {
+                self.failures.fetch_add(1, Ordering::AcqRel);
+                Err(fault)
+            }
+        }
     }
 
     fn put(&self, line: Line) -> Arc<Line> {

@@ -8,10 +8,8 @@ use crate::{
     address::{Layout, Location},
     backend::{Backend, Topology},
     cluster::Cluster,
-    fault::Effect,
     line::{Dialer, Target},
     node::{Node, Sentinel, Supply},
-    script::Call,
     tls::Certificates,
 };
 
@@ -304,7 +302,8 @@ impl RedisOptions {
             Layout::One(address) => self.one(server(Target::Tcp(address.clone()))),
             Layout::Unix(path) => self.one(server(Target::Unix(path.clone()))),
             Layout::Cluster(seeds) => {
-                Topology::Cluster(Cluster::new(dialer, seeds.clone(), self.connections))
+                let cluster = Cluster::new(dialer, seeds.clone(), self.connections);
+                Topology::Cluster(Box::new(cluster))
             }
             Layout::Sentinel { sentinels, service } => self.one(Supply::Sentinel(Sentinel {
                 guide: self.guide(location.tls)?,
@@ -362,35 +361,43 @@ impl fmt::Debug for RedisOptions {
 }
 
 impl RedisStore {
-    /// Looks at the version and at the eviction policy. A server that does not tell is not asked
-    /// twice: managed ones often forbid it.
+    /// Looks at the version and at the eviction policy of every master. A server that does not tell is
+    /// not asked twice: managed ones often forbid it.
     async fn inspect(&self) -> Result<()> {
         let deadline = self.backend.deadline();
-        let call = Call::new("INFO", b"default");
-        let info = match self.backend.run(&call, Effect::Read, deadline).await {
-            Ok(Value::BulkString(info)) => String::from_utf8_lossy(&info).into_owned(),
-            Ok(Value::VerbatimString { text, .. }) => text,
-            Ok(_) | Err(_) => return Ok(()),
-        };
-        let field = |name: &str| {
-            let mut fields = info.lines().filter_map(|line| line.split_once(':'));
-            fields.find_map(|(field, value)| (field == name).then_some(value.trim()))
-        };
-        if let Some(version) = field("redis_version").and_then(version)
-            && version < OLDEST
-        {
-            return Err(invalid("the Redis server is older than version 6.2"));
-        }
-        if let Some(policy) = field("maxmemory_policy")
-            && policy != "noeviction"
-        {
-            tracing::warn!(
-                policy,
-                "the Redis server may evict sessions to make room: set maxmemory-policy to noeviction"
-            );
+        let info = redis::cmd("INFO");
+        let answers = self.backend.ask_all(&info, deadline).await;
+        for answer in answers.unwrap_or_default() {
+            match answer {
+                Value::BulkString(info) => judge(&String::from_utf8_lossy(&info))?,
+                Value::VerbatimString { text, .. } => judge(&text)?,
+                _ => {}
+            }
         }
         Ok(())
     }
+}
+
+/// Refuses a server that is too old, and warns of one that may end sessions by itself.
+fn judge(info: &str) -> Result<()> {
+    let field = |name: &str| {
+        let mut fields = info.lines().filter_map(|line| line.split_once(':'));
+        fields.find_map(|(field, value)| (field == name).then_some(value.trim()))
+    };
+    if let Some(version) = field("redis_version").and_then(version)
+        && version < OLDEST
+    {
+        return Err(invalid("the Redis server is older than version 6.2"));
+    }
+    if let Some(policy) = field("maxmemory_policy")
+        && policy != "noeviction"
+    {
+        tracing::warn!(
+            policy,
+            "the Redis server may evict sessions to make room: set maxmemory-policy to noeviction"
+        );
+    }
+    Ok(())
 }
 
 /// The first two numbers of a version.

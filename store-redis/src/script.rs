@@ -39,6 +39,9 @@ pub(crate) struct Script {
     source: String,
 }
 
+/// `EVALSHA`, the hash, and the number of keys.
+const EVALSHA_LEN: usize = 7 + 40 + 1;
+
 impl Script {
     fn new(parts: &[&str]) -> Self {
         let source = parts.concat();
@@ -48,8 +51,13 @@ impl Script {
 
     /// The call of the script by its hash. The first key decides where it runs.
     pub(crate) fn call(&'static self, keys: &[&[u8]], args: &[&[u8]]) -> Call {
-        let mut cmd = redis::cmd("EVALSHA");
-        cmd.arg(&self.hash).arg(keys.len()).arg(keys).arg(args);
+        let len: usize = keys.iter().chain(args).map(|arg| arg.len()).sum();
+        let mut cmd = Cmd::with_capacity(3 + keys.len() + args.len(), EVALSHA_LEN + len);
+        cmd.arg("EVALSHA")
+            .arg(&self.hash)
+            .arg(keys.len())
+            .arg(keys)
+            .arg(args);
         Call {
             cmd,
             key: keys[0].to_vec(),
@@ -67,8 +75,8 @@ pub(crate) struct Call {
 
 impl Call {
     pub(crate) fn new(name: &str, key: &[u8]) -> Self {
-        let mut cmd = redis::cmd(name);
-        cmd.arg(key);
+        let mut cmd = Cmd::with_capacity(2, name.len() + key.len());
+        cmd.arg(name).arg(key);
         Self {
             cmd,
             key: key.to_vec(),

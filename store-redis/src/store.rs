@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     RedisOptions,
-    backend::{Backend, Topology, odd},
+    backend::{Backend, odd},
     codec::{self, Head, Move},
     fault::Effect,
     script::{self, Answer, Call, decimal},
@@ -57,11 +57,7 @@ impl RedisStore {
     pub async fn ping(&self) -> Result<()> {
         let deadline = self.backend.deadline();
         let ping = redis::cmd("PING");
-        let answer = match &self.backend.topology {
-            Topology::One(node) => node.send(&ping, deadline).await.map(drop),
-            Topology::Cluster(cluster) => cluster.send_to_all(&ping, deadline).await,
-        };
-        answer.map_err(|fault| fault.into_error(Effect::Read))
+        self.backend.ask_all(&ping, deadline).await.map(drop)
     }
 
     /// Another handle of the same connections.

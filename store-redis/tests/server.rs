@@ -3,13 +3,16 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sessionkit::{
     Clock, CookieName, ErrorKind, OsEntropy, Record, Revision, SessionStore, Subject, SystemClock,
     Token,
 };
-use sessionkit_conformance::containers::Server;
+use sessionkit_conformance::{
+    containers::Server,
+    proxy::{Direction, Proxy, Traffic},
+};
 use sessionkit_redis::{RedisOptions, RedisStore, deadpool_redis};
 use support::{Admin, CA, tls_server};
 
@@ -80,6 +83,28 @@ async fn every_operation_is_one_round_trip() {
         let expected = 1 + usize::from(subject.is_some());
         assert_eq!(admin.since(&mut trips).await, expected, "delete");
     }
+}
+
+/// On one worker, where each task would otherwise be followed at once by that of the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn commands_of_tasks_that_are_ready_go_out_together() {
+    let container = Server::Redis.setup().start().await.unwrap();
+    let store = Arc::new(RedisStore::open(container.url()).await.unwrap());
+    let mut admin = Admin::connect(container.url()).await.unwrap();
+    let mut trips = admin.reads().await.unwrap();
+    let all = tokio::spawn(async move {
+        let mut loads = tokio::task::JoinSet::new();
+        for _ in 0..64 {
+            let (store, token) = (Arc::clone(&store), token());
+            loads.spawn(async move { store.load(&token).await });
+        }
+        loads.join_all().await
+    });
+    for loaded in all.await.unwrap() {
+        assert_eq!(loaded.unwrap(), None);
+    }
+    let reads = admin.since(&mut trips).await;
+    assert!(reads <= 16, "the server has read {reads} times");
 }
 
 #[tokio::test]
@@ -170,6 +195,110 @@ async fn a_pool_of_the_application_is_used() {
         .await
         .unwrap();
     use_everything(&store).await;
+}
+
+#[tokio::test]
+async fn callers_without_patience_do_not_keep_the_store_from_connecting() {
+    let url = Server::Redis.shared().await.unwrap();
+    let (_, address) = url.split_once("://").unwrap();
+    let proxy = Proxy::start(address).await.unwrap();
+    let slow = Traffic::Delay {
+        latency: Duration::from_millis(200),
+        jitter: Duration::ZERO,
+    };
+    proxy.set(slow).await.unwrap();
+    let options = RedisOptions::from_url(&format!("redis://{}", proxy.address())).unwrap();
+    let store = options.open_lazily().unwrap();
+    let token = token();
+    while proxy.accepted() == 0 {
+        let impatient = tokio::time::timeout(Duration::from_millis(5), store.load(&token));
+        impatient.await.unwrap_err();
+    }
+    // Others, as impatient, meet the connection that is being made.
+    for _ in 0..10 {
+        let impatient = tokio::time::timeout(Duration::from_millis(5), store.load(&token));
+        impatient.await.unwrap_err();
+    }
+    proxy.set(Traffic::Normal).await.unwrap();
+    assert_eq!(store.load(&token).await.unwrap(), None);
+    assert_eq!(proxy.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_cut_within_a_request_or_an_answer_is_never_misread() {
+    let url = Server::Redis.shared().await.unwrap();
+    let (_, address) = url.split_once("://").unwrap();
+    let proxy = Proxy::start(address).await.unwrap();
+    let store = RedisStore::open(&format!("redis://{}", proxy.address()))
+        .await
+        .unwrap();
+    let first = record(None);
+    let token = store.create(token(), &first).await.unwrap();
+    // Afterwards the server knows the script.
+    store
+        .update(&token, first.revision, &record(None))
+        .await
+        .unwrap();
+    let mut cuts = 0;
+    for direction in [Direction::ToServer, Direction::ToClient] {
+        for bytes in [1, 2, 3, 50, 100, 150, 200] {
+            let before = store.load(&token).await.unwrap().unwrap();
+            let next = record(None);
+            proxy
+                .once(Traffic::CutAfter { direction, bytes })
+                .await
+                .unwrap();
+            let updated = store.update(&token, before.revision, &next).await;
+            proxy.set(Traffic::Normal).await.unwrap();
+            let stored = store.load(&token).await.unwrap().unwrap();
+            let case = format!("{bytes} bytes {direction:?}: {updated:?}");
+            match updated.map_err(|error| error.kind()) {
+                Ok(_) => assert_eq!(stored, next, "{case}"),
+                Err(ErrorKind::Ambiguous) => {
+                    // A part of a request has no effect, and an answer comes after it.
+                    let expected = match direction {
+                        Direction::ToServer => &before,
+                        Direction::ToClient => &next,
+                    };
+                    assert_eq!(stored, *expected, "{case}");
+                    cuts += 1;
+                }
+                Err(kind) => panic!("{kind:?}: {case}"),
+            }
+            proxy
+                .once(Traffic::CutAfter { direction, bytes })
+                .await
+                .unwrap();
+            assert_eq!(store.load(&token).await.unwrap(), Some(stored), "{case}");
+            proxy.set(Traffic::Normal).await.unwrap();
+        }
+    }
+    assert!(cuts > 7, "only {cuts} updates were cut");
+}
+
+#[tokio::test]
+async fn a_new_connection_is_for_the_same_user_and_database() {
+    let container = Server::Redis.setup().start().await.unwrap();
+    let mut admin = Admin::connect(container.url()).await.unwrap();
+    ::redis::cmd("ACL")
+        .arg("SETUSER")
+        .arg(&["sessions", "on", ">secret", "~*", "+@all"])
+        .exec_async(admin.connection())
+        .await
+        .unwrap();
+    let url = container.url().replace("://", "://sessions:secret@");
+    let store = RedisStore::open(&format!("{url}/2")).await.unwrap();
+    let first = record(None);
+    let token = store.create(token(), &first).await.unwrap();
+    let kill = |admin: &mut Admin| {
+        let mut cmd = ::redis::cmd("CLIENT");
+        cmd.arg(&["KILL", "USER", "sessions"]);
+        let mut connection = admin.connection().clone();
+        async move { cmd.query_async::<usize>(&mut connection).await.unwrap() }
+    };
+    assert_eq!(kill(&mut admin).await, 1);
+    assert_eq!(store.load(&token).await.unwrap(), Some(first));
+    assert_eq!(kill(&mut admin).await, 1);
 }
 
 #[tokio::test]
