@@ -19,7 +19,7 @@ use sqlx::{
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    failure::{Cause, Effect, Failure, describe},
+    failure::{Cause, Effect, Failure, Refusal, describe},
     record,
 };
 
@@ -369,7 +369,17 @@ fn unsent<DB: Backend>(error: &sqlx::Error) -> Failure {
             Failure::Lost(cause) => Failure::Unsent(cause),
             failure => failure,
         },
+        error if is_about_tls(error) => Failure::Refused(Refusal::Insecure, describe(error)),
         error => Failure::Unsent(describe(error)),
+    }
+}
+
+/// A certificate that is not accepted comes as data that are not valid.
+fn is_about_tls(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Tls(_) => true,
+        sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
+        _ => false,
     }
 }
 

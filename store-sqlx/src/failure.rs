@@ -32,6 +32,8 @@ pub(crate) enum Refusal {
     Full,
     /// The table, the rights or the account are not as they have to be.
     Setup,
+    /// The connection cannot be encrypted, or the server cannot prove who it is.
+    Insecure,
     /// The file is damaged or no database.
     Damaged,
     /// It only reads, as a standby does: after a failover the primary is behind another connection.
@@ -111,6 +113,10 @@ impl Refusal {
             Self::Disconnected => (
                 ErrorKind::Unavailable,
                 "the session database closed the connection",
+            ),
+            Self::Insecure => (
+                ErrorKind::InvalidConfig,
+                "the connection to the session database cannot be secured",
             ),
             Self::Full => (ErrorKind::Full, "the session database is full"),
             Self::Setup => (

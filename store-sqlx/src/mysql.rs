@@ -4,7 +4,7 @@ use sessionkit::{Record, Result, Revision, StoreKey, Subject, SubjectSession, Ti
 use sqlx::{
     ConnectOptions, Executor, MySql, MySqlConnection, MySqlPool, SqlStr,
     error::DatabaseError,
-    mysql::{MySqlDatabaseError, MySqlPoolOptions},
+    mysql::{MySqlDatabaseError, MySqlPoolOptions, MySqlSslMode},
 };
 
 use crate::{
@@ -52,7 +52,13 @@ impl MysqlStore {
         } else {
             url
         };
-        let connect = parse_url::<MySql>(url)?.disable_statement_logging();
+        let mut connect = parse_url::<MySql>(url)?.disable_statement_logging();
+        if options.require_tls {
+            connect = connect.ssl_mode(MySqlSslMode::VerifyIdentity);
+        }
+        if let Some(pem) = &options.root_certificates {
+            connect = connect.ssl_ca_from_pem(pem.clone());
+        }
         try_connect::<MySql>(&connect, options.deadline).await?;
         let patience = lock_wait(options.deadline);
         let pool = MySqlPoolOptions::new()
@@ -83,7 +89,7 @@ impl MysqlStore {
     /// [`ErrorKind::InvalidConfig`](sessionkit::ErrorKind::InvalidConfig) when an option is not
     /// valid.
     pub fn with_pool(pool: MySqlPool, options: StoreOptions) -> Result<Self> {
-        let options = options.checked()?;
+        let options = options.checked_for_pool()?;
         Ok(Self::new(Caller::new(pool, options.deadline), options))
     }
 

@@ -25,6 +25,10 @@ pub struct StoreOptions {
     pub(crate) sync_to_disk: bool,
     #[cfg(feature = "postgres")]
     pub(crate) transaction_pooling: bool,
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(crate) require_tls: bool,
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(crate) root_certificates: Option<Vec<u8>>,
 }
 
 impl StoreOptions {
@@ -40,6 +44,10 @@ impl StoreOptions {
             sync_to_disk: false,
             #[cfg(feature = "postgres")]
             transaction_pooling: false,
+            #[cfg(any(feature = "postgres", feature = "mysql"))]
+            require_tls: false,
+            #[cfg(any(feature = "postgres", feature = "mysql"))]
+            root_certificates: None,
         }
     }
 
@@ -96,7 +104,48 @@ impl StoreOptions {
         self
     }
 
+    /// Postgres, MySQL and MariaDB: connects only where the connection is encrypted and the server
+    /// proves with its certificate that it is the host of the URL. Needs the feature `tls`, and
+    /// overrules what the URL says about TLS.
+    ///
+    /// Off by default: a connection is then encrypted if the server offers it, without a look at its
+    /// certificate, and otherwise not.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    #[must_use]
+    pub fn require_tls(mut self) -> Self {
+        self.require_tls = true;
+        self
+    }
+
+    /// Postgres, MySQL and MariaDB: trusts these root certificates, in PEM, besides those of the
+    /// operating system.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    #[must_use]
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.root_certificates = Some(pem.into());
+        self
+    }
+
+    /// For a store over the caller's pool, whose connections are as the caller makes them.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(crate) fn checked_for_pool(self) -> Result<Self> {
+        if self.require_tls || self.root_certificates.is_some() {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "whether the connections of a pool are encrypted is decided where it is made",
+            ));
+        }
+        self.checked()
+    }
+
     pub(crate) fn checked(self) -> Result<Self> {
+        #[cfg(any(feature = "postgres", feature = "mysql"))]
+        if self.require_tls && cfg!(not(feature = "tls")) {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "TLS is required, and the feature `tls` of sessionkit-sqlx is not enabled",
+            ));
+        }
         if self.deadline < Duration::from_millis(100) {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,

@@ -2,8 +2,9 @@ use std::sync::Arc;
 
 use sessionkit::{Record, Result, Revision, StoreKey, Subject, SubjectSession, Timestamp, Token};
 use sqlx::{
-    ConnectOptions, Connection, PgConnection, PgPool, Postgres, error::DatabaseError,
-    postgres::PgPoolOptions,
+    ConnectOptions, Connection, PgConnection, PgPool, Postgres,
+    error::DatabaseError,
+    postgres::{PgPoolOptions, PgSslMode},
 };
 
 use crate::{
@@ -49,6 +50,12 @@ impl PostgresStore {
             // PgBouncer refuses parameters at the start that it does not know.
             connect = connect.extra_float_digits(None).statement_cache_capacity(0);
         }
+        if options.require_tls {
+            connect = connect.ssl_mode(PgSslMode::VerifyFull);
+        }
+        if let Some(pem) = &options.root_certificates {
+            connect = connect.ssl_root_cert_from_pem(pem.clone());
+        }
         try_connect::<Postgres>(&connect, options.deadline).await?;
         let pool = PgPoolOptions::new().max_connections(options.max_connections.unwrap_or(16));
         let caller = Caller::connect(pool, connect, options.deadline);
@@ -64,7 +71,7 @@ impl PostgresStore {
     /// [`ErrorKind::InvalidConfig`](sessionkit::ErrorKind::InvalidConfig) when an option is not
     /// valid.
     pub fn with_pool(pool: PgPool, options: StoreOptions) -> Result<Self> {
-        let options = options.checked()?;
+        let options = options.checked_for_pool()?;
         Ok(Self::new(Caller::new(pool, options.deadline), options))
     }
 
@@ -253,15 +260,17 @@ impl Dialect for Postgres {
             "true".to_owned()
         };
         // Rows that somebody is writing are left for the next time. What was written meanwhile is
-        // seen: the conditions are checked again on the version that was locked.
+        // seen: the conditions are checked again on the version that was locked. An array, because
+        // the planner expects a limit that it does not know to be a tenth of the table, and would
+        // join the two by reading all of it.
         let sql = safe(format!(
             "WITH lock AS MATERIALIZED (SELECT {held} AS held), \
              due AS MATERIALIZED (SELECT session_key FROM {t} WHERE sweep_at <= $1 \
              AND (SELECT held FROM lock) ORDER BY sweep_at LIMIT $2 FOR UPDATE SKIP LOCKED), \
-             removed AS (DELETE FROM {t} AS s USING due WHERE s.session_key = due.session_key \
-             AND s.expires_at <= $1 RETURNING 1), \
-             put_off AS (UPDATE {t} AS s SET sweep_at = s.expires_at FROM due \
-             WHERE s.session_key = due.session_key AND s.expires_at > $1 RETURNING 1) \
+             removed AS (DELETE FROM {t} WHERE session_key = ANY (ARRAY(SELECT session_key \
+             FROM due)) AND expires_at <= $1 RETURNING 1), \
+             put_off AS (UPDATE {t} SET sweep_at = expires_at WHERE session_key = ANY \
+             (ARRAY(SELECT session_key FROM due)) AND expires_at > $1 RETURNING 1) \
              SELECT (SELECT held FROM lock)::int::int8, (SELECT count(*) FROM removed), \
              (SELECT count(*) FROM put_off)"
         ));

@@ -11,7 +11,11 @@ use std::{
 
 use async_trait::async_trait;
 use sessionkit::{Clock, ErrorKind, ManualClock, Result, SessionStore, SystemClock};
-use sessionkit_conformance::{Fault, Harness, RawEntry, containers::Server, proxy::Proxy};
+use sessionkit_conformance::{
+    Fault, Harness, RawEntry,
+    containers::{Server, Setup},
+    proxy::Proxy,
+};
 use sessionkit_sqlx::{
     MysqlStore, PostgresStore, SqliteStore, StoreOptions,
     sqlx::{AssertSqlSafe, Connection, Row, raw_sql},
@@ -37,6 +41,20 @@ async fn proxy_to(url: &str) -> Proxy {
     let (_, rest) = url.rsplit_once('@').expect("a URL with a password");
     let (host, _) = rest.split_once('/').expect("a URL with a database");
     Proxy::start(host).await.unwrap()
+}
+
+/// New York with its summer time, for libraries without a list of zones.
+const NEW_YORK: &str = "EST5EDT,M3.2.0,M11.1.0";
+const TOKYO: &str = "JST-9";
+
+/// The server that the environment names, or one that keeps the time of another place.
+async fn server_in(server: Server, zone: &str, set: impl FnOnce(Setup) -> Setup) -> Result<String> {
+    let variable = format!("SESSIONKIT_TEST_{server:?}_URL").to_uppercase();
+    if std::env::var(variable).is_ok() {
+        return server.shared().await;
+    }
+    let name = format!("{server:?}-{}", &zone[..3]).to_lowercase();
+    set(server.setup().env("TZ", zone)).shared(&name).await
 }
 
 mod sqlite {
@@ -231,6 +249,28 @@ mod sqlite {
         use super::*;
         sessionkit_conformance::suite!(SqliteHarness::new(Kind::Pool));
     }
+
+    /// The cases of a file once more, in a process that keeps the time of another place.
+    fn in_a_process_in(zone: &str) {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .arg("sqlite::in_a_file::")
+            .env("TZ", zone)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let cases = said.matches(" ... ok").count();
+        assert!(output.status.success() && cases > 80, "{said}");
+    }
+
+    #[test]
+    fn in_new_york() {
+        in_a_process_in(NEW_YORK);
+    }
+
+    #[test]
+    fn in_tokyo() {
+        in_a_process_in(TOKYO);
+    }
 }
 
 mod postgres {
@@ -305,10 +345,14 @@ mod postgres {
                 .deadline(DEADLINE);
             let url = through(&self.url, &self.proxy);
             let (_, rest) = url.rsplit_once('@').expect("a URL with a password");
-            let mut url = format!("postgres://{}:kit@{rest}", self.role);
-            if self.state.is_far_away() {
-                url += "?options[timezone]=Asia/Tokyo";
-            }
+            let zone = match self.state.is_far_away() {
+                true => "America/New_York",
+                false => "Asia/Tokyo",
+            };
+            let url = format!(
+                "postgres://{}:kit@{rest}?options[timezone]={zone}",
+                self.role
+            );
             let store = PostgresStore::connect(&url, options).await?;
             if !self.state.has_vanished() {
                 store.migrate().await?;
@@ -390,7 +434,13 @@ mod postgres {
         }
     }
 
-    sessionkit_conformance::suite!(PostgresHarness::new(Server::Postgres.shared().await).await);
+    /// A server in New York, whose sessions are in Tokyo until they move to New York.
+    async fn server() -> Result<String> {
+        let zone = ["-c", "timezone=America/New_York"];
+        server_in(Server::Postgres, NEW_YORK, |setup| setup.args(zone)).await
+    }
+
+    sessionkit_conformance::suite!(PostgresHarness::new(server().await).await);
 }
 
 mod mysql_and_mariadb {
@@ -402,6 +452,8 @@ mod mysql_and_mariadb {
 
     struct MysqlHarness {
         url: String,
+        session_zone: &'static str,
+        server_zone: &'static str,
         proxy: Proxy,
         clock: Arc<ManualClock>,
         state: State,
@@ -409,11 +461,13 @@ mod mysql_and_mariadb {
     }
 
     impl MysqlHarness {
-        async fn new(url: Result<String>) -> Self {
+        async fn new(url: Result<String>, [server_zone, session_zone]: [&'static str; 2]) -> Self {
             let url = url.unwrap().replacen("mariadb:", "mysql:", 1);
             Self {
                 proxy: proxy_to(&url).await,
                 url,
+                session_zone,
+                server_zone,
                 clock: clock(),
                 state: State::default(),
                 lock: Mutex::default(),
@@ -435,10 +489,11 @@ mod mysql_and_mariadb {
                 .clock(self.clock.clone())
                 .max_connections(4)
                 .deadline(DEADLINE);
-            let mut url = through(&self.url, &self.proxy);
-            if self.state.is_far_away() {
-                url += "?timezone=-05:00";
-            }
+            let zone = match self.state.is_far_away() {
+                true => self.server_zone,
+                false => self.session_zone,
+            };
+            let url = format!("{}?timezone={zone}", through(&self.url, &self.proxy));
             let store = MysqlStore::connect(&url, options).await?;
             if !self.state.has_vanished() {
                 store.migrate().await?;
@@ -516,13 +571,29 @@ mod mysql_and_mariadb {
         }
     }
 
+    /// A server in Tokyo with sessions in New York, until they move to Tokyo.
     mod mysql {
         use super::*;
-        sessionkit_conformance::suite!(MysqlHarness::new(Server::Mysql.shared().await).await);
+
+        async fn server() -> Result<String> {
+            server_in(Server::Mysql, TOKYO, |setup| setup).await
+        }
+
+        sessionkit_conformance::suite!(
+            MysqlHarness::new(server().await, ["%2B09:00", "-05:00"]).await
+        );
     }
 
+    /// A server in New York with sessions in Tokyo, until they move to New York.
     mod mariadb {
         use super::*;
-        sessionkit_conformance::suite!(MysqlHarness::new(Server::Mariadb.shared().await).await);
+
+        async fn server() -> Result<String> {
+            server_in(Server::Mariadb, NEW_YORK, |setup| setup).await
+        }
+
+        sessionkit_conformance::suite!(
+            MysqlHarness::new(server().await, ["-05:00", "%2B09:00"]).await
+        );
     }
 }

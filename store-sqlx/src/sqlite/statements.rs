@@ -223,3 +223,54 @@ fn list(length: usize) -> String {
     let parameters: Vec<_> = (0..length).map(|i| format!("?{}", 2 + i)).collect();
     parameters.join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection, Row, SqliteConnection, raw_sql};
+
+    use super::*;
+
+    /// How the database carries out a statement, a step a line.
+    async fn plan(connection: &mut SqliteConnection, sql: &SqlStr) -> Vec<String> {
+        let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", sql.as_str()));
+        let rows = sqlx::query(explain).fetch_all(connection).await.unwrap();
+        rows.iter().map(|row| row.get(3)).collect()
+    }
+
+    #[tokio::test]
+    async fn every_statement_uses_an_index() {
+        let statements = Statements::new(&TableName::default());
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        for sql in &statements.schema {
+            raw_sql(sql.clone()).execute(&mut connection).await.unwrap();
+        }
+        let sized = [
+            &statements.create,
+            &statements.load,
+            &statements.update,
+            &statements.touch,
+            &statements.rotate,
+            &statements.delete,
+            &statements.bury,
+        ];
+        let single = [
+            &statements.delete_expired,
+            &statements.find,
+            &statements.sweep,
+            &statements.postpone,
+            &statements.list,
+            &statements.revoke,
+            &statements.revoke_all,
+        ];
+        let sized = sized
+            .iter()
+            .flat_map(|sized| [&sized.0[0], &sized.0[SIZES.len() - 1]]);
+        for sql in sized.chain(single) {
+            let steps = plan(&mut connection, sql).await;
+            println!("{:.120}\n    {}\n", sql.as_str(), steps.join("\n    "));
+            let scans =
+                |step: &&String| step.contains("SCAN sessions") || step.contains("SCAN stored");
+            assert_eq!(steps.iter().find(scans), None, "{}", sql.as_str());
+        }
+    }
+}

@@ -5,12 +5,13 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use sessionkit::{
-    Clock, CookieName, ErrorKind, Label, ManualClock, OsEntropy, Record, Result, Revision,
-    SessionStore, Subject, Timestamp, Token,
+    Clock, ErrorKind, Label, ManualClock, Record, Revision, SessionStore, Timestamp, Token,
 };
 use tokio::sync::watch;
 
-pub(crate) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+mod records;
+
+pub(crate) use records::{START, kind, record, subject, token};
 
 /// Two handles and the clock of both.
 pub(crate) struct Opened {
@@ -49,31 +50,8 @@ impl Clock for Asked {
     }
 }
 
-pub(crate) fn token() -> Token {
-    Token::random(&OsEntropy, &CookieName::new("id").unwrap()).unwrap()
-}
-
-pub(crate) fn subject(name: &str) -> Option<Subject> {
-    Some(Subject::new(name).unwrap())
-}
-
 pub(crate) fn random_name() -> String {
     format!("t{}", &token().key().to_hex()[..20])
-}
-
-pub(crate) fn record(data: &[u8]) -> Record {
-    Record {
-        data: data.to_vec().into(),
-        revision: Revision::random(&OsEntropy).unwrap(),
-        created_at: START,
-        expires_at: START + Duration::from_secs(60),
-        subject: None,
-        label: Label::default(),
-    }
-}
-
-pub(crate) fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
-    result.err().map(|error| error.kind())
 }
 
 /// Runs all of them at a time and collects what they return.

@@ -1,0 +1,168 @@
+//! Works on sessions while the database is broken, and counts what goes wrong:
+//! `scripts/soak postgres|mysql|sqlite [SECONDS [SEED]]`. Ends with an error if an acknowledged
+//! change was lost, a deleted session was seen again, an answer was another request's, or an error
+//! said what was not so.
+
+mod counts;
+mod journal;
+mod worker;
+
+use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
+
+use sessionkit::{Result, SessionStore};
+use sessionkit_conformance::{
+    Random,
+    containers::{Container, Server},
+};
+use sessionkit_sqlx::{
+    MysqlStore, PostgresStore, SqliteStore, StoreOptions,
+    sqlx::{Connection, Row, SqliteConnection, raw_sql},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    counts::{Counts, Recoveries},
+    journal::{Journal, Writer},
+    worker::Crew,
+};
+
+/// Shorter than some of the faults, so that calls end before their answers come.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// Between the faults.
+const PEACE: Duration = Duration::from_millis(1500);
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    let mut args = std::env::args().skip(1);
+    let database = args.next().unwrap_or_default();
+    if database == journal::WRITER {
+        let file = args.next().expect("a file");
+        return journal::write(open_sqlite(Path::new(&file)).await?).await;
+    }
+    let mut number = |default| {
+        let arg = args.next();
+        arg.map_or(default, |arg| arg.parse().expect("a number"))
+    };
+    let (seconds, seed) = (number(120), number(1));
+    let duration = Duration::from_secs(seconds);
+    println!("{database}: seed {seed}, {duration:?}, calls end after {DEADLINE:?}");
+    let clean = match &*database {
+        "postgres" => server(Server::Postgres, duration, seed).await?,
+        "mysql" => server(Server::Mysql, duration, seed).await?,
+        "mariadb" => server(Server::Mariadb, duration, seed).await?,
+        "sqlite" => sqlite(duration, seed).await?,
+        _ => panic!("postgres, mysql, mariadb or sqlite"),
+    };
+    Ok(if clean {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// A server that loses nothing by being killed.
+async fn server(server: Server, duration: Duration, seed: u64) -> Result<bool> {
+    let container = server.setup().start().await?;
+    let crew = Crew::begin(open(server, container.url()).await?, seed);
+    let random = Random::new(seed);
+    let mut recoveries = Recoveries::default();
+    let end = Instant::now() + duration;
+    while Instant::now() < end {
+        sleep(PEACE).await;
+        let fault = ["kill", "pause", "network cut"][random.below(3)];
+        let length = Duration::from_millis(200 + random.below(2500) as u64);
+        break_it(&container, fault, length).await?;
+        recoveries.add(fault, crew.recovered().await);
+    }
+    Ok(report(
+        "the server is killed, paused, cut off; since it is back",
+        &crew.end().await,
+        &recoveries,
+    ))
+}
+
+async fn open(server: Server, url: &str) -> Result<Arc<dyn SessionStore>> {
+    let options = StoreOptions::new().deadline(DEADLINE);
+    if server == Server::Postgres {
+        let store = PostgresStore::connect(url, options).await?;
+        store.migrate().await?;
+        return Ok(Arc::new(store));
+    }
+    let store = MysqlStore::connect(url, options).await?;
+    store.migrate().await?;
+    Ok(Arc::new(store))
+}
+
+async fn break_it(container: &Container, fault: &str, length: Duration) -> Result<()> {
+    match fault {
+        "kill" => {
+            container.kill().await?;
+            container.restart().await?;
+        }
+        "pause" => {
+            let paused = container.pause().await?;
+            sleep(length).await;
+            drop(paused);
+        }
+        _ => {
+            let cut = container.cut().await?;
+            sleep(length).await;
+            drop(cut);
+        }
+    }
+    Ok(())
+}
+
+/// One file, on which this process works, and another one that is killed and begun again.
+async fn sqlite(duration: Duration, seed: u64) -> Result<bool> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("sessions.db");
+    let store = open_sqlite(&file).await?;
+    let crew = Crew::begin(Arc::clone(&store), seed);
+    let random = Random::new(seed);
+    let (mut recoveries, mut journal) = (Recoveries::default(), Journal::default());
+    let end = Instant::now() + duration;
+    while Instant::now() < end {
+        let writer = Writer::start(&file);
+        sleep(Duration::from_millis(200 + random.below(2500) as u64)).await;
+        let lines = writer.kill();
+        recoveries.add("writer killed", crew.recovered().await);
+        journal.compare(&lines, &*store).await;
+        let found = integrity(&file).await;
+        journal.integrity_errors += u64::from(found != "ok");
+    }
+    let mut counts = crew.end().await;
+    counts.lost_updates += journal.lost;
+    counts.seen_again += journal.seen_again;
+    let clean = report(
+        "one of two processes is killed; the other one, since then",
+        &counts,
+        &recoveries,
+    );
+    println!("the killed processes\n{journal}");
+    Ok(clean && journal.integrity_errors == 0)
+}
+
+async fn open_sqlite(file: &Path) -> Result<Arc<dyn SessionStore>> {
+    let url = format!("sqlite:{}", file.display());
+    let options = StoreOptions::new().deadline(DEADLINE);
+    let store = SqliteStore::connect(&url, options).await?;
+    store.migrate().await?;
+    Ok(Arc::new(store))
+}
+
+/// What the database says about itself: `ok`.
+async fn integrity(file: &Path) -> String {
+    let url = format!("sqlite:{}", file.display());
+    let mut connection = SqliteConnection::connect(&url).await.expect("a connection");
+    let row = raw_sql("PRAGMA integrity_check")
+        .fetch_one(&mut connection)
+        .await;
+    row.map_or_else(|error| error.to_string(), |row| row.get(0))
+}
+
+fn report(title: &str, counts: &Counts, recoveries: &Recoveries) -> bool {
+    println!("\n{title}\n{recoveries}{counts}");
+    counts.is_clean()
+}
