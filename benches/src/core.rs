@@ -29,7 +29,7 @@ pub async fn run(rounds: usize) {
     layer(rounds).await;
 }
 
-fn manager(store: impl sessionkit::SessionStore) -> SessionManager {
+pub fn manager(store: impl sessionkit::SessionStore) -> SessionManager {
     let keyring = Keyring::new([Key::generate().expect("random bytes")]).expect("one key");
     let cookie = CookieOptions::new("__Host-id").expect("a cookie name");
     SessionManager::builder(keyring)

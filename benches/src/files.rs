@@ -1,6 +1,7 @@
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io::Write,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -9,6 +10,7 @@ use std::{
     time::Instant,
 };
 
+use futures_util::future::{BoxFuture, FutureExt};
 use sessionkit::{
     CookieName, OsEntropy, Record, Revision, SessionStore, StoreKey, Timestamp, Token,
 };
@@ -25,8 +27,9 @@ const SESSIONS: usize = 1000;
 
 pub async fn run(rounds: usize) {
     for (sync, name, count) in [
-        (SyncPolicy::None, "no sync", 4000),
-        (SyncPolicy::Full, "full sync", 400),
+        (SyncPolicy::None, "no sync", 2000),
+        (SyncPolicy::Data, "data sync", 300),
+        (SyncPolicy::Full, "full sync", 300),
     ] {
         for tasks in [1, 64] {
             let setting = Setting {
@@ -44,56 +47,54 @@ pub async fn run(rounds: usize) {
     }
 }
 
-/// How load and update depend on the number of sessions.
+/// How load and update depend on the number of sessions, beside the same number of plain files.
 pub async fn grow() {
     let dir = TempDir::new().expect("a temporary directory");
+    let raw = Arc::new(Raw::new(&dir.path().join("raw"), SyncPolicy::None).await);
     let store = Arc::new(open(dir.path(), SyncPolicy::None).await);
-    println!("\nfiles, no sync, 1 task: microseconds by the number of sessions");
+    println!("\nfiles, no sync, 64 tasks: microseconds by the number of sessions");
     println!(
-        "{:>10} {:>10} {:>10} {:>22}",
-        "sessions", "load", "update", "sweep of nothing, ms"
+        "{:>10} {:>9} {:>9} {:>11} {:>11} {:>22}",
+        "sessions", "load", "one hop", "update", "one hop", "sweep of nothing, ms"
     );
     let mut tokens = Arc::new(Vec::new());
     for size in [1_000, 100_000, 1_000_000] {
         let more = new_tokens(size - tokens.len());
-        let (filling, filler) = (Arc::clone(&more), Arc::clone(&store));
-        time_tasks(64, more.len(), move |number| {
-            let (tokens, store) = (Arc::clone(&filling), Arc::clone(&filler));
-            async move {
-                let created = store.create(tokens[number].clone(), &record()).await;
-                created.expect("it is new");
-            }
+        let count = more.len();
+        time_hops(64, count, &more, &raw, |raw, key| {
+            raw.create(key, &record().data)
         })
         .await;
+        time_store(64, count, &more, &store, create).await;
         tokens = Arc::new([&tokens[..], &more[..]].concat());
         // Spread over all of them, the same number at each size.
         let step = tokens.len() / SESSIONS;
-        let (mut load, mut update) = (Vec::new(), Vec::new());
-        for _ in 0..5 {
-            let start = Instant::now();
-            for token in tokens.iter().step_by(step) {
-                store.load(token).await.expect("it is readable");
+        let some: Arc<Vec<_>> = Arc::new(tokens.iter().step_by(step).cloned().collect());
+        let mut micros = [const { Vec::new() }; 4];
+        for _ in 0..7 {
+            for (times, nanos) in micros.iter_mut().zip([
+                time_store(64, SESSIONS, &some, &store, load).await,
+                time_hops(64, SESSIONS, &some, &raw, |raw, key| drop(raw.load(key))).await,
+                time_store(64, SESSIONS, &some, &store, update).await,
+                time_hops(64, SESSIONS, &some, &raw, |raw, key| {
+                    raw.update(key, &record())
+                })
+                .await,
+            ]) {
+                times.push(nanos / 1e3);
             }
-            load.push(start.elapsed().as_secs_f64() * 1e6 / SESSIONS as f64);
-            let start = Instant::now();
-            for token in tokens.iter().step_by(step) {
-                let record = record();
-                let updated = store.update(token, record.revision, &record).await;
-                updated.expect("it is there");
-            }
-            update.push(start.elapsed().as_secs_f64() * 1e6 / SESSIONS as f64);
         }
-        load.sort_by(f64::total_cmp);
-        update.sort_by(f64::total_cmp);
+        let [load, load_raw, update, update_raw] = micros.map(|mut times| {
+            times.sort_by(f64::total_cmp);
+            times[times.len() / 2]
+        });
         let start = Instant::now();
-        let swept = store.sweep(1000).await;
-        let sweep = match swept {
+        let sweep = match store.sweep(1000).await {
             Ok(_) => format!("{:.0}", start.elapsed().as_secs_f64() * 1e3),
             Err(error) => error.to_string(),
         };
         println!(
-            "{size:>10} {:>10.1} {:>10.1} {sweep:>22}",
-            load[2], update[2]
+            "{size:>10} {load:>9.1} {load_raw:>9.1} {update:>11.1} {update_raw:>11.1} {sweep:>22}"
         );
     }
 }
@@ -108,118 +109,121 @@ struct Setting {
 
 impl Setting {
     async fn load(&self) {
-        let (tokens, raw, store, dir) = self.filled(SESSIONS).await;
-        let (theirs, tasks, count) = (Arc::clone(&tokens), self.tasks, self.count);
-        Comparison::new(format!("files, load, {}", self.title))
-            .add("one blocking hop", move || {
-                let (tokens, raw) = (Arc::clone(&theirs), Arc::clone(&raw));
-                time_tasks(tasks, count, move |number| {
-                    let (key, raw) = (tokens[number % SESSIONS].key(), Arc::clone(&raw));
-                    hop(move || drop(raw.load(&key)))
-                })
-            })
-            .add("sessionkit FsStore", move || {
-                let (tokens, store) = (Arc::clone(&tokens), Arc::clone(&store));
-                time_tasks(tasks, count, move |number| {
-                    let (tokens, store) = (Arc::clone(&tokens), Arc::clone(&store));
-                    async move {
-                        let found = store.load(&tokens[number % SESSIONS]).await;
-                        assert!(found.expect("it is readable").is_some());
-                    }
-                })
-            })
+        let (tokens, raw, store, _dir) = self.filled(SESSIONS).await;
+        self.comparison("load")
+            .add(
+                "one blocking hop",
+                self.hops(&tokens, &raw, |raw, key| drop(raw.load(key))),
+            )
+            .add("sessionkit FsStore", self.ours(&tokens, &store, load))
             .print(self.rounds)
             .await;
-        drop(dir);
     }
 
     async fn update(&self) {
-        let (tokens, raw, store, dir) = self.filled(SESSIONS).await;
-        let (theirs, tasks, count) = (Arc::clone(&tokens), self.tasks, self.count);
-        Comparison::new(format!("files, update, {}", self.title))
-            .add("one blocking hop", move || {
-                let (tokens, raw) = (Arc::clone(&theirs), Arc::clone(&raw));
-                time_tasks(tasks, count, move |number| {
-                    let (key, raw) = (tokens[number % SESSIONS].key(), Arc::clone(&raw));
-                    hop(move || raw.store(&key, &record().data))
-                })
-            })
-            .add("sessionkit FsStore", move || {
-                let (tokens, store) = (Arc::clone(&tokens), Arc::clone(&store));
-                time_tasks(tasks, count, move |number| {
-                    let (tokens, store) = (Arc::clone(&tokens), Arc::clone(&store));
-                    async move {
-                        let record = record();
-                        let token = &tokens[number % SESSIONS];
-                        let updated = store.update(token, record.revision, &record).await;
-                        updated.expect("it is there");
-                    }
-                })
-            })
+        let (tokens, raw, store, _dir) = self.filled(SESSIONS).await;
+        let plain = |raw: &Raw, key: &StoreKey| raw.create(key, &record().data);
+        self.comparison("update")
+            .add(
+                "one blocking hop, locks and compares",
+                self.hops(&tokens, &raw, |raw, key| raw.update(key, &record())),
+            )
+            .add(
+                "one blocking hop, loses updates",
+                self.hops(&tokens, &raw, plain),
+            )
+            .add("sessionkit FsStore", self.ours(&tokens, &store, update))
             .print(self.rounds)
             .await;
-        drop(dir);
     }
 
     async fn create(&self) {
-        let dir = TempDir::new().expect("a temporary directory");
-        let (raw, store) = self.open(dir.path()).await;
+        let (_, raw, store, _dir) = self.filled(0).await;
         let (tasks, count) = (self.tasks, self.count);
-        Comparison::new(format!("files, create, {}", self.title))
+        self.comparison("create")
             .add("one blocking hop", move || {
                 let (tokens, raw) = (new_tokens(count), Arc::clone(&raw));
-                time_tasks(tasks, count, move |number| {
-                    let (key, raw) = (tokens[number].key(), Arc::clone(&raw));
-                    hop(move || raw.store(&key, &record().data))
-                })
+                async move {
+                    let create = |raw: &Raw, key: &StoreKey| raw.create(key, &record().data);
+                    time_hops(tasks, count, &tokens, &raw, create).await
+                }
             })
             .add("sessionkit FsStore", move || {
                 let (tokens, store) = (new_tokens(count), Arc::clone(&store));
-                time_tasks(tasks, count, move |number| {
-                    let (tokens, store) = (Arc::clone(&tokens), Arc::clone(&store));
-                    async move {
-                        let created = store.create(tokens[number].clone(), &record()).await;
-                        created.expect("it is new");
-                    }
-                })
+                async move { time_store(tasks, count, &tokens, &store, create).await }
             })
             .print(self.rounds)
             .await;
     }
 
     async fn delete(&self) {
-        let size = self.count * self.rounds;
-        let (tokens, raw, store, dir) = self.filled(size).await;
-        let (theirs, tasks, count) = (Arc::clone(&tokens), self.tasks, self.count);
-        let (deleted, ours) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Comparison::new(format!("files, delete, {}", self.title))
-            .add("one blocking hop", move || {
-                let first = deleted.fetch_add(count, Ordering::Relaxed);
-                let (tokens, raw) = (Arc::clone(&theirs), Arc::clone(&raw));
-                time_tasks(tasks, count, move |number| {
-                    let (key, raw) = (tokens[first + number].key(), Arc::clone(&raw));
-                    hop(move || raw.delete(&key))
-                })
+        let (tokens, raw, store, _dir) = self.filled(2 * self.count * self.rounds).await;
+        // The plain files are shared by the two ways of deleting them.
+        let next = Arc::new(AtomicUsize::new(0));
+        let (locked, plain) = (self.parts(&tokens, &next), self.parts(&tokens, &next));
+        let theirs = Arc::clone(&raw);
+        let mine = self.parts(&tokens, &Arc::default());
+        let (tasks, count) = (self.tasks, self.count);
+        self.comparison("delete")
+            .add("one blocking hop, locks", move || {
+                let (tokens, raw) = (locked(), Arc::clone(&raw));
+                async move { time_hops(tasks, count, &tokens, &raw, Raw::delete_locked).await }
+            })
+            .add("one blocking hop, revives sessions", move || {
+                let (tokens, raw) = (plain(), Arc::clone(&theirs));
+                async move { time_hops(tasks, count, &tokens, &raw, Raw::delete).await }
             })
             .add("sessionkit FsStore", move || {
-                let first = ours.fetch_add(count, Ordering::Relaxed);
-                let (tokens, store) = (Arc::clone(&tokens), Arc::clone(&store));
-                time_tasks(tasks, count, move |number| {
-                    let (tokens, store) = (Arc::clone(&tokens), Arc::clone(&store));
-                    async move {
-                        let deleted = store.delete(&tokens[first + number]).await;
-                        deleted.expect("the disk works");
-                    }
-                })
+                let (tokens, store) = (mine(), Arc::clone(&store));
+                async move { time_store(tasks, count, &tokens, &store, delete).await }
             })
             .print(self.rounds)
             .await;
-        drop(dir);
     }
 
-    async fn open(&self, dir: &Path) -> (Arc<Raw>, Arc<FsStore>) {
-        let raw = Raw::new(&dir.join("raw"), self.sync);
-        (Arc::new(raw), Arc::new(open(dir, self.sync).await))
+    fn comparison(&self, operation: &str) -> Comparison {
+        Comparison::new(format!("files, {operation}, {}", self.title))
+    }
+
+    /// Other tokens at each call.
+    fn parts(
+        &self,
+        tokens: &Arc<Vec<Token>>,
+        next: &Arc<AtomicUsize>,
+    ) -> impl Fn() -> Arc<Vec<Token>> + use<> {
+        let (tokens, next, count) = (Arc::clone(tokens), Arc::clone(next), self.count);
+        move || {
+            let first = next.fetch_add(count, Ordering::Relaxed);
+            Arc::new(tokens[first..first + count].to_vec())
+        }
+    }
+
+    fn hops(
+        &self,
+        tokens: &Arc<Vec<Token>>,
+        raw: &Arc<Raw>,
+        work: fn(&Raw, &StoreKey),
+    ) -> impl FnMut() -> BoxFuture<'static, f64> + use<> {
+        let (tasks, count) = (self.tasks, self.count);
+        let (tokens, raw) = (Arc::clone(tokens), Arc::clone(raw));
+        move || {
+            let (tokens, raw) = (Arc::clone(&tokens), Arc::clone(&raw));
+            async move { time_hops(tasks, count, &tokens, &raw, work).await }.boxed()
+        }
+    }
+
+    fn ours(
+        &self,
+        tokens: &Arc<Vec<Token>>,
+        store: &Arc<FsStore>,
+        work: Work,
+    ) -> impl FnMut() -> BoxFuture<'static, f64> + use<> {
+        let (tasks, count) = (self.tasks, self.count);
+        let (tokens, store) = (Arc::clone(tokens), Arc::clone(store));
+        move || {
+            let (tokens, store) = (Arc::clone(&tokens), Arc::clone(&store));
+            async move { time_store(tasks, count, &tokens, &store, work).await }.boxed()
+        }
     }
 
     /// The same sessions in both, written without waiting for the disk.
@@ -227,24 +231,83 @@ impl Setting {
         let dir = TempDir::new().expect("a temporary directory");
         let tokens = new_tokens(size);
         let fast = open(dir.path(), SyncPolicy::None).await;
-        let fast_raw = Raw::new(&dir.path().join("raw"), SyncPolicy::None);
+        let path = dir.path().join("raw");
+        let fast_raw = Raw::new(&path, SyncPolicy::None).await;
         for token in tokens.iter() {
-            fast_raw.store(&token.key(), &record().data);
-            let created = fast.create(token.clone(), &record()).await;
-            created.expect("it is new");
+            fast_raw.create(&token.key(), &record().data);
+            create(&fast, token).await;
         }
-        let (raw, store) = self.open(dir.path()).await;
-        (tokens, raw, store, dir)
+        let raw = Raw::new(&path, self.sync).await;
+        let store = open(dir.path(), self.sync).await;
+        (tokens, Arc::new(raw), Arc::new(store), dir)
     }
+}
+
+type Work = for<'a> fn(&'a FsStore, &'a Token) -> BoxFuture<'a, ()>;
+
+fn load<'a>(store: &'a FsStore, token: &'a Token) -> BoxFuture<'a, ()> {
+    async {
+        let found = store.load(token).await;
+        assert!(found.expect("it is readable").is_some());
+    }
+    .boxed()
+}
+
+fn update<'a>(store: &'a FsStore, token: &'a Token) -> BoxFuture<'a, ()> {
+    async {
+        let record = record();
+        let updated = store.update(token, record.revision, &record).await;
+        updated.expect("it is there");
+    }
+    .boxed()
+}
+
+fn create<'a>(store: &'a FsStore, token: &'a Token) -> BoxFuture<'a, ()> {
+    async {
+        let created = store.create(token.clone(), &record()).await;
+        created.expect("it is new");
+    }
+    .boxed()
+}
+
+fn delete<'a>(store: &'a FsStore, token: &'a Token) -> BoxFuture<'a, ()> {
+    async { store.delete(token).await.expect("the disk works") }.boxed()
+}
+
+async fn time_store(
+    tasks: usize,
+    count: usize,
+    tokens: &Arc<Vec<Token>>,
+    store: &Arc<FsStore>,
+    work: Work,
+) -> f64 {
+    let (tokens, store) = (Arc::clone(tokens), Arc::clone(store));
+    time_tasks(tasks, count, move |number| {
+        let (tokens, store) = (Arc::clone(&tokens), Arc::clone(&store));
+        async move { work(&store, &tokens[number % tokens.len()]).await }
+    })
+    .await
+}
+
+async fn time_hops(
+    tasks: usize,
+    count: usize,
+    tokens: &Arc<Vec<Token>>,
+    raw: &Arc<Raw>,
+    work: fn(&Raw, &StoreKey),
+) -> f64 {
+    let (tokens, raw) = (Arc::clone(tokens), Arc::clone(raw));
+    time_tasks(tasks, count, move |number| {
+        let (key, raw) = (tokens[number % tokens.len()].key(), Arc::clone(&raw));
+        let hop = spawn_blocking(move || work(&raw, &key));
+        async { hop.await.expect("it does not panic") }
+    })
+    .await
 }
 
 async fn open(dir: &Path, sync: SyncPolicy) -> FsStore {
     let store = FsOptions::new().sync(sync).open(dir.join("ours")).await;
     store.expect("the directory is new")
-}
-
-async fn hop(work: impl FnOnce() + Send + 'static) {
-    spawn_blocking(work).await.expect("it does not panic");
 }
 
 fn new_tokens(count: usize) -> Arc<Vec<Token>> {
@@ -265,7 +328,11 @@ fn record() -> Record {
     }
 }
 
-/// What a file costs: no locks, no checks, no expiry, the same directories and the same syncs.
+/// What files cost at least: the same placement on the disk, the same syncs, one rename for a write.
+///
+/// Nothing is checked, expires or is swept; names are paths. Creating does not even look whether it
+/// replaces something. What compares or must not bring back a session takes the lock that makes it
+/// exclude others, also in other processes.
 struct Raw {
     dirs: Vec<PathBuf>,
     sync: SyncPolicy,
@@ -273,10 +340,16 @@ struct Raw {
 }
 
 impl Raw {
-    fn new(root: &Path, sync: SyncPolicy) -> Self {
+    async fn new(root: &Path, sync: SyncPolicy) -> Self {
+        // It asks the file system to place the directories as it does for its own.
+        drop(FsStore::open(root).await.expect("the directory is ours"));
         let dirs: Vec<_> = (0..256).map(|n| root.join(format!("{n:02x}"))).collect();
         for dir in &dirs {
-            fs::create_dir_all(dir).expect("a temporary directory");
+            DirBuilder::new()
+                .mode(0o700)
+                .recursive(true)
+                .create(dir)
+                .expect("a temporary directory");
         }
         Self {
             dirs,
@@ -293,7 +366,41 @@ impl Raw {
         fs::read(self.dir(key).join(key.to_hex())).expect("it is there")
     }
 
-    fn store(&self, key: &StoreKey, data: &[u8]) {
+    fn create(&self, key: &StoreKey, data: &[u8]) {
+        self.write(key, data);
+        if self.sync == SyncPolicy::Full {
+            sync(&self.open_dir(key));
+        }
+    }
+
+    fn update(&self, key: &StoreKey, record: &Record) {
+        let dir = self.open_dir(key);
+        dir.lock().expect("it can be locked");
+        // In the place of comparing revisions, which a plain file has not.
+        assert_eq!(self.load(key).len(), record.data.len());
+        self.write(key, &record.data);
+        if self.sync == SyncPolicy::Full {
+            sync(&dir);
+        }
+    }
+
+    fn delete(&self, key: &StoreKey) {
+        fs::remove_file(self.dir(key).join(key.to_hex())).expect("it is there");
+        if self.sync == SyncPolicy::Full {
+            sync(&self.open_dir(key));
+        }
+    }
+
+    fn delete_locked(&self, key: &StoreKey) {
+        let dir = self.open_dir(key);
+        dir.lock().expect("it can be locked");
+        fs::remove_file(self.dir(key).join(key.to_hex())).expect("it is there");
+        if self.sync == SyncPolicy::Full {
+            sync(&dir);
+        }
+    }
+
+    fn write(&self, key: &StoreKey, data: &[u8]) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let temporary = self.dir(key).join(format!("tmp-{number}"));
         let mut file = File::create_new(&temporary).expect("it is new");
@@ -302,18 +409,13 @@ impl Raw {
             file.sync_data().expect("the disk works");
         }
         fs::rename(&temporary, self.dir(key).join(key.to_hex())).expect("it is there");
-        self.sync_dir(key);
     }
 
-    fn delete(&self, key: &StoreKey) {
-        fs::remove_file(self.dir(key).join(key.to_hex())).expect("it is there");
-        self.sync_dir(key);
+    fn open_dir(&self, key: &StoreKey) -> File {
+        File::open(self.dir(key)).expect("it is there")
     }
+}
 
-    fn sync_dir(&self, key: &StoreKey) {
-        if self.sync == SyncPolicy::Full {
-            let dir = File::open(self.dir(key)).expect("it is there");
-            dir.sync_all().expect("the disk works");
-        }
-    }
+fn sync(dir: &File) {
+    dir.sync_all().expect("the disk works");
 }

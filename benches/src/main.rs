@@ -7,8 +7,11 @@ mod measure;
 mod memory;
 mod payload;
 mod redis;
+mod sql;
 
 use clap::{Parser, ValueEnum};
+
+use crate::sql::Kind;
 
 /// Measures groups of operations beside the raw driver and published stores.
 #[derive(Parser)]
@@ -31,8 +34,22 @@ enum Group {
     FilesGrowth,
     /// The memory store.
     Memory,
-    /// The Redis store, with the server of SESSIONKIT_TEST_REDIS_URL.
+    /// The Redis store.
     Redis,
+    /// The Redis store with up to a million sessions.
+    RedisGrowth,
+    /// The stores on SQLite, Postgres, MySQL and MariaDB.
+    Sql,
+    Sqlite,
+    Postgres,
+    Mysql,
+    Mariadb,
+    /// The same with up to a million sessions.
+    SqlGrowth,
+    SqliteGrowth,
+    PostgresGrowth,
+    MysqlGrowth,
+    MariadbGrowth,
 }
 
 fn main() {
@@ -48,6 +65,25 @@ fn main() {
             Group::FilesGrowth => runtime.block_on(files::grow()),
             Group::Memory => runtime.block_on(memory::run(options.rounds)),
             Group::Redis => runtime.block_on(redis::run(options.rounds)),
+            Group::RedisGrowth => runtime.block_on(redis::grow()),
+            Group::Sql => {
+                for kind in sql::ALL {
+                    runtime.block_on(sql::run(kind, options.rounds));
+                }
+            }
+            Group::Sqlite => runtime.block_on(sql::run(Kind::Sqlite, options.rounds)),
+            Group::Postgres => runtime.block_on(sql::run(Kind::Postgres, options.rounds)),
+            Group::Mysql => runtime.block_on(sql::run(Kind::Mysql, options.rounds)),
+            Group::Mariadb => runtime.block_on(sql::run(Kind::Mariadb, options.rounds)),
+            Group::SqlGrowth => {
+                for kind in sql::ALL {
+                    runtime.block_on(sql::grow(kind));
+                }
+            }
+            Group::SqliteGrowth => runtime.block_on(sql::grow(Kind::Sqlite)),
+            Group::PostgresGrowth => runtime.block_on(sql::grow(Kind::Postgres)),
+            Group::MysqlGrowth => runtime.block_on(sql::grow(Kind::Mysql)),
+            Group::MariadbGrowth => runtime.block_on(sql::grow(Kind::Mariadb)),
         }
     }
 }

@@ -1,21 +1,28 @@
 //! Redis: the raw client on one shared connection, this store, and a checkout from a pool for each
-//! command. The server is the one of `SESSIONKIT_TEST_REDIS_URL`.
+//! command. The server is the one of `SESSIONKIT_TEST_REDIS_URL`, which `scripts/bench` starts in a
+//! container and addresses directly, not by a published port, unless the variable is set.
 
 use std::sync::Arc;
 
 use ::redis::aio::MultiplexedConnection;
+use http::HeaderMap;
 use sessionkit::{
     CookieName, OsEntropy, Record, Revision, SessionStore, SystemClock, Timestamp, Token,
 };
 use sessionkit_redis::{RedisOptions, RedisStore, deadpool_redis};
 
 use crate::{
-    measure::{Comparison, time_tasks},
+    core::manager,
+    measure::{Comparison, median, time_tasks},
     payload::visitor,
 };
 
 const SESSIONS: usize = 10_000;
 const COUNT: usize = 40_000;
+const GROWTH_ROUNDS: usize = 7;
+
+/// What the store writes before the payload of a session without a subject.
+const HEADER: usize = 23;
 
 /// As much as a compare-and-swap needs, and nothing of ours.
 const SWAP: &str = "if redis.call('GETRANGE', KEYS[1], 0, 8) ~= ARGV[1] then return 0 end \
@@ -36,18 +43,94 @@ struct Scene {
 }
 
 pub async fn run(rounds: usize) {
-    let Ok(url) = std::env::var("SESSIONKIT_TEST_REDIS_URL") else {
-        eprintln!("redis: set SESSIONKIT_TEST_REDIS_URL to a server without other users");
-        std::process::exit(2);
-    };
-    let scene = Scene::open(&url).await;
+    let scene = Scene::open(&server()).await;
     for tasks in [1, 64] {
-        let count = if tasks == 1 { COUNT / 8 } else { COUNT };
+        let count = if tasks == 1 { COUNT / 32 } else { COUNT };
         for operation in ["load", "update", "create", "delete"] {
             compare(&scene, operation, tasks, count, rounds).await;
         }
     }
     memory(&scene).await;
+}
+
+/// How load and update depend on the number of sessions.
+pub async fn grow() {
+    let scene = Scene::open(&server()).await;
+    scene.empty().await;
+    println!(
+        "\nredis, 64 tasks: microseconds by the number of sessions (median of {GROWTH_ROUNDS})"
+    );
+    println!(
+        "{:>10} {:>10} {:>10} {:>10}",
+        "sessions", "raw GET", "load", "update"
+    );
+    let mut tokens = Vec::new();
+    for size in [1_000, 100_000, 1_000_000] {
+        let more = Arc::new(new_tokens(size - tokens.len()));
+        create_all(&scene, &more).await;
+        tokens.extend(more.iter().cloned());
+        // Spread over all of them, the same number at each size.
+        let step = (tokens.len() / SESSIONS).max(1);
+        let chosen: Vec<_> = tokens.iter().step_by(step).cloned().collect();
+        let scene = Scene {
+            keys: Arc::new(chosen.iter().map(|token| key("bench#", token)).collect()),
+            tokens: Arc::new(chosen),
+            ..scene.clone()
+        };
+        let mut times = [const { Vec::new() }; 3];
+        for _ in 0..GROWTH_ROUNDS {
+            for (number, times) in times.iter_mut().enumerate() {
+                let scene = scene.clone();
+                let nanos = time_tasks(64, COUNT, move |call| {
+                    let scene = scene.clone();
+                    async move {
+                        match number {
+                            0 => scene.raw_call("load", call).await,
+                            1 => scene.our_call("load", call).await,
+                            _ => scene.our_call("update", call).await,
+                        }
+                    }
+                });
+                times.push(nanos.await / 1000.0);
+            }
+        }
+        let [raw, load, update] = times.map(|times| median(&times));
+        println!("{size:>10} {raw:>10.1} {load:>10.1} {update:>10.1}");
+    }
+    scene.empty().await;
+}
+
+async fn create_all(scene: &Scene, tokens: &Arc<Vec<Token>>) {
+    let (scene, tokens) = (scene.clone(), Arc::clone(tokens));
+    let count = tokens.len();
+    time_tasks(64, count, move |number| {
+        let (scene, tokens) = (scene.clone(), Arc::clone(&tokens));
+        async move {
+            let created = scene.store.create(tokens[number].clone(), &scene.record);
+            drop(created.await.expect("it is new"));
+        }
+    })
+    .await;
+}
+
+fn server() -> String {
+    let Ok(url) = std::env::var("SESSIONKIT_TEST_REDIS_URL") else {
+        eprintln!("redis: set SESSIONKIT_TEST_REDIS_URL to a server without other users");
+        std::process::exit(2);
+    };
+    println!("\nredis at {url}");
+    url
+}
+
+fn new_tokens(count: usize) -> Vec<Token> {
+    let name = CookieName::new("id").expect("a cookie name");
+    (0..count)
+        .map(|_| Token::random(&OsEntropy, &name).expect("random bytes"))
+        .collect()
+}
+
+fn key(prefix: &str, token: &Token) -> Vec<u8> {
+    [prefix.as_bytes(), token.key().as_bytes()].concat()
 }
 
 impl Scene {
@@ -69,11 +152,7 @@ impl Scene {
             .runtime(deadpool_redis::Runtime::Tokio1)
             .build()
             .expect("a pool");
-        let name = CookieName::new("id").expect("a cookie name");
-        let tokens: Vec<_> = (0..COUNT)
-            .map(|_| Token::random(&OsEntropy, &name).expect("random bytes"))
-            .collect();
-        let key = |token: &Token| [b"raws#", &token.key().as_bytes()[..]].concat();
+        let tokens = new_tokens(COUNT);
         Self {
             raw,
             pool,
@@ -85,7 +164,7 @@ impl Scene {
                     .await
                     .expect("the store opens"),
             ),
-            keys: Arc::new(tokens.iter().map(key).collect()),
+            keys: Arc::new(tokens.iter().map(|token| key("raws#", token)).collect()),
             tokens: Arc::new(tokens),
             // As long as what the store writes.
             value: Arc::new([&[1, 0, 0, 0, 0, 0, 0, 0, 7][..], &[0; 14], &record().data].concat()),
@@ -276,25 +355,35 @@ async fn compare(
         .await;
 }
 
-/// What one real session takes of the server.
+/// What one real session takes of the server, sealed as an application stores it.
 async fn memory(scene: &Scene) {
     scene.empty().await;
-    scene.our_call("create", 0).await;
+    let manager = manager(Arc::clone(&scene.store));
+    let sessions = manager.begin(&HeaderMap::new());
+    let session = sessions.session().await.expect("it is new");
+    session
+        .insert("visitor", &visitor())
+        .expect("it is a value");
+    let mut response = HeaderMap::new();
+    sessions.finish(&mut response).await.expect("it is stored");
     let mut raw = scene.raw.clone();
     let keys: Vec<Vec<u8>> = ::redis::cmd("KEYS")
         .arg("bench#*")
         .query_async(&mut raw)
         .await
         .expect("keys");
-    let bytes: usize = ::redis::cmd("MEMORY")
-        .arg("USAGE")
-        .arg(&keys[0])
-        .query_async(&mut raw)
-        .await
-        .expect("the server answers");
+    let mut about = async |command: &[&str]| {
+        let mut cmd = ::redis::cmd(command[0]);
+        let answer = cmd.arg(&command[1..]).arg(&keys[0]).query_async(&mut raw);
+        answer.await.expect("the server answers")
+    };
+    let (used, stored): (usize, usize) =
+        (about(&["MEMORY", "USAGE"]).await, about(&["STRLEN"]).await);
+    let (values, payload) = (record().data.len(), stored - HEADER);
     println!(
-        "\nredis, memory of a session with {} bytes: {bytes} bytes",
-        record().data.len()
+        "\nredis, memory of a real session, sealed: {used} bytes for a payload of {payload} \
+         ({values} of them are its values), ratio to payload + 64: {:.2}",
+        used as f64 / (payload + 64) as f64
     );
     scene.empty().await;
 }
