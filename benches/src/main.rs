@@ -2,7 +2,7 @@
 //! `scripts/bench GROUP…`. What counts is the ratio to the first line of each table.
 
 mod core;
-mod files;
+mod fs;
 mod measure;
 mod memory;
 mod payload;
@@ -29,9 +29,9 @@ enum Group {
     /// Cookies, payloads and the tower layer.
     Core,
     /// The filesystem store, in the directory for temporary files.
-    Files,
+    Fs,
     /// The filesystem store with up to a million sessions: 4 GiB and a few minutes.
-    FilesGrowth,
+    FsGrowth,
     /// The memory store.
     Memory,
     /// The Redis store.
@@ -61,8 +61,8 @@ fn main() {
     for group in options.groups {
         match group {
             Group::Core => runtime.block_on(core::run(options.rounds)),
-            Group::Files => runtime.block_on(files::run(options.rounds)),
-            Group::FilesGrowth => runtime.block_on(files::grow()),
+            Group::Fs => runtime.block_on(fs::run(options.rounds)),
+            Group::FsGrowth => runtime.block_on(fs::grow()),
             Group::Memory => runtime.block_on(memory::run(options.rounds)),
             Group::Redis => runtime.block_on(redis::run(options.rounds)),
             Group::RedisGrowth => runtime.block_on(redis::grow()),

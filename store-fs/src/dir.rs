@@ -214,11 +214,14 @@ impl Dir {
         }
     }
 
+    /// Without a time of access: a file's time of modification is when its session expires, and as
+    /// long as that lies ahead, each reading would otherwise write the time down.
     #[cfg(target_os = "linux")]
     fn open_path(&self, path: &str) -> Io<OwnedFd> {
         use rustix::fs::{ResolveFlags, openat2};
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        openat2(&self.fd, path, read_flags(), Mode::empty(), resolve)
+        let flags = read_flags() | OFlags::NOATIME;
+        openat2(&self.fd, path, flags, Mode::empty(), resolve)
     }
 
     #[cfg(not(target_os = "linux"))]

@@ -217,6 +217,20 @@ async fn a_sweep_believes_the_record_not_the_date_of_the_file() {
     assert!(store.load(&token_of(0)).await.unwrap().is_some());
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_load_writes_no_time_of_access() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    store.create(token_of(0), &record("")).await.unwrap();
+    let path = fixture.path_of(&token_of(0));
+    let never = fs::FileTimes::new().set_accessed(std::time::UNIX_EPOCH);
+    fs::File::open(&path).unwrap().set_times(never).unwrap();
+    assert!(store.load(&token_of(0)).await.unwrap().is_some());
+    let accessed = fs::metadata(&path).unwrap().accessed().unwrap();
+    assert_eq!(accessed, std::time::UNIX_EPOCH);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn creating_and_sweeping_at_once_loses_nothing() {
     let fixture = Fixture::new();
