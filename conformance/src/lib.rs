@@ -18,6 +18,8 @@ mod recorder;
 mod registry;
 pub mod report;
 mod runner;
+#[cfg(all(feature = "containers", unix))]
+pub mod soak;
 mod suite;
 mod verdict;
 mod waivers;

@@ -3,16 +3,15 @@
 //! change was lost, a deleted session was seen again, an answer was another request's, or an error
 //! said what was not so.
 
-mod counts;
 mod journal;
-mod worker;
 
 use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use sessionkit::{Result, SessionStore};
 use sessionkit_conformance::{
     Random,
-    containers::{Container, Server},
+    containers::Server,
+    soak::{self, Crew, Recoveries, Report},
 };
 use sessionkit_sqlx::{
     MysqlStore, PostgresStore, SqliteStore, StoreOptions,
@@ -20,17 +19,10 @@ use sessionkit_sqlx::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    counts::{Counts, Recoveries},
-    journal::{Journal, Writer},
-    worker::Crew,
-};
+use crate::journal::{Journal, Writer};
 
 /// Shorter than some of the faults, so that calls end before their answers come.
 const DEADLINE: Duration = Duration::from_secs(1);
-
-/// Between the faults.
-const PEACE: Duration = Duration::from_millis(1500);
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
@@ -64,22 +56,10 @@ async fn main() -> Result<ExitCode> {
 /// A server that loses nothing by being killed.
 async fn server(server: Server, duration: Duration, seed: u64) -> Result<bool> {
     let container = server.setup().start().await?;
-    let crew = Crew::begin(open(server, container.url()).await?, seed);
-    let random = Random::new(seed);
-    let mut recoveries = Recoveries::default();
-    let end = Instant::now() + duration;
-    while Instant::now() < end {
-        sleep(PEACE).await;
-        let fault = ["kill", "pause", "network cut"][random.below(3)];
-        let length = Duration::from_millis(200 + random.below(2500) as u64);
-        break_it(&container, fault, length).await?;
-        recoveries.add(fault, crew.recovered().await);
-    }
-    Ok(report(
-        "the server is killed, paused, cut off; since it is back",
-        &crew.end().await,
-        &recoveries,
-    ))
+    let store = open(server, container.url()).await?;
+    let report = soak::break_server(&container, store, duration, seed).await?;
+    println!("\nthe server is killed, paused, cut off; since it is back\n{report}");
+    Ok(report.counts.is_clean())
 }
 
 async fn open(server: Server, url: &str) -> Result<Arc<dyn SessionStore>> {
@@ -92,26 +72,6 @@ async fn open(server: Server, url: &str) -> Result<Arc<dyn SessionStore>> {
     let store = MysqlStore::connect(url, options).await?;
     store.migrate().await?;
     Ok(Arc::new(store))
-}
-
-async fn break_it(container: &Container, fault: &str, length: Duration) -> Result<()> {
-    match fault {
-        "kill" => {
-            container.kill().await?;
-            container.restart().await?;
-        }
-        "pause" => {
-            let paused = container.pause().await?;
-            sleep(length).await;
-            drop(paused);
-        }
-        _ => {
-            let cut = container.cut().await?;
-            sleep(length).await;
-            drop(cut);
-        }
-    }
-    Ok(())
 }
 
 /// One file, on which this process works, and another one that is killed and begun again.
@@ -135,13 +95,10 @@ async fn sqlite(duration: Duration, seed: u64) -> Result<bool> {
     let mut counts = crew.end().await;
     counts.lost_updates += journal.lost;
     counts.seen_again += journal.seen_again;
-    let clean = report(
-        "one of two processes is killed; the other one, since then",
-        &counts,
-        &recoveries,
-    );
+    let report = Report::new(counts, recoveries);
+    println!("\none of two processes is killed; the other one, since then\n{report}");
     println!("the killed processes\n{journal}");
-    Ok(clean && journal.integrity_errors == 0)
+    Ok(report.counts.is_clean() && journal.integrity_errors == 0)
 }
 
 async fn open_sqlite(file: &Path) -> Result<Arc<dyn SessionStore>> {
@@ -160,9 +117,4 @@ async fn integrity(file: &Path) -> String {
         .fetch_one(&mut connection)
         .await;
     row.map_or_else(|error| error.to_string(), |row| row.get(0))
-}
-
-fn report(title: &str, counts: &Counts, recoveries: &Recoveries) -> bool {
-    println!("\n{title}\n{recoveries}{counts}");
-    counts.is_clean()
 }

@@ -1,5 +1,3 @@
-//! Workers that know what each of their sessions has to look like.
-
 use std::{
     sync::{
         Arc, Mutex,
@@ -10,30 +8,35 @@ use std::{
 
 use sessionkit::{
     Clock, CookieName, Error, ErrorKind, OsEntropy, Record, Result, Revision, SessionStore,
-    SystemClock, Token,
+    SystemClock, Timestamp, Token,
 };
-use sessionkit_conformance::Random;
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 
-use crate::counts::Counts;
+use super::Counts;
+use crate::Random;
 
 const WORKERS: usize = 16;
 
 /// How many changes a session lives for.
 const LIFE: usize = 200;
 
+/// Longer than a soak.
+const LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
 /// After this, a store has not recovered.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// All workers, on one handle.
-pub(crate) struct Crew {
+/// Sixteen workers on one handle of a store, each with a session of its own at a time.
+#[derive(Debug)]
+pub struct Crew {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
 }
 
+#[derive(Debug)]
 struct Shared {
     store: Arc<dyn SessionStore>,
     stop: AtomicBool,
@@ -43,7 +46,9 @@ struct Shared {
 }
 
 impl Crew {
-    pub(crate) fn begin(store: Arc<dyn SessionStore>, seed: u64) -> Self {
+    /// Sets the workers to work; what each does is decided by `seed`, and when, by the store.
+    #[must_use]
+    pub fn begin(store: Arc<dyn SessionStore>, seed: u64) -> Self {
         let shared = Arc::new(Shared {
             store,
             stop: AtomicBool::new(false),
@@ -56,6 +61,7 @@ impl Crew {
                     number,
                     random: Random::new(seed + number as u64),
                     shared: Arc::clone(&shared),
+                    expires_at: SystemClock.now() + LIFETIME,
                 };
                 tokio::spawn(worker.run())
             })
@@ -65,7 +71,10 @@ impl Crew {
 
     /// Waits until each worker has succeeded with a call that it has made after now, and says how
     /// long that took.
-    pub(crate) async fn recovered(&self) -> Duration {
+    ///
+    /// # Panics
+    /// When it takes longer than a minute.
+    pub async fn recovered(&self) -> Duration {
         let begun = Instant::now();
         let done = || {
             self.shared
@@ -82,7 +91,11 @@ impl Crew {
         begun.elapsed()
     }
 
-    pub(crate) async fn end(self) -> Counts {
+    /// Lets the workers end their sessions, and returns what they have seen.
+    ///
+    /// # Panics
+    /// When a worker has.
+    pub async fn end(self) -> Counts {
         self.shared.stop.store(true, Ordering::Relaxed);
         for worker in self.workers {
             worker.await.expect("no worker panics");
@@ -95,6 +108,9 @@ struct Worker {
     number: usize,
     random: Random,
     shared: Arc<Shared>,
+    /// That of all its records: a touch whose caller has gone may be done late, after an update, and
+    /// would give back the expiry from before it.
+    expires_at: Timestamp,
 }
 
 /// A session, as it was acknowledged.
@@ -321,7 +337,7 @@ impl Worker {
             data: data.into(),
             revision: Revision::random(&OsEntropy).expect("randomness"),
             created_at: SystemClock.now(),
-            expires_at: SystemClock.now() + Duration::from_secs(3600),
+            expires_at: self.expires_at,
             subject: None,
             label: Default::default(),
         }

@@ -1,26 +1,32 @@
-//! What was seen.
-
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+/// What the workers of a soak have seen.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
+#[non_exhaustive]
+pub struct Counts {
     /// Calls that succeeded.
-    pub(crate) operations: u64,
+    pub operations: u64,
     /// Calls that their caller dropped before they ended.
-    pub(crate) dropped: u64,
-    pub(crate) sessions: u64,
-    pub(crate) errors: BTreeMap<String, u64>,
+    pub dropped: u64,
+    /// Sessions that were begun and ended.
+    pub sessions: u64,
+    /// Errors by their kind.
+    pub errors: BTreeMap<String, u64>,
     /// Sessions that were not as the last acknowledged change had left them.
-    pub(crate) lost_updates: u64,
-    pub(crate) seen_again: u64,
-    pub(crate) foreign_answers: u64,
+    pub lost_updates: u64,
+    /// Sessions that were there after their end.
+    pub seen_again: u64,
+    /// Records of another session than the one that was asked for.
+    pub foreign_answers: u64,
     /// Errors that said that nothing had changed, or that somebody else had changed the session, when
     /// that was not so.
-    pub(crate) false_errors: u64,
+    pub false_errors: u64,
 }
 
 impl Counts {
-    pub(crate) fn is_clean(&self) -> bool {
+    /// Whether nothing went wrong but calls that said so.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
         self.lost_updates + self.seen_again + self.foreign_answers + self.false_errors == 0
     }
 }
@@ -46,10 +52,11 @@ impl fmt::Display for Counts {
 
 /// How long it took, for each fault, until every worker had an answer again.
 #[derive(Debug, Default)]
-pub(crate) struct Recoveries(BTreeMap<&'static str, Vec<Duration>>);
+pub struct Recoveries(BTreeMap<&'static str, Vec<Duration>>);
 
 impl Recoveries {
-    pub(crate) fn add(&mut self, fault: &'static str, took: Duration) {
+    /// Notes how long it took after a fault.
+    pub fn add(&mut self, fault: &'static str, took: Duration) {
         self.0.entry(fault).or_default().push(took);
     }
 }

@@ -3,29 +3,19 @@
 //! update was lost, a deleted session was seen again, an answer was another request's, or an error
 //! said something about a call that was not so.
 
-mod counts;
-mod worker;
-
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use sessionkit::{Durability, Result};
+use sessionkit::{Durability, Result, SessionStore};
 use sessionkit_conformance::{
     Random,
     containers::{RedisCluster, Server},
+    soak::{self, Crew, PEACE, Recoveries, Report},
 };
 use sessionkit_redis::RedisOptions;
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    counts::{Counts, Recoveries},
-    worker::Crew,
-};
-
 /// Shorter than some of the faults, so that calls end before their answers come.
 const DEADLINE: Duration = Duration::from_secs(1);
-
-/// Between the faults.
-const PEACE: Duration = Duration::from_millis(1500);
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
@@ -57,43 +47,16 @@ async fn main() -> Result<ExitCode> {
 async fn server(duration: Duration, seed: u64) -> Result<bool> {
     let args = ["--appendonly", "yes", "--appendfsync", "always"];
     let container = Server::Redis.setup().args(args).start().await?;
-    let crew = begin(container.url(), seed).await?;
-    let random = Random::new(seed);
-    let mut recoveries = Recoveries::default();
-    let end = Instant::now() + duration;
-    while Instant::now() < end {
-        sleep(PEACE).await;
-        let fault = ["kill", "pause", "network cut"][random.below(3)];
-        let length = Duration::from_millis(200 + random.below(2500) as u64);
-        match fault {
-            "kill" => {
-                container.kill().await?;
-                container.restart().await?;
-            }
-            "pause" => {
-                let paused = container.pause().await?;
-                sleep(length).await;
-                drop(paused);
-            }
-            _ => {
-                let cut = container.cut().await?;
-                sleep(length).await;
-                drop(cut);
-            }
-        }
-        recoveries.add(fault, crew.recovered().await);
-    }
-    Ok(report(
-        "one server: killed, paused, cut off; since it is back",
-        &crew.end().await,
-        &recoveries,
-    ))
+    let store = open(container.url()).await?;
+    let report = soak::break_server(&container, store, duration, seed).await?;
+    println!("\none server: killed, paused, cut off; since it is back\n{report}");
+    Ok(report.counts.is_clean())
 }
 
 /// A cluster one master of which is killed, replaced by its replica, and comes back as a replica.
 async fn cluster(duration: Duration, seed: u64) -> Result<bool> {
     let cluster = RedisCluster::start().await?;
-    let crew = begin(cluster.url(), seed).await?;
+    let crew = Crew::begin(open(cluster.url()).await?, seed);
     let random = Random::new(seed);
     let mut recoveries = Recoveries::default();
     let end = Instant::now() + duration;
@@ -107,21 +70,16 @@ async fn cluster(duration: Duration, seed: u64) -> Result<bool> {
         cluster.wait_until_settled().await?;
         recoveries.add("master back, as a replica", crew.recovered().await);
     }
-    Ok(report(
-        "cluster: a master is killed, and comes back when it is replaced; since then",
-        &crew.end().await,
-        &recoveries,
-    ))
+    let report = Report::new(crew.end().await, recoveries);
+    println!(
+        "\ncluster: a master is killed, and comes back when it is replaced; since then\n{report}"
+    );
+    Ok(report.counts.is_clean())
 }
 
-async fn begin(url: &str, seed: u64) -> Result<Crew> {
+async fn open(url: &str) -> Result<Arc<dyn SessionStore>> {
     let options = RedisOptions::from_url(url)?
         .durability(Durability::Disk)
         .deadline(DEADLINE);
-    Ok(Crew::begin(Arc::new(options.open().await?), seed))
-}
-
-fn report(title: &str, counts: &Counts, recoveries: &Recoveries) -> bool {
-    println!("\n{title}\n{recoveries}{counts}");
-    counts.is_clean()
+    Ok(Arc::new(options.open().await?))
 }
