@@ -144,7 +144,10 @@ impl Tree {
             self.add_to_index(subject, key)?;
         }
         call.commit()?;
-        temp.rename(&name)?;
+        match &old {
+            Some(_) => temp.rename(&name)?,
+            None => temp.rename_to_free(&name)?,
+        }
         self.forget(old.as_ref(), section.subject.as_ref(), key);
         self.count(number, more);
         drop(lock);

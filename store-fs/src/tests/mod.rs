@@ -126,6 +126,13 @@ const SCENARIOS: &[Scenario] = &[
         after: &[(A2, 1, Some("alice")), (A, 2, None)],
     },
     Scenario {
+        name: "create without a quota",
+        open: tree_without_quota,
+        before: &[(A2, 1, Some("alice"))],
+        run: |tree, call| tree.create(call, &A, &record(2, Some("alice"))),
+        after: &[(A2, 1, Some("alice")), (A, 2, Some("alice"))],
+    },
+    Scenario {
         name: "update",
         open: tree,
         before: &[(A, 1, Some("alice"))],

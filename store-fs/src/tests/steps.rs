@@ -279,6 +279,32 @@ fn a_move_does_not_replace_what_was_created_meanwhile() {
 }
 
 #[test]
+fn a_creation_does_not_replace_what_was_created_meanwhile() {
+    let mut refused = 0;
+    for at in 0.. {
+        let Some((created, other, tree, _dir)) =
+            interleave("create without a quota", at, |tree, call| {
+                tree.create(call, &A, &record(3, None))
+            })
+        else {
+            break;
+        };
+        let found = tree.load(&A).unwrap().unwrap();
+        match (kind(&created), kind(&other)) {
+            (Some(ErrorKind::Exists), None) => {
+                refused += 1;
+                assert_eq!(found, record(3, None), "{at}");
+            }
+            (None, Some(ErrorKind::Exists)) => {
+                assert_eq!(found, record(2, Some("alice")), "{at}");
+            }
+            other => panic!("{at}: {other:?}"),
+        }
+    }
+    assert!(refused > 3, "{refused}");
+}
+
+#[test]
 fn a_touch_beside_an_update_loses_neither() {
     let later = NOW + Duration::from_secs(9999);
     for at in 0.. {
