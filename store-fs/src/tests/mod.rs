@@ -241,7 +241,7 @@ impl Scenario {
     fn is_done(&self, tree: &Tree) -> bool {
         let found: Vec<_> = [A, A2, B, LOW]
             .into_iter()
-            .filter_map(|key| Some((key, tree.load(&key).unwrap()?)))
+            .filter_map(|key| Some((key, tree.load(&call(), &key).unwrap()?)))
             .collect();
         let listed: Vec<_> = SUBJECTS.iter().map(|of| keys_of(tree, of)).collect();
         let [is_before, is_after] = [self.before, self.after].map(|state| {
