@@ -20,7 +20,7 @@ use tempfile::TempDir;
 /// Each namespace is a directory in a temporary one.
 pub(crate) struct FsHarness {
     dir: TempDir,
-    clock: Arc<ManualClock>,
+    pub(crate) clock: Arc<ManualClock>,
     /// Directories whose locks somebody else holds.
     busy: Mutex<Vec<File>>,
 }
@@ -34,7 +34,7 @@ impl FsHarness {
         }
     }
 
-    fn root(&self, namespace: &str) -> Result<PathBuf> {
+    pub(crate) fn root(&self, namespace: &str) -> Result<PathBuf> {
         // What is no name in a directory is no namespace.
         if namespace.is_empty() || namespace.contains(['/', '\0']) || namespace.starts_with('.') {
             return Err(ErrorKind::InvalidConfig.into());
@@ -46,10 +46,7 @@ impl FsHarness {
 #[async_trait]
 impl Harness for FsHarness {
     async fn open(&self, namespace: &str) -> Result<Arc<dyn SessionStore>> {
-        // The kit cannot switch off the power, and makes tens of thousands of writes.
-        let options = FsOptions::new()
-            .sync(SyncPolicy::None)
-            .clock(self.clock.clone());
+        let options = options(self.clock.clone());
         Ok(Arc::new(options.open(self.root(namespace)?).await?))
     }
 
@@ -172,6 +169,11 @@ impl Harness for FsHarness {
             },
         ])
     }
+}
+
+pub(crate) fn options(clock: Arc<dyn Clock>) -> FsOptions {
+    // The kit cannot switch off the power, and makes tens of thousands of writes.
+    FsOptions::new().sync(SyncPolicy::None).clock(clock)
 }
 
 fn dump(root: &Path, dir: &Path, entries: &mut Vec<RawEntry>) -> Result<()> {
