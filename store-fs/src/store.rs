@@ -131,7 +131,7 @@ impl SessionStore for FsStore {
 
     async fn load(&self, token: &Token) -> Result<Option<Record>> {
         let key = token.key();
-        self.run(move |tree, _| tree.load(&key)).await
+        self.run(move |tree, call| tree.load(call, &key)).await
     }
 
     async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {

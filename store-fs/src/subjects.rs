@@ -39,7 +39,8 @@ impl Tree {
             let Some(shard) = self.shard(shard_of(&key))? else {
                 continue;
             };
-            if let Some(found) = self.find_of(subject, &shard, &key)? {
+            let found = readable(self.find_live(call, &shard, &key))?;
+            if let Some(found) = found.filter(|found| found.is_of(subject)) {
                 sessions.push(SubjectSession {
                     key,
                     created_at: found.header.created_at,
@@ -107,29 +108,12 @@ impl Tree {
         key: &StoreKey,
     ) -> Result<bool, Fail> {
         let _lock = self.shards.lock(shard_of(key), shard, call)?;
-        let Some(found) = self.find_of(subject, shard, key)? else {
+        let found = readable(self.live(shard, key))?;
+        let Some(found) = found.filter(|found| found.is_of(subject)) else {
             return Ok(false);
         };
         call.commit()?;
         self.remove(shard, key, Some(&found))
-    }
-
-    /// The live record of a key if it belongs to the subject. One that cannot be read belongs to
-    /// nobody, and nobody can use it.
-    fn find_of(
-        &self,
-        subject: &Subject,
-        shard: &Dir,
-        key: &StoreKey,
-    ) -> Result<Option<Found>, Fail> {
-        let now = self.clock.now();
-        let found = match self.find(shard, key) {
-            Err(fail) if fail.is_corrupt() => None,
-            found => found?,
-        };
-        Ok(found.filter(|found| {
-            now < found.header.expires_at && found.header.subject.as_ref() == Some(subject)
-        }))
     }
 
     /// The keys in the entries of a subject, in ascending order.
@@ -186,6 +170,20 @@ impl Tree {
             }
         };
         self.child_or_create(&index, &dir_name(number_of(subject)))
+    }
+}
+
+impl Found {
+    fn is_of(&self, subject: &Subject) -> bool {
+        self.header.subject.as_ref() == Some(subject)
+    }
+}
+
+/// A record that cannot be read belongs to nobody, and nobody can use it.
+fn readable(found: Result<Option<Found>, Fail>) -> Result<Option<Found>, Fail> {
+    match found {
+        Err(fail) if fail.is_corrupt() => Ok(None),
+        found => found,
     }
 }
 

@@ -120,6 +120,17 @@ impl<'a> Temp<'a> {
         self.pending = renamed != Some(true);
         Ok(renamed)
     }
+
+    /// As [`rename`](Self::rename), where the caller holds the lock and has found nothing.
+    pub(crate) fn rename_to_free(mut self, name: &str) -> Result<(), Fail> {
+        match self.rename_new(name)? {
+            Some(true) => Ok(()),
+            // Created meanwhile, without the lock: the next attempt finds it.
+            Some(false) => Err(Fail::Vanished),
+            // Then nobody creates without the lock.
+            None => self.rename(name),
+        }
+    }
 }
 
 impl Drop for Temp<'_> {

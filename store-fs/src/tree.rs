@@ -103,19 +103,21 @@ impl Tree {
     }
 
     /// The live record of a key.
-    pub(crate) fn load(&self, key: &StoreKey) -> Result<Option<Record>, Fail> {
-        // Told first: what is found later was live at this time, or has been made live since.
-        let now = self.clock.now();
+    pub(crate) fn load(&self, call: &Call, key: &StoreKey) -> Result<Option<Record>, Fail> {
         let dir = dir_name(shard_of(key));
         let Some(stored) = self.root.open_below(&dir, &key.to_hex())? else {
             return self.is_there().map(|()| None);
         };
         let contents = stored.contents()?;
         let (start, header) = format::find(key, contents.len(), |start| Ok(&contents[start..]))?;
-        if now >= header.expires_at {
-            return Ok(None);
+        if self.is_live(&header) {
+            return Ok(Some(header.record(&contents.slice(start..))?));
         }
-        Ok(Some(header.record(&contents.slice(start..))?))
+        let Some(shard) = self.shard(shard_of(key))? else {
+            return Ok(None);
+        };
+        let found = self.look_again(call, &shard, key)?;
+        Ok(found.map(Found::record).transpose()?)
     }
 
     pub(crate) fn create(&self, call: &Call, key: &StoreKey, record: &Record) -> Result<()> {
@@ -144,7 +146,10 @@ impl Tree {
             self.add_to_index(subject, key)?;
         }
         call.commit()?;
-        temp.rename(&name)?;
+        match &old {
+            Some(_) => temp.rename(&name)?,
+            None => temp.rename_to_free(&name)?,
+        }
         self.forget(old.as_ref(), section.subject.as_ref(), key);
         self.count(number, more);
         drop(lock);
@@ -178,8 +183,7 @@ impl Tree {
     /// What is left of an expired record in the place of a new one.
     fn vacant(&self, shard: &Dir, key: &StoreKey) -> Result<Option<Found>, Fail> {
         let old = self.find(shard, key)?;
-        let now = self.clock.now();
-        if old.as_ref().is_some_and(|old| now < old.header.expires_at) {
+        if old.as_ref().is_some_and(|old| self.is_live(&old.header)) {
             return Err(ErrorKind::Exists.into());
         }
         Ok(old)
@@ -224,7 +228,11 @@ impl Tree {
         let shard = self.shard(number)?.ok_or(ErrorKind::Missing)?;
         let mut lock = None;
         loop {
-            let old = self.live(&shard, key)?;
+            let old = match lock {
+                None => self.find_live(call, &shard, key)?,
+                Some(_) => self.live(&shard, key)?,
+            };
+            let old = old.ok_or(ErrorKind::Missing)?;
             let new = change(&old)?;
             let temp = self.write(&shard, &new.bytes, new.expires_at, new.subject.is_some())?;
             if lock.is_none() {
@@ -291,7 +299,7 @@ impl Tree {
         if target.is_removed()? {
             return Err(Fail::Vanished);
         }
-        let old = self.live(&shard, from)?;
+        let old = self.live(&shard, from)?.ok_or(ErrorKind::Missing)?;
         old.expect(expected)?;
         let gone = self.vacant(&target, to)?;
         self.admit(more(Some(&old), section.bytes.len()))?;
@@ -414,17 +422,43 @@ impl Tree {
         }))
     }
 
-    fn live(&self, shard: &Dir, key: &StoreKey) -> Result<Found, Fail> {
-        let found = self.find(shard, key)?.ok_or(ErrorKind::Missing)?;
-        self.expect_live(&found)?;
-        Ok(found)
+    /// The live record of a key; the caller holds the lock.
+    pub(crate) fn live(&self, shard: &Dir, key: &StoreKey) -> Result<Option<Found>, Fail> {
+        let found = self.find(shard, key)?;
+        Ok(found.filter(|found| self.is_live(&found.header)))
+    }
+
+    /// The live record of a key; the caller does not hold the lock.
+    pub(crate) fn find_live(
+        &self,
+        call: &Call,
+        shard: &Dir,
+        key: &StoreKey,
+    ) -> Result<Option<Found>, Fail> {
+        match self.find(shard, key)? {
+            Some(found) if !self.is_live(&found.header) => self.look_again(call, shard, key),
+            found => Ok(found),
+        }
+    }
+
+    /// The live record of a key that was found expired without the lock.
+    ///
+    /// Whoever holds the lock may have looked at the clock in time and be about to prolong the
+    /// record, which must not come back after somebody was told that it is gone.
+    fn look_again(&self, call: &Call, shard: &Dir, key: &StoreKey) -> Result<Option<Found>, Fail> {
+        let _lock = self.shards.lock(shard_of(key), shard, call)?;
+        self.live(shard, key)
     }
 
     fn expect_live(&self, found: &Found) -> Result<(), Fail> {
-        if self.clock.now() >= found.header.expires_at {
-            return Err(ErrorKind::Missing.into());
+        match self.is_live(&found.header) {
+            true => Ok(()),
+            false => Err(ErrorKind::Missing.into()),
         }
-        Ok(())
+    }
+
+    fn is_live(&self, header: &Header) -> bool {
+        self.clock.now() < header.expires_at
     }
 
     /// The directory of a number.
@@ -531,6 +565,11 @@ impl Found {
     fn is_still(&self, shard: &Dir, name: &str) -> Result<bool, Fail> {
         let id = shard.stat(name)?.as_ref().map(FileId::of);
         Ok(id == Some(self.stored.id))
+    }
+
+    fn record(self) -> Result<Record> {
+        let contents = self.stored.contents()?;
+        self.header.record(&contents.slice(self.start..))
     }
 
     /// The bytes of this record's section.

@@ -76,7 +76,7 @@ fn a_session_copied_under_another_name_is_refused() {
         dir.path().join(&name[..2]).join(&name)
     };
     std::fs::copy(path(&A), path(&B)).unwrap();
-    let error = sessionkit::Error::from(tree.load(&B).unwrap_err());
+    let error = sessionkit::Error::from(tree.load(&call(), &B).unwrap_err());
     assert_eq!(error.kind(), ErrorKind::Corrupt);
-    assert_eq!(tree.load(&A).unwrap(), Some(record(1, None)));
+    assert_eq!(tree.load(&call(), &A).unwrap(), Some(record(1, None)));
 }

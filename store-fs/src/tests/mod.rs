@@ -126,6 +126,13 @@ const SCENARIOS: &[Scenario] = &[
         after: &[(A2, 1, Some("alice")), (A, 2, None)],
     },
     Scenario {
+        name: "create without a quota",
+        open: tree_without_quota,
+        before: &[(A2, 1, Some("alice"))],
+        run: |tree, call| tree.create(call, &A, &record(2, Some("alice"))),
+        after: &[(A2, 1, Some("alice")), (A, 2, Some("alice"))],
+    },
+    Scenario {
         name: "update",
         open: tree,
         before: &[(A, 1, Some("alice"))],
@@ -234,7 +241,7 @@ impl Scenario {
     fn is_done(&self, tree: &Tree) -> bool {
         let found: Vec<_> = [A, A2, B, LOW]
             .into_iter()
-            .filter_map(|key| Some((key, tree.load(&key).unwrap()?)))
+            .filter_map(|key| Some((key, tree.load(&call(), &key).unwrap()?)))
             .collect();
         let listed: Vec<_> = SUBJECTS.iter().map(|of| keys_of(tree, of)).collect();
         let [is_before, is_after] = [self.before, self.after].map(|state| {

@@ -172,7 +172,7 @@ fn a_deleted_session_stays_deleted_whatever_was_under_way() {
             else {
                 break;
             };
-            let [a, b] = [A, B].map(|key| tree.load(&key).unwrap().is_some());
+            let [a, b] = [A, B].map(|key| tree.load(&call(), &key).unwrap().is_some());
             match (kind(&result), kind(&deleted)) {
                 // Deleted first.
                 (Some(ErrorKind::Missing), None) => assert!(!a && !b, "{scenario} {at}"),
@@ -199,7 +199,7 @@ fn of_two_updates_that_expect_one_revision_one_conflicts() {
         }) else {
             break;
         };
-        let revision = tree.load(&A).unwrap().unwrap().revision.to_bits();
+        let revision = tree.load(&call(), &A).unwrap().unwrap().revision.to_bits();
         match (kind(&first), kind(&second)) {
             (Some(ErrorKind::Conflict), None) => {
                 conflicts += 1;
@@ -232,7 +232,7 @@ fn of_creations_and_moves_to_one_key_one_succeeds() {
             else {
                 break;
             };
-            let found = tree.load(&A).unwrap().unwrap();
+            let found = tree.load(&call(), &A).unwrap().unwrap();
             match (kind(&created), kind(&other)) {
                 (None, Some(ErrorKind::Exists)) => assert_eq!(found, record(2, None), "{what}"),
                 (Some(ErrorKind::Exists), None) => assert_ne!(found, record(2, None), "{what}"),
@@ -259,7 +259,7 @@ fn a_move_does_not_replace_what_was_created_meanwhile() {
         else {
             break;
         };
-        let [a, b] = [A, B].map(|key| tree.load(&key).unwrap());
+        let [a, b] = [A, B].map(|key| tree.load(&call(), &key).unwrap());
         match (kind(&moved), kind(&created)) {
             (Some(ErrorKind::Exists), None) => {
                 refused += 1;
@@ -279,6 +279,32 @@ fn a_move_does_not_replace_what_was_created_meanwhile() {
 }
 
 #[test]
+fn a_creation_does_not_replace_what_was_created_meanwhile() {
+    let mut refused = 0;
+    for at in 0.. {
+        let Some((created, other, tree, _dir)) =
+            interleave("create without a quota", at, |tree, call| {
+                tree.create(call, &A, &record(3, None))
+            })
+        else {
+            break;
+        };
+        let found = tree.load(&call(), &A).unwrap().unwrap();
+        match (kind(&created), kind(&other)) {
+            (Some(ErrorKind::Exists), None) => {
+                refused += 1;
+                assert_eq!(found, record(3, None), "{at}");
+            }
+            (None, Some(ErrorKind::Exists)) => {
+                assert_eq!(found, record(2, Some("alice")), "{at}");
+            }
+            other => panic!("{at}: {other:?}"),
+        }
+    }
+    assert!(refused > 3, "{refused}");
+}
+
+#[test]
 fn a_touch_beside_an_update_loses_neither() {
     let later = NOW + Duration::from_secs(9999);
     for at in 0.. {
@@ -287,7 +313,7 @@ fn a_touch_beside_an_update_loses_neither() {
         else {
             break;
         };
-        let found = tree.load(&A).unwrap().unwrap();
+        let found = tree.load(&call(), &A).unwrap().unwrap();
         // The update sets the expiry too, so it is the later one that remains.
         assert_eq!(update.map_err(|e| e.kind()), Ok(()), "{at}");
         assert_eq!(found.revision.to_bits(), 2, "{at}");
@@ -321,7 +347,10 @@ fn revoke_all_waits_for_a_session_that_moves() {
             }
             other => panic!("{at}: {other:?}"),
         }
-        assert_eq!([A, B].map(|key| tree.load(&key).unwrap()), [None, None]);
+        assert_eq!(
+            [A, B].map(|key| tree.load(&call(), &key).unwrap()),
+            [None, None]
+        );
     }
     assert!(waited > 5, "{waited}");
 }
@@ -407,13 +436,13 @@ fn a_rotation_that_fails_half_way_can_be_repeated() {
     let failed = with_hook(hook, || rotate(&tree, &call(), [&A, &B], None));
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
     // The file holds both records now, and still is the old session.
-    assert_eq!(tree.load(&A).unwrap(), Some(record(1, None)));
-    assert_eq!(tree.load(&B).unwrap(), None);
+    assert_eq!(tree.load(&call(), &A).unwrap(), Some(record(1, None)));
+    assert_eq!(tree.load(&call(), &B).unwrap(), None);
     tree.touch(&call(), &A, NOW + Duration::from_secs(1))
         .unwrap();
     rotate(&tree, &call(), [&A, &B], None).unwrap();
-    assert_eq!(tree.load(&A).unwrap(), None);
-    assert_eq!(tree.load(&B).unwrap(), Some(record(2, None)));
+    assert_eq!(tree.load(&call(), &A).unwrap(), None);
+    assert_eq!(tree.load(&call(), &B).unwrap(), Some(record(2, None)));
 }
 
 #[test]
@@ -459,5 +488,63 @@ fn what_expires_during_a_call_does_not_come_back() {
         let in_time = clock.0.load(std::sync::atomic::Ordering::SeqCst) >= 0;
         assert_eq!(touched.is_ok(), in_time, "{looks}");
         assert_eq!(touched.is_ok(), looks >= 2, "{looks}");
+    }
+}
+
+/// Whoever reads after the expiry waits for a writer that looked at the clock before it.
+#[test]
+fn what_was_found_expired_does_not_come_back() {
+    type Read = fn(&Tree) -> sessionkit::Result<bool>;
+    let load: Read = |tree| Ok(tree.load(&call(), &A)?.is_some());
+    let update: Read = |tree| {
+        let new = record(2, None);
+        match tree.update(&call(), &A, Revision::from_bits(1), &new) {
+            Err(error) if error.kind() == ErrorKind::Missing => Ok(false),
+            updated => updated.map(|()| true),
+        }
+    };
+    let list: Read = |tree| {
+        let alice = sessionkit::Subject::new("alice")?;
+        Ok(!tree.list(&call(), &alice, None, 10)?.is_empty())
+    };
+    for (what, read) in [("load", load), ("update", update), ("list", list)] {
+        let (mut gone, mut waited) = (0, 0);
+        for at in 0_usize.. {
+            let dir = tempfile::tempdir().unwrap();
+            let clock = Arc::new(sessionkit::ManualClock::new(NOW));
+            let options = crate::FsOptions::new().clock(clock.clone());
+            let [writer, reader] = [(); 2].map(|()| Tree::open(dir.path(), &options).unwrap());
+            let old = record(1, Some("alice"));
+            writer.create(&call(), &A, &old).unwrap();
+            let seen = Rc::new(RefCell::new(None));
+            let (answer, mut left) = (Rc::clone(&seen), at);
+            let hook = move |_: &str| {
+                if left == 0 {
+                    clock.set(old.expires_at);
+                    let give_up = |step| match step {
+                        "wait for a lock" => Err(Errno::AGAIN),
+                        _ => Ok(()),
+                    };
+                    *answer.borrow_mut() = Some(with_hook(give_up, || read(&reader)));
+                }
+                left = left.wrapping_sub(1);
+                Ok(())
+            };
+            let touch = || writer.touch(&call(), &A, sessionkit::Timestamp::MAX);
+            let touched = with_hook(hook, touch);
+            match seen.borrow_mut().take() {
+                None => break,
+                Some(Ok(false)) => {
+                    gone += 1;
+                    assert_eq!(kind(&touched), Some(ErrorKind::Missing), "{what} {at}");
+                }
+                Some(Ok(true)) => assert_eq!(kind(&touched), None, "{what} {at}"),
+                Some(Err(error)) => {
+                    waited += 1;
+                    assert_eq!(error.kind(), ErrorKind::Unavailable, "{what} {at}");
+                }
+            }
+        }
+        assert!(gone > 0 && waited > 0, "{what}: {gone} {waited}");
     }
 }

@@ -1,10 +1,21 @@
 //! What is special to this store, one call at a time.
 
-use std::{fs, future::Future, pin::pin, sync::Arc, task::Context, time::Duration};
+use std::{
+    fmt, fs,
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex},
+    task::Context,
+    time::Duration,
+};
 
 use crate::support::{Fixture, MINUTE, NOW, kind, record, record_of, snapshot, token, token_of};
-use sessionkit::{Durability, ErrorKind, Record, SessionStore, Subject, SubjectIndex, Timestamp};
+use sessionkit::{
+    Clock, Durability, ErrorKind, ManualClock, Record, SessionStore, Subject, SubjectIndex,
+    Timestamp,
+};
 use sessionkit_fs::{FsOptions, FsStore, Quota, SyncPolicy};
+use tokio::runtime::Handle;
 
 const FULL: Option<ErrorKind> = Some(ErrorKind::Full);
 
@@ -548,4 +559,54 @@ async fn a_deleted_session_leaves_nothing_in_the_index() {
     }
     let files = snapshot(&fixture.root());
     assert!(!files.iter().any(|(path, ..)| path.is_file()), "{files:?}");
+}
+
+/// A clock that does something when it is asked for the first time.
+struct Interrupted {
+    clock: Arc<ManualClock>,
+    first: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl fmt::Debug for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.clock.fmt(f)
+    }
+}
+
+impl Clock for Interrupted {
+    fn now(&self) -> Timestamp {
+        let first = self.first.lock().unwrap().take();
+        if let Some(first) = first {
+            first();
+        }
+        self.clock.now()
+    }
+}
+
+/// Its expiry was taken from a file that had been replaced, and the time from a clock that had moved.
+#[tokio::test]
+async fn a_session_that_is_prolonged_during_an_update_is_not_missing() {
+    let fixture = Fixture::new();
+    let other = fixture.open().await;
+    let old = record("old");
+    other.create(token_of(1), &old).await.unwrap();
+    let clock = fixture.clock.clone();
+    let first = move || {
+        let token = token_of(1);
+        let touch = other.touch(&token, old.expires_at + 2 * MINUTE);
+        Handle::current().block_on(touch).unwrap();
+        clock.set(old.expires_at + MINUTE);
+    };
+    let clock = Interrupted {
+        clock: fixture.clock.clone(),
+        first: Mutex::new(Some(Box::new(first))),
+    };
+    let options = fixture.options().clock(Arc::new(clock));
+    let store = options.open(fixture.root()).await.unwrap();
+    let new = Record {
+        expires_at: Timestamp::MAX,
+        ..record("new")
+    };
+    let updated = store.update(&token_of(1), old.revision, &new).await;
+    updated.unwrap();
 }

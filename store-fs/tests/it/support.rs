@@ -89,11 +89,18 @@ pub(crate) fn snapshot(path: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path).unwrap() {
         let path = entry.unwrap().path();
-        let meta = path.symlink_metadata().unwrap();
-        let contents = if meta.is_file() {
-            std::fs::read(&path).unwrap()
-        } else {
-            Vec::new()
+        let read = || -> std::io::Result<_> {
+            let meta = path.symlink_metadata()?;
+            let contents = match meta.is_file() {
+                true => std::fs::read(&path)?,
+                false => Vec::new(),
+            };
+            Ok((meta, contents))
+        };
+        let (meta, contents) = match read() {
+            // A thread whose caller has gone has removed its temporary file.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            read => read.unwrap(),
         };
         found.push((path.clone(), meta.permissions().mode(), contents));
         if meta.is_dir() {
