@@ -40,6 +40,18 @@ fn stores_that_conform_exit_with_0() {
     assert!(text.contains("seed 5"), "{text}");
 }
 
+/// Names that the store refuses included, with which nothing was opened.
+#[test]
+fn stores_on_a_disk_conform_and_are_left_empty() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let sessions = dir.path().join("sessions");
+    let file = format!("sqlite:{}", dir.path().join("sessions.db").display());
+    let output = run(&[&file, &format!("fs://{}", sessions.display())]);
+    assert_eq!(status(&output), 0, "{}", text(&output));
+    let left = fs::read_dir(sessions).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "directories are left behind");
+}
+
 #[test]
 fn a_broken_store_exits_with_1_and_says_how_to_see_it_again() {
     let output = run(&["broken:create-overwrites", "--case", "L06", "--seed", "5"]);
