@@ -123,6 +123,28 @@ async fn what_was_found_expired_is_not_prolonged() {
 }
 
 #[tokio::test]
+async fn a_session_that_is_to_end_earlier_is_swept_earlier() {
+    let (dir, clock) = (Dir::new(), clock());
+    let store = dir.open(StoreOptions::new().clock(clock.clone())).await;
+    let earlier = common::START + Duration::from_secs(1);
+    let stored = record(b"x");
+    let mut tokens = Vec::new();
+    for _ in 0..3 {
+        tokens.push(store.create(token(), &stored).await.unwrap());
+    }
+    store.touch(&tokens[0], earlier).await.unwrap();
+    let sooner = Record {
+        expires_at: earlier,
+        ..stored.clone()
+    };
+    let updated = store.update(&tokens[1], stored.revision, &sooner).await;
+    updated.unwrap();
+    clock.set(earlier);
+    assert_eq!(store.sweep(10).await.unwrap(), 2);
+    assert_eq!(store.load(&tokens[2]).await.unwrap(), Some(stored));
+}
+
+#[tokio::test]
 async fn the_store_says_what_it_survives() {
     let dir = Dir::new();
     let durability = |store: &SqliteStore| store.capabilities().durability;

@@ -6,10 +6,10 @@ use std::{
 };
 
 use sessionkit::{Clock, Error, ErrorKind, Record, Result, Revision, StoreKey, Timestamp};
-use sqlx::Sqlite;
+use sqlx::{SqlStr, Sqlite};
 use tokio::time::Instant;
 
-use super::statements::Statements;
+use super::statements::{Sized, Statements};
 use crate::{
     call::{Answer, Caller, Statement},
     failure::{Effect, Failure, Refusal, overtaken},
@@ -238,6 +238,16 @@ impl Writes {
         writes: &[&Write],
     ) -> Result<HashSet<StoreKey>, Failure> {
         let sql = kind.sql(&self.statements).at_least(writes.len());
+        self.send(end, kind, sql, writes).await
+    }
+
+    async fn send(
+        &self,
+        end: Instant,
+        kind: Kind,
+        sql: &SqlStr,
+        writes: &[&Write],
+    ) -> Result<HashSet<StoreKey>, Failure> {
         let statement = || {
             let statement = Statement::new(sql).time(self.clock.now());
             writes.iter().fold(statement, |s, write| write.bind(s))
@@ -273,10 +283,9 @@ impl Writes {
                     return Err(Undone::Rule(ErrorKind::Exists));
                 }
             }
-            let done = self
-                .execute(end, kind, &[write])
-                .await
-                .map_err(Undone::Failed)?;
+            let sql = kind.sql_to_earlier(&self.statements);
+            let done = self.send(end, kind, sql, &[write]).await;
+            let done = done.map_err(Undone::Failed)?;
             if done.contains(&write.key_afterwards()) {
                 return Ok(());
             }
@@ -385,7 +394,16 @@ impl Write {
 }
 
 impl Kind {
-    fn sql(self, statements: &Statements) -> &super::statements::Sized {
+    /// For one write, also of a record that is going to expire earlier.
+    fn sql_to_earlier(self, statements: &Statements) -> &SqlStr {
+        match self {
+            Self::Update => &statements.update_to_earlier,
+            Self::Touch => &statements.touch_to_earlier,
+            kind => kind.sql(statements).at_least(1),
+        }
+    }
+
+    fn sql(self, statements: &Statements) -> &Sized {
         match self {
             Self::Create => &statements.create,
             Self::Update => &statements.update,

@@ -33,8 +33,12 @@ impl Sized {
 pub(super) struct Statements {
     pub(super) create: Sized,
     pub(super) load: Sized,
+    /// Where a record's expiry is not to come before its sweep: nothing is written to an index.
     pub(super) update: Sized,
+    pub(super) update_to_earlier: SqlStr,
+    /// As `update`.
     pub(super) touch: Sized,
+    pub(super) touch_to_earlier: SqlStr,
     pub(super) rotate: Sized,
     pub(super) delete: Sized,
     pub(super) bury: Sized,
@@ -56,7 +60,26 @@ impl Statements {
         let buried = record::BURIED.as_millis();
         // At once: what was extended since the row was noted for the sweep may be noted later, and
         // what was shortened must not be.
-        let sweep_at = |expiry: &str| format!("sweep_at = min(stored.sweep_at, {expiry})");
+        // SQLite writes an index entry for each column that is set, changed or not.
+        let sweep_at = |expiry: &str| format!("sweep_at = min(stored.sweep_at, {expiry}),");
+        let update = |n, also: &str, only: &str| {
+            format!(
+                "UPDATE {t} AS stored SET revision = new.column3, created_at = new.column4, {also} \
+                 expires_at = new.column5, subject = new.column6, label = new.column7, \
+                 data = new.column8 FROM (VALUES {}) AS new \
+                 WHERE stored.session_key = new.column1 AND stored.revision = new.column2 \
+                 AND stored.expires_at > ?1 {only} RETURNING session_key",
+                rows(n, 8)
+            )
+        };
+        let touch = |n, also: &str, only: &str| {
+            format!(
+                "UPDATE {t} AS stored SET {also} expires_at = new.column2 \
+                 FROM (VALUES {}) AS new WHERE stored.session_key = new.column1 \
+                 AND stored.expires_at > ?1 {only} RETURNING session_key",
+                rows(n, 2)
+            )
+        };
         Self {
             create: Sized::new(|n| {
                 format!(
@@ -79,31 +102,15 @@ impl Statements {
                     list(n)
                 )
             }),
-            update: Sized::new(|n| {
-                format!(
-                    "UPDATE {t} AS stored SET revision = new.column3, created_at = new.column4, \
-                     expires_at = new.column5, {}, subject = new.column6, label = new.column7, \
-                     data = new.column8 FROM (VALUES {}) AS new \
-                     WHERE stored.session_key = new.column1 AND stored.revision = new.column2 \
-                     AND stored.expires_at > ?1 RETURNING session_key",
-                    sweep_at("new.column5"),
-                    rows(n, 8)
-                )
-            }),
-            touch: Sized::new(|n| {
-                format!(
-                    "UPDATE {t} AS stored SET expires_at = new.column2, {} \
-                     FROM (VALUES {}) AS new WHERE stored.session_key = new.column1 \
-                     AND stored.expires_at > ?1 RETURNING session_key",
-                    sweep_at("new.column2"),
-                    rows(n, 2)
-                )
-            }),
+            update: Sized::new(|n| update(n, "", "AND stored.sweep_at <= new.column5")),
+            update_to_earlier: safe(update(1, &sweep_at("new.column5"), "")),
+            touch: Sized::new(|n| touch(n, "", "AND stored.sweep_at <= new.column2")),
+            touch_to_earlier: safe(touch(1, &sweep_at("new.column2"), "")),
             rotate: Sized::new(|n| {
                 format!(
                     "UPDATE OR IGNORE {t} AS stored SET session_key = new.column3, \
                      revision = new.column4, created_at = new.column5, expires_at = new.column6, \
-                     {}, subject = new.column7, label = new.column8, data = new.column9 \
+                     {} subject = new.column7, label = new.column8, data = new.column9 \
                      FROM (VALUES {}) AS new \
                      WHERE stored.session_key = new.column1 AND stored.revision = new.column2 \
                      AND stored.expires_at > ?1 RETURNING session_key",
@@ -256,6 +263,8 @@ mod tests {
         let single = [
             &statements.delete_expired,
             &statements.find,
+            &statements.update_to_earlier,
+            &statements.touch_to_earlier,
             &statements.sweep,
             &statements.postpone,
             &statements.list,
