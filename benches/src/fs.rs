@@ -11,16 +11,14 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, FutureExt};
-use sessionkit::{
-    CookieName, OsEntropy, Record, Revision, SessionStore, StoreKey, Timestamp, Token,
-};
+use sessionkit::{Record, SessionStore, StoreKey, Token};
 use sessionkit_fs::{FsOptions, FsStore, SyncPolicy};
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
 use crate::{
     measure::{Comparison, time_tasks},
-    payload::visitor,
+    payload::{new_tokens, record},
 };
 
 const SESSIONS: usize = 1000;
@@ -59,7 +57,7 @@ pub async fn grow() {
     );
     let mut tokens = Arc::new(Vec::new());
     for size in [1_000, 100_000, 1_000_000] {
-        let more = new_tokens(size - tokens.len());
+        let more = Arc::new(new_tokens(size - tokens.len()));
         let count = more.len();
         time_hops(64, count, &more, &raw, |raw, key| {
             raw.create(key, &record().data)
@@ -142,14 +140,14 @@ impl Setting {
         let (tasks, count) = (self.tasks, self.count);
         self.comparison("create")
             .add("one blocking hop", move || {
-                let (tokens, raw) = (new_tokens(count), Arc::clone(&raw));
+                let (tokens, raw) = (Arc::new(new_tokens(count)), Arc::clone(&raw));
                 async move {
                     let create = |raw: &Raw, key: &StoreKey| raw.create(key, &record().data);
                     time_hops(tasks, count, &tokens, &raw, create).await
                 }
             })
             .add("sessionkit FsStore", move || {
-                let (tokens, store) = (new_tokens(count), Arc::clone(&store));
+                let (tokens, store) = (Arc::new(new_tokens(count)), Arc::clone(&store));
                 async move { time_store(tasks, count, &tokens, &store, create).await }
             })
             .print(self.rounds)
@@ -229,7 +227,7 @@ impl Setting {
     /// The same sessions in both, written without waiting for the disk.
     async fn filled(&self, size: usize) -> (Arc<Vec<Token>>, Arc<Raw>, Arc<FsStore>, TempDir) {
         let dir = TempDir::new().expect("a temporary directory");
-        let tokens = new_tokens(size);
+        let tokens = Arc::new(new_tokens(size));
         let fast = open(dir.path(), SyncPolicy::None).await;
         let path = dir.path().join("raw");
         let fast_raw = Raw::new(&path, SyncPolicy::None).await;
@@ -308,24 +306,6 @@ async fn time_hops(
 async fn open(dir: &Path, sync: SyncPolicy) -> FsStore {
     let store = FsOptions::new().sync(sync).open(dir.join("ours")).await;
     store.expect("the directory is new")
-}
-
-fn new_tokens(count: usize) -> Arc<Vec<Token>> {
-    let name = CookieName::new("id").expect("a cookie name");
-    let token = |_| Token::random(&OsEntropy, &name).expect("random bytes");
-    Arc::new((0..count).map(token).collect())
-}
-
-fn record() -> Record {
-    let data = rmp_serde::to_vec_named(&visitor()).expect("it is a value");
-    Record {
-        data: data.into(),
-        revision: Revision::from_bits(7),
-        created_at: Timestamp::MIN,
-        expires_at: Timestamp::MAX,
-        subject: None,
-        label: Default::default(),
-    }
 }
 
 /// What files cost at least: the same placement on the disk, the same syncs, one rename for a write.

@@ -4,9 +4,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use sessionkit::{
-    CookieName, MemoryStore, OsEntropy, Record, Revision, SessionStore, Timestamp, Token,
-};
+use sessionkit::{MemoryStore, Record, Revision, SessionStore, Timestamp, Token};
 use tower_sessions::{
     SessionStore as _,
     session::{Id, Record as TowerRecord},
@@ -14,7 +12,7 @@ use tower_sessions::{
 
 use crate::{
     measure::{Comparison, time_tasks},
-    payload::visitor,
+    payload::{new_tokens, record, visitor},
 };
 
 const SESSIONS: usize = 10_000;
@@ -29,18 +27,6 @@ pub async fn run(rounds: usize) {
     }
 }
 
-fn record() -> Record {
-    let data = rmp_serde::to_vec_named(&visitor()).expect("it is a value");
-    Record {
-        data: data.into(),
-        revision: Revision::from_bits(7),
-        created_at: Timestamp::MIN,
-        expires_at: Timestamp::MAX,
-        subject: None,
-        label: Default::default(),
-    }
-}
-
 fn tower_record(id: u128) -> TowerRecord {
     let value = serde_json::to_value(visitor()).expect("it is a value");
     TowerRecord {
@@ -48,12 +34,6 @@ fn tower_record(id: u128) -> TowerRecord {
         data: HashMap::from([("visitor".to_owned(), value)]),
         expiry_date: time::OffsetDateTime::now_utc() + time::Duration::days(1),
     }
-}
-
-fn tokens(count: usize) -> Arc<Vec<Token>> {
-    let name = CookieName::new("id").expect("a cookie name");
-    let token = |_| Token::random(&OsEntropy, &name).expect("random bytes");
-    Arc::new((0..count).map(token).collect())
 }
 
 type Map = Arc<Mutex<HashMap<u128, Bytes>>>;
@@ -64,7 +44,7 @@ async fn filled() -> (
     Map,
     tower_sessions::MemoryStore,
 ) {
-    let (tokens, ours) = (tokens(SESSIONS), Arc::new(MemoryStore::new()));
+    let (tokens, ours) = (Arc::new(new_tokens(SESSIONS)), Arc::new(MemoryStore::new()));
     let (map, tower) = (Map::default(), tower_sessions::MemoryStore::default());
     for (number, token) in tokens.iter().enumerate() {
         ours.create(token.clone(), &record())
@@ -175,7 +155,7 @@ fn empty() -> Record {
 }
 
 async fn create(tasks: usize, rounds: usize) {
-    let tokens = tokens(COUNT);
+    let tokens = Arc::new(new_tokens(COUNT));
     Comparison::new(format!("memory, create, {tasks} tasks"))
         .add("Mutex<HashMap>", move || {
             let (map, data) = (Map::default(), record().data);
@@ -218,7 +198,7 @@ async fn create(tasks: usize, rounds: usize) {
 }
 
 async fn delete(tasks: usize, rounds: usize) {
-    let tokens = tokens(COUNT);
+    let tokens = Arc::new(new_tokens(COUNT));
     Comparison::new(format!("memory, delete, {tasks} tasks"))
         .add("Mutex<HashMap>", move || {
             let map = Map::default();

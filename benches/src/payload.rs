@@ -1,6 +1,9 @@
 //! The session that all groups measure: what a shop keeps of a visitor.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+use sessionkit::{Clock, CookieName, OsEntropy, Record, Revision, SystemClock, Timestamp, Token};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Item {
@@ -35,4 +38,26 @@ pub fn visitor() -> Visitor {
             .collect(),
         flash: "The article is in your cart.".to_owned(),
     }
+}
+
+/// The visitor as an application stores it, for the next hour.
+pub fn record() -> Record {
+    let data = rmp_serde::to_vec_named(&visitor()).expect("it is a value");
+    Record {
+        data: data.into(),
+        revision: Revision::from_bits(7),
+        created_at: Timestamp::from_millis(1_700_000_000_000),
+        expires_at: SystemClock.now() + Duration::from_secs(3600),
+        subject: None,
+        label: Default::default(),
+    }
+}
+
+pub fn new_token() -> Token {
+    let name = CookieName::new("id").expect("a cookie name");
+    Token::random(&OsEntropy, &name).expect("random bytes")
+}
+
+pub fn new_tokens(count: usize) -> Vec<Token> {
+    (0..count).map(|_| new_token()).collect()
 }

@@ -6,15 +6,13 @@ use std::sync::Arc;
 
 use ::redis::aio::MultiplexedConnection;
 use http::HeaderMap;
-use sessionkit::{
-    CookieName, OsEntropy, Record, Revision, SessionStore, SystemClock, Timestamp, Token,
-};
+use sessionkit::{CookieName, Record, SessionStore, SystemClock, Token};
 use sessionkit_redis::{RedisOptions, RedisStore, deadpool_redis};
 
 use crate::{
     core::manager,
     measure::{Comparison, median, time_tasks},
-    payload::visitor,
+    payload::{new_tokens, record, visitor},
 };
 
 const SESSIONS: usize = 10_000;
@@ -121,13 +119,6 @@ fn server() -> String {
     };
     println!("\nredis at {url}");
     url
-}
-
-fn new_tokens(count: usize) -> Vec<Token> {
-    let name = CookieName::new("id").expect("a cookie name");
-    (0..count)
-        .map(|_| Token::random(&OsEntropy, &name).expect("random bytes"))
-        .collect()
 }
 
 /// In memory of its own: those among a million others are not in the processor's cache, and it is
@@ -401,18 +392,6 @@ async fn memory(scene: &Scene) {
         used as f64 / (payload + 64) as f64
     );
     scene.empty().await;
-}
-
-fn record() -> Record {
-    let data = rmp_serde::to_vec_named(&visitor()).expect("it is a value");
-    Record {
-        data: data.into(),
-        revision: Revision::from_bits(7),
-        created_at: Timestamp::from_millis(1_700_000_000_000),
-        expires_at: Timestamp::from_millis(expiry()),
-        subject: None,
-        label: Default::default(),
-    }
 }
 
 fn expiry() -> i64 {

@@ -13,9 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sessionkit::{
-    CookieName, OsEntropy, Record, Revision, SessionStore, SystemClock, Timestamp, Token,
-};
+use sessionkit::{Record, SessionStore, Token};
 use sessionkit_sqlx::{
     MysqlStore, PostgresStore, SqliteStore, StoreOptions, TableName,
     sqlx::{
@@ -34,7 +32,7 @@ use tokio::{
 
 use crate::{
     measure::{Comparison, time_tasks},
-    payload::visitor,
+    payload::{new_token, new_tokens, record},
 };
 
 const LOADS: usize = 16_000;
@@ -229,13 +227,11 @@ impl Scene {
             }
             (true, _) => Some(Peer::start(&url).await),
         };
-        let name = CookieName::new("id").expect("a cookie name");
-        let tokens = (0..sessions).map(|_| Token::random(&OsEntropy, &name).expect("random bytes"));
         Some(Self {
             name: kind.name(),
             raw,
             store: open_ours(kind, &url).await,
-            tokens: Arc::new(tokens.collect()),
+            tokens: Arc::new(new_tokens(sessions)),
             record: Arc::new(record()),
             peer: peer.map(|peer| Arc::new(Mutex::new(peer))),
             _dir: dir,
@@ -300,9 +296,7 @@ impl Scene {
         if operation != "create+delete" {
             return self.our_call(operation, number).await;
         }
-        let name = CookieName::new("id").expect("a cookie name");
-        let token = Token::random(&OsEntropy, &name).expect("random bytes");
-        let created = self.store.create(token, &self.record).await;
+        let created = self.store.create(new_token(), &self.record).await;
         let token = created.expect("it is new");
         self.store.delete(&token).await.expect("an answer");
     }
@@ -575,17 +569,4 @@ fn safe(sql: String) -> SqlStr {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn record() -> Record {
-    let data = rmp_serde::to_vec_named(&visitor()).expect("it is a value");
-    let now = sessionkit::Clock::now(&SystemClock);
-    Record {
-        data: data.into(),
-        revision: Revision::from_bits(7),
-        created_at: Timestamp::from_millis(1_700_000_000_000),
-        expires_at: now + Duration::from_secs(3600),
-        subject: None,
-        label: Default::default(),
-    }
 }
