@@ -140,10 +140,10 @@ impl StoreOptions {
 
     pub(crate) fn checked(self) -> Result<Self> {
         #[cfg(any(feature = "postgres", feature = "mysql"))]
-        if self.require_tls && cfg!(not(feature = "tls")) {
+        if (self.require_tls || self.root_certificates.is_some()) && cfg!(not(feature = "tls")) {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
-                "TLS is required, and the feature `tls` of sessionkit-sqlx is not enabled",
+                "TLS is configured, and the feature `tls` of sessionkit-sqlx is not enabled",
             ));
         }
         if self.deadline < Duration::from_millis(100) {

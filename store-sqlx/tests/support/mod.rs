@@ -1,7 +1,5 @@
 //! Harnesses of the kit, one for each database.
 
-#![allow(dead_code, reason = "each combination of features uses a part of it")]
-
 use std::sync::{
     Mutex,
     atomic::{AtomicBool, Ordering},
