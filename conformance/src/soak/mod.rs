@@ -8,19 +8,16 @@
 //! ```no_run
 //! use std::{sync::Arc, time::Duration};
 //!
-//! use sessionkit::SessionStore;
-//! use sessionkit_conformance::{containers::Server, soak};
+//! use sessionkit::{Result, SessionStore};
+//! use sessionkit_conformance::{containers::Container, soak};
 //!
-//! # async fn open(url: &str) -> Result<Arc<dyn SessionStore>, sessionkit::Error> { todo!() }
-//! # async fn example() -> Result<(), sessionkit::Error> {
-//! let args = ["--appendonly", "yes", "--appendfsync", "always"];
-//! let server = Server::Redis.setup().args(args).start().await?;
-//! let store = open(server.url()).await?;
-//! let report = soak::break_server(&server, store, Duration::from_secs(120), 1).await?;
-//! print!("{report}");
-//! assert!(report.counts.is_clean());
-//! # Ok(())
-//! # }
+//! /// A store on a server of its own, started by `Server::Redis.setup()` with
+//! /// `--appendonly yes --appendfsync always`.
+//! async fn loses_nothing(server: &Container, store: Arc<dyn SessionStore>) -> Result<bool> {
+//!     let report = soak::break_server(server, store, Duration::from_secs(120), 1).await?;
+//!     print!("{report}");
+//!     Ok(report.counts.is_clean())
+//! }
 //! ```
 
 mod counts;
