@@ -3,6 +3,7 @@ use std::{
     io::Write,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -22,6 +23,7 @@ use crate::{
 };
 
 const SESSIONS: usize = 1000;
+const GROWTH_ROUNDS: usize = 21;
 
 pub async fn run(rounds: usize) {
     for (sync, name, count) in [
@@ -64,12 +66,15 @@ pub async fn grow() {
         })
         .await;
         time_store(64, count, &more, &store, create).await;
+        // What the system still writes of that is not to be measured.
+        let synced = Command::new("sync").status();
+        assert!(synced.expect("sync starts").success());
         tokens = Arc::new([&tokens[..], &more[..]].concat());
         // Spread over all of them, the same number at each size.
         let step = tokens.len() / SESSIONS;
         let some: Arc<Vec<_>> = Arc::new(tokens.iter().step_by(step).cloned().collect());
         let mut micros = [const { Vec::new() }; 4];
-        for _ in 0..7 {
+        for _ in 0..GROWTH_ROUNDS {
             for (times, nanos) in micros.iter_mut().zip([
                 time_store(64, SESSIONS, &some, &store, load).await,
                 time_hops(64, SESSIONS, &some, &raw, |raw, key| drop(raw.load(key))).await,
