@@ -45,21 +45,34 @@ impl Comparison {
         self
     }
 
-    /// `ratio` is the speed of each contender in units of the first one's.
+    /// `ratio` is the speed of each contender in units of the first one's: the median over the rounds,
+    /// in each of which all ran within a short time. A machine that is shared gets faster and slower.
     pub async fn print(mut self, rounds: usize) {
-        for _ in 0..rounds {
-            for contender in &mut self.contenders {
+        for round in 0..rounds {
+            for turn in 0..self.contenders.len() {
+                // Nobody always follows the same other one.
+                let turn = if round % 2 == 0 {
+                    turn
+                } else {
+                    self.contenders.len() - 1 - turn
+                };
+                let contender = &mut self.contenders[turn];
                 let nanos = (contender.run)().await;
                 contender.nanos.push(nanos);
             }
         }
         println!("\n{} ({rounds} rounds, medians)", self.title);
         println!("{:<44} {:>12} {:>8} {:>16}", "", "ns", "ratio", "spread");
-        let limit = median(&self.contenders[0].nanos);
+        let limits = &self.contenders[0].nanos;
         for Contender { name, nanos, .. } in &self.contenders {
             let middle = median(nanos);
             let (low, high) = range(nanos);
-            let ratio = limit / middle;
+            let ratios: Vec<_> = limits
+                .iter()
+                .zip(nanos)
+                .map(|(limit, ns)| limit / ns)
+                .collect();
+            let ratio = median(&ratios);
             println!("{name:<44} {middle:>12.0} {ratio:>8.2} {low:>8.0}..{high:<8.0}");
         }
     }

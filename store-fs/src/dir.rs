@@ -203,7 +203,7 @@ impl Dir {
     /// Opens a file in a directory within this one, as [`child`](Self::child) and then
     /// [`open_file`](Self::open_file) do, with one system call where there is one for it.
     pub(crate) fn open_below(&self, dir: &str, name: &str) -> Result<Option<Stored>, Fail> {
-        match self.open_path(&format!("{dir}/{name}")) {
+        match self.open_path(&[dir, "/", name].concat()) {
             Ok(fd) => Stored::checked(File::from(fd), self.user).map(Some),
             Err(Errno::NOENT) => Ok(None),
             // Not supported, not permitted, or a link in the way: step by step it becomes clear.

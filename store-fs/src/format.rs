@@ -23,7 +23,7 @@
 //! from one token to another its file holds a section for either, so that the single rename from
 //! the one name to the other is the whole move.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use sessionkit::{Error, Label, Record, Result, Revision, StoreKey, Subject, Timestamp};
 use sha2::{Digest, Sha256};
 
@@ -137,9 +137,12 @@ impl Header {
         self.len + self.data_len
     }
 
-    /// The record of the section that `section` begins with.
-    pub(crate) fn record(self, section: &Bytes) -> Result<Record> {
-        let data = section.slice(self.len..self.section_len());
+    /// The record of the section that `contents` begin with.
+    pub(crate) fn record(self, mut contents: Bytes) -> Result<Record> {
+        // Cheaper than a slice, which would be shared with what it was cut out of.
+        contents.advance(self.len);
+        contents.truncate(self.data_len);
+        let data = contents;
         if checksum(&data) != self.data_sum {
             return Err(damaged());
         }

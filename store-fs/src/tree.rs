@@ -7,7 +7,7 @@ use std::{
     },
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use sessionkit::{Clock, ErrorKind, Record, Result, Revision, StoreKey, Subject, Timestamp};
 
 use crate::{
@@ -104,14 +104,15 @@ impl Tree {
 
     /// The live record of a key.
     pub(crate) fn load(&self, call: &Call, key: &StoreKey) -> Result<Option<Record>, Fail> {
-        let dir = dir_name(shard_of(key));
-        let Some(stored) = self.root.open_below(&dir, &key.to_hex())? else {
+        let name = key.to_hex();
+        let Some(stored) = self.root.open_below(dir_of(&name), &name)? else {
             return self.is_there().map(|()| None);
         };
-        let contents = stored.contents()?;
+        let mut contents = stored.contents()?;
         let (start, header) = format::find(key, contents.len(), |start| Ok(&contents[start..]))?;
         if self.is_live(&header) {
-            return Ok(Some(header.record(&contents.slice(start..))?));
+            contents.advance(start);
+            return Ok(Some(header.record(contents)?));
         }
         let Some(shard) = self.shard(shard_of(key))? else {
             return Ok(None);
@@ -207,7 +208,7 @@ impl Tree {
     pub(crate) fn touch(&self, call: &Call, key: &StoreKey, expires_at: Timestamp) -> Result<()> {
         let change = |found: &Found| {
             let section = found.section()?;
-            let mut record = Header::parse(&section)?.record(&section)?;
+            let mut record = Header::parse(&section)?.record(section)?;
             record.expires_at = expires_at;
             Ok(Cow::Owned(Section::new(key, &record)?))
         };
@@ -254,10 +255,10 @@ impl Tree {
             temp.rename(&name)?;
             self.forget(Some(&old), new.subject.as_ref(), key);
             self.count(number, more);
-            break;
+            // Before the old file is closed, which frees it and takes longer than all of this.
+            drop(lock);
+            return self.settle(&shard);
         }
-        drop(lock);
-        self.settle(&shard)
     }
 
     pub(crate) fn rotate(
@@ -568,8 +569,9 @@ impl Found {
     }
 
     fn record(self) -> Result<Record> {
-        let contents = self.stored.contents()?;
-        self.header.record(&contents.slice(self.start..))
+        let mut contents = self.stored.contents()?;
+        contents.advance(self.start);
+        self.header.record(contents)
     }
 
     /// The bytes of this record's section.
@@ -602,6 +604,11 @@ fn signed(size: usize) -> i64 {
 /// The number of the directory that a key belongs to.
 pub(crate) fn shard_of(key: &StoreKey) -> u8 {
     key.as_bytes()[0]
+}
+
+/// The name of the directory of a session's file.
+fn dir_of(name: &str) -> &str {
+    &name[..2]
 }
 
 /// The name of the directory of a number.

@@ -5,7 +5,7 @@ use crate::format::{Header, Section, find};
 
 fn read(key: &StoreKey, file: &[u8]) -> sessionkit::Result<sessionkit::Record> {
     let (start, header) = find(key, file.len(), |start| Ok(&file[start..]))?;
-    header.record(&file[start..].to_vec().into())
+    header.record(file[start..].to_vec().into())
 }
 
 #[test]
