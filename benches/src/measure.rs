@@ -45,9 +45,11 @@ impl Comparison {
         self
     }
 
-    /// `ratio` is the speed of each contender in units of the first one's: the median over the rounds,
-    /// in each of which all ran within a short time. A machine that is shared gets faster and slower.
-    pub async fn print(mut self, rounds: usize) {
+    pub async fn print(self, rounds: usize) {
+        self.measured(rounds).await.report();
+    }
+
+    pub async fn measured(mut self, rounds: usize) -> Self {
         for round in 0..rounds {
             for turn in 0..self.contenders.len() {
                 // Nobody always follows the same other one.
@@ -61,6 +63,21 @@ impl Comparison {
                 contender.nanos.push(nanos);
             }
         }
+        self
+    }
+
+    /// Adds what was measured for the same contenders elsewhere.
+    pub fn and(mut self, other: Self) -> Self {
+        for (contender, more) in self.contenders.iter_mut().zip(other.contenders) {
+            contender.nanos.extend(more.nanos);
+        }
+        self
+    }
+
+    /// `ratio` is the speed of each contender in units of the first one's: the median over the rounds,
+    /// in each of which all ran within a short time. A machine that is shared gets faster and slower.
+    pub fn report(self) {
+        let rounds = self.contenders[0].nanos.len();
         println!("\n{} ({rounds} rounds, medians)", self.title);
         println!("{:<44} {:>12} {:>8} {:>16}", "", "ns", "ratio", "spread");
         let limits = &self.contenders[0].nanos;
