@@ -128,8 +128,9 @@ fn copy_of(token: &Token) -> Token {
     Token::from_bytes(token.expose().to_vec(), &name)
 }
 
+/// As long as the store's own, and after its prefix the same.
 fn key(prefix: &str, token: &Token) -> Vec<u8> {
-    [prefix.as_bytes(), token.key().as_bytes()].concat()
+    [prefix.as_bytes(), &token.key().as_bytes()[..20]].concat()
 }
 
 impl Scene {

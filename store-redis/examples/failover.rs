@@ -140,7 +140,7 @@ impl Client for Ours {
     }
 
     fn key(&self, number: usize) -> Vec<u8> {
-        [b"session#", &self.sessions[number].0.key().as_bytes()[..]].concat()
+        [b"session#", &self.sessions[number].0.key().as_bytes()[..20]].concat()
     }
 
     async fn write(&self, number: usize) -> std::result::Result<(), String> {

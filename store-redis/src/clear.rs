@@ -10,6 +10,7 @@ use crate::{
     fault::Effect,
     node::Node,
     script::Call,
+    store::KEY_LEN,
 };
 
 /// About how many keys the server looks at for one answer.
@@ -68,9 +69,37 @@ impl RedisStore {
 
     fn is_ours(&self, key: &[u8]) -> bool {
         match key.strip_prefix(self.prefix.as_bytes()) {
-            Some([b'#', rest @ ..]) => rest.len() == 32,
+            Some([b'#', rest @ ..]) => rest.len() == KEY_LEN,
             Some([b'@', ..]) => true,
             _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sessionkit::StoreKey;
+
+    use crate::RedisOptions;
+
+    #[test]
+    fn records_and_indexes_are_ours_and_names_that_only_look_like_them_are_not() {
+        let options = RedisOptions::from_url("redis://localhost").unwrap();
+        let store = options.open_lazily().unwrap();
+        let record = store.record_key(&StoreKey::from_bytes([b'#'; 32]));
+        // The server gives it 32 bytes, together with what is its own.
+        assert_eq!(record.len(), 28);
+        assert!(store.is_ours(&record));
+        assert!(store.is_ours(&store.index_key("alice")));
+        let longer = [&record[..], b"#"].concat();
+        for other in [
+            &record[..27],
+            &longer,
+            b"session",
+            b"session!",
+            b"sessions#",
+        ] {
+            assert!(!store.is_ours(other), "{}", other.escape_ascii());
         }
     }
 }

@@ -98,7 +98,8 @@ impl HalfMove {
     }
 
     fn name(&self, token: &Token) -> Vec<u8> {
-        [self.namespace.as_bytes(), b"#", token.key().as_bytes()].concat()
+        let key = token.key();
+        [self.namespace.as_bytes(), b"#", &key.as_bytes()[..20]].concat()
     }
 
     async fn write(&self, token: &Token, value: &[&[u8]]) {
