@@ -200,7 +200,6 @@ impl Scene {
         match operation {
             "load" => cmd.arg("GET").arg(key),
             "delete" => cmd.arg("DEL").arg(key),
-            "getdel" => cmd.arg("GETDEL").arg(key),
             "set" => cmd
                 .arg("SET")
                 .arg(key)
@@ -345,12 +344,6 @@ async fn compare(
         comparison = comparison.add(
             "redis, one shared connection, plain SET",
             contender!(raw_call, "set"),
-        );
-    }
-    if operation == "delete" {
-        comparison = comparison.add(
-            "redis, one shared connection, GETDEL",
-            contender!(raw_call, "getdel"),
         );
     }
     comparison

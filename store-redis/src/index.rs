@@ -37,18 +37,22 @@ impl SubjectIndex for RedisStore {
             .into_iter()
             .filter(|key| after.is_none_or(|after| key > after))
             .collect();
-        let mut sessions = Vec::new();
+        let (mut sessions, mut gone) = (Vec::new(), Vec::new());
         for batch in entries.chunks(limit.clamp(1, BATCH)) {
             if sessions.len() >= limit {
                 break;
             }
-            let found =
-                join_all(batch.iter().map(|key| self.session(subject, key, deadline))).await;
-            for session in found {
-                sessions.extend(session?);
+            let found = join_all(batch.iter().map(|key| self.find(subject, key, deadline))).await;
+            for (key, found) in batch.iter().zip(found) {
+                match found? {
+                    Found::Session(session) => sessions.push(session),
+                    Found::Other => {}
+                    Found::Nothing => gone.push(*key),
+                }
             }
         }
         sessions.truncate(limit);
+        self.prune(subject, &gone, deadline).await;
         Ok(sessions)
     }
 
@@ -62,14 +66,18 @@ impl SubjectIndex for RedisStore {
     }
 }
 
+/// What is under a key of an index.
+enum Found {
+    /// A session of the subject.
+    Session(SubjectSession),
+    /// One of somebody else, or none.
+    Other,
+    /// Nothing at all.
+    Nothing,
+}
+
 impl RedisStore {
-    /// What is under a key of the index, if it still is a session of the subject.
-    async fn session(
-        &self,
-        subject: &Subject,
-        key: &StoreKey,
-        deadline: Instant,
-    ) -> Result<Option<SubjectSession>> {
+    async fn find(&self, subject: &Subject, key: &StoreKey, deadline: Instant) -> Result<Found> {
         let call = Call::new("GETRANGE", &self.record_key(key))
             .arg(0)
             .arg(MAX_HEAD - 1);
@@ -77,24 +85,39 @@ impl RedisStore {
             match self.backend.run(&call, Effect::Read, deadline).await {
                 Ok(Value::BulkString(stored)) if codec::is_arriving(&stored) => {
                     if !self.arrives(key, &stored, deadline).await? {
-                        return Ok(None);
+                        return Ok(Found::Other);
                     }
                 }
+                Ok(Value::BulkString(stored)) if stored.is_empty() => return Ok(Found::Nothing),
                 Ok(Value::BulkString(stored)) => break stored,
                 Ok(_) => return Err(odd()),
                 // Not a session: nobody's.
-                Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Found::Other),
                 Err(error) => return Err(error),
             }
         };
         let head = Head::read(&stored).map(|(head, _)| head);
         let owned = head.filter(|head| head.subject.as_ref() == Some(subject));
-        Ok(owned.map(|head| SubjectSession {
-            key: *key,
-            created_at: head.created_at,
-            expires_at: head.expires_at,
-            label: head.label,
+        Ok(owned.map_or(Found::Other, |head| {
+            Found::Session(SubjectSession {
+                key: *key,
+                created_at: head.created_at,
+                expires_at: head.expires_at,
+                label: head.label,
+            })
         }))
+    }
+
+    /// Drops entries that were found without a record. On a cluster they may be those of sessions
+    /// that are about to be stored. Entries that stay do no harm.
+    async fn prune(&self, subject: &Subject, gone: &[StoreKey], deadline: Instant) {
+        if gone.is_empty() || self.backend.is_cluster() {
+            return;
+        }
+        let mut args = vec![self.prefix.as_bytes()];
+        args.extend(gone.iter().map(|key| &key.as_bytes()[..]));
+        let call = script::PRUNE.call(&[&self.index_key(subject.as_str())], &args);
+        drop(self.backend.run(&call, Effect::Write, deadline).await);
     }
 
     async fn end_all(&self, subject: &Subject, except: Option<StoreKey>) -> Result<u64> {
@@ -123,16 +146,20 @@ impl RedisStore {
         // On a cluster a session may be on its way to another key, both of which are here. If the
         // first pass found the old record, the move fails; if it did not, the second finds the new one.
         let passes = if self.backend.is_cluster() { 2 } else { 1 };
-        let mut removed = 0;
+        let (mut ended, mut missing) = (0, Vec::new());
         for _ in 0..passes {
             for batch in entries.chunks(BATCH) {
                 let results = join_all(batch.iter().map(|key| self.remove(subject, key, deadline)));
-                for result in results.await {
-                    removed += u64::from(result?);
+                for (key, removed) in batch.iter().zip(results.await) {
+                    match removed? {
+                        true => ended += 1,
+                        false => missing.push(**key),
+                    }
                 }
             }
         }
-        Ok(removed)
+        self.prune(subject, &missing, deadline).await;
+        Ok(ended)
     }
 
     async fn remove(&self, subject: &Subject, key: &StoreKey, deadline: Instant) -> Result<bool> {

@@ -124,6 +124,7 @@ scripts! {
     FORGET = RECORD, include_str!("scripts/forget.lua");
     GO = RECORD, include_str!("scripts/go.lua");
     KEEP = INDEX, RECORD, include_str!("scripts/keep.lua");
+    PRUNE = INDEX, RECORD, include_str!("scripts/prune.lua");
     REMOVE = RECORD, include_str!("scripts/remove.lua");
     REVOKE = RECORD, include_str!("scripts/revoke.lua");
     ROTATE = INDEX, RECORD, include_str!("scripts/rotate.lua");

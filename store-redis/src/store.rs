@@ -16,8 +16,9 @@ use crate::{
     script::{self, Answer, Call, decimal},
 };
 
-/// How many bytes of a [`StoreKey`] name a record. The whole of it would take 16 bytes more of the
-/// server's memory, and 160 bits of a hash of random tokens tell any number of sessions apart.
+/// How many bytes of a [`StoreKey`] name a record, as `scripts/index.lua` knows too. The whole of it
+/// would take 16 bytes more of the server's memory, and 160 bits of a hash of random tokens tell any
+/// number of sessions apart.
 pub(crate) const KEY_LEN: usize = 20;
 
 /// How long a session that wants to move waits for its subject's sessions to be ended.
@@ -78,11 +79,7 @@ impl RedisStore {
     }
 
     pub(crate) fn index_key(&self, subject: &str) -> Vec<u8> {
-        [self.index_prefix().as_slice(), subject.as_bytes()].concat()
-    }
-
-    fn index_prefix(&self) -> Vec<u8> {
-        [self.prefix.as_bytes(), b"@"].concat()
+        [self.prefix.as_bytes(), b"@", subject.as_bytes()].concat()
     }
 
     /// Stores a value, a record or one that is arriving, unless there is a live one.
@@ -200,6 +197,7 @@ impl RedisStore {
                     key.as_bytes(),
                     &millis(until),
                     kept,
+                    self.prefix.as_bytes(),
                 ],
             )
         };
@@ -212,13 +210,28 @@ impl RedisStore {
         self.answer(key, &call(b"1"), deadline).await
     }
 
-    /// Removes a record in whatever state, and returns it or its beginning.
-    async fn remove_any(&self, key: &StoreKey, deadline: Instant) -> Result<Vec<u8>> {
-        let record_key = self.record_key(key);
-        let call = match self.backend.is_cluster() {
-            true => script::DELETE.call(&[&record_key], &[]),
-            false => Call::new("GETDEL", &record_key),
+    /// Removes a record in whatever state from a cluster, but not the note of where one has gone.
+    async fn delete_on_cluster(&self, key: &StoreKey, deadline: Instant) -> Result<()> {
+        let removed = match self.remove_string(key, deadline).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                let call = Call::new("UNLINK", &self.record_key(key));
+                self.backend.run(&call, Effect::Write, deadline).await?;
+                return Ok(());
+            }
+            removed => removed?,
         };
+        if let Some((head, _)) = Head::read(&removed)
+            && let Some(subject) = head.subject
+        {
+            self.forget(subject.as_str(), key, head.indexed_until, deadline)
+                .await;
+        }
+        Ok(())
+    }
+
+    /// Removes any string but such a note, and returns what it begins with.
+    async fn remove_string(&self, key: &StoreKey, deadline: Instant) -> Result<Vec<u8>> {
+        let call = script::DELETE.call(&[&self.record_key(key)], &[]);
         loop {
             match self.backend.run(&call, Effect::Write, deadline).await? {
                 Value::BulkString(removed) => return Ok(removed),
@@ -233,9 +246,9 @@ impl RedisStore {
     async fn touch_key(&self, key: &StoreKey, expires_at: Timestamp) -> Result<Answer> {
         let deadline = self.backend.deadline();
         let record_key = self.record_key(key);
-        let index_prefix = match self.backend.is_cluster() {
-            true => Vec::new(),
-            false => self.index_prefix(),
+        let prefix = match self.backend.is_cluster() {
+            true => "",
+            false => &self.prefix,
         };
         let mut kept: Option<(Subject, Timestamp)> = None;
         loop {
@@ -249,7 +262,7 @@ impl RedisStore {
                     &millis(expires_at),
                     &codec::time(expires_at),
                     key.as_bytes(),
-                    &index_prefix,
+                    prefix.as_bytes(),
                     subject.as_bytes(),
                     &until,
                 ],
@@ -298,6 +311,7 @@ impl RedisStore {
                 new.as_bytes(),
                 &millis(until),
                 old.as_bytes(),
+                self.prefix.as_bytes(),
             ],
         );
         loop {
@@ -356,6 +370,7 @@ impl SessionStore for RedisStore {
                 &decimal(expiry(record.expires_at)),
                 key.as_bytes(),
                 &millis(until),
+                self.prefix.as_bytes(),
             ],
         );
         done(self.backend.answer(&call, Effect::Write, deadline).await?)?;
@@ -436,20 +451,13 @@ impl SessionStore for RedisStore {
     async fn delete(&self, token: &Token) -> Result<()> {
         let deadline = self.backend.deadline();
         let key = token.key();
-        let removed = match self.remove_any(&key, deadline).await {
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
-                let call = Call::new("UNLINK", &self.record_key(&key));
-                self.backend.run(&call, Effect::Write, deadline).await?;
-                return Ok(());
-            }
-            removed => removed?,
-        };
-        if let Some((head, _)) = Head::read(&removed)
-            && let Some(subject) = head.subject
-        {
-            self.forget(subject.as_str(), &key, head.indexed_until, deadline)
-                .await;
+        if self.backend.is_cluster() {
+            return self.delete_on_cluster(&key, deadline).await;
         }
+        // The subject is in the record, so that its index would take a second trip. It is repaired
+        // when it is read or written.
+        let call = Call::new("DEL", &self.record_key(&key));
+        self.backend.run(&call, Effect::Write, deadline).await?;
         Ok(())
     }
 

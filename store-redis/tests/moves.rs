@@ -13,7 +13,7 @@ use sessionkit::{
     Token,
 };
 use sessionkit_conformance::{Harness, RawEntry, containers::RedisCluster};
-use support::RedisHarness;
+use support::{Admin, RedisHarness};
 
 /// How far a move has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,6 +278,33 @@ async fn ending_the_sessions_of_a_subject_ends_one_that_moves() {
         assert_eq!(half.load(&half.to).await, None);
         assert_eq!(half.load(&half.from).await, None);
     }
+}
+
+#[tokio::test]
+async fn the_entry_of_a_session_that_is_not_there_yet_stays() {
+    let harness = RedisHarness::new(RedisCluster::shared().await);
+    let namespace = format!("moves-{}", &token().key().to_hex()[..12]);
+    let store = harness.open(&namespace).await.unwrap();
+    // As a process leaves it that has told the index, and is about to store the session.
+    let coming = token().key();
+    let mut add = ::redis::cmd("ZADD");
+    add.arg(format!("{namespace}@alice"))
+        .arg(record().expires_at.as_millis())
+        .arg(coming.as_bytes());
+    let mut admin = Admin::connect(&harness.url).await.unwrap();
+    admin.take(&add).await.unwrap();
+    for _ in 0..20 {
+        let token = store.create(token(), &record()).await.unwrap();
+        store.delete(&token).await.unwrap();
+    }
+    let alice = Subject::new("alice").unwrap();
+    let index = store.subjects().unwrap();
+    assert_eq!(index.list(&alice, None, 10).await.unwrap(), []);
+    assert_eq!(index.revoke_all(&alice, None).await.unwrap(), 0);
+    let entries = harness.raw_dump(&namespace).await.unwrap();
+    let values: Vec<_> = entries.iter().map(|entry| &entry.value[..]).collect();
+    assert_eq!(values, [coming.as_bytes()]);
+    harness.destroy(&namespace).await.unwrap();
 }
 
 #[tokio::test]

@@ -254,15 +254,16 @@ impl Admin {
     }
 
     async fn write(&mut self, entry: &RawEntry) -> redis::RedisResult<()> {
+        let mut set = redis::cmd("SET");
+        set.arg(&entry.name).arg(&entry.value).arg("KEEPTTL");
+        self.take(&set).await
+    }
+
+    /// Sends a command to all masters in turn: only the one that has the slot takes it.
+    pub(crate) async fn take(&mut self, cmd: &redis::Cmd) -> redis::RedisResult<()> {
         let mut outcome = Ok(());
-        // Only the master that has the slot takes it.
         for master in &mut self.masters {
-            outcome = redis::cmd("SET")
-                .arg(&entry.name)
-                .arg(&entry.value)
-                .arg("KEEPTTL")
-                .exec_async(master)
-                .await;
+            outcome = cmd.exec_async(master).await;
             if outcome.is_ok() {
                 break;
             }
