@@ -210,6 +210,50 @@ async fn a_bar_and_a_session_that_was_changed_or_moved_are_never_pruned() {
     assert_eq!(left, expected);
 }
 
+#[tokio::test]
+async fn a_full_server_refuses_the_sessions_of_a_subject_and_ends_those_it_has() {
+    for server in [Server::Redis, Server::Valkey] {
+        let container = server.setup().start().await.unwrap();
+        let store = RedisStore::open(container.url()).await.unwrap();
+        let mut admin = Admin::connect(container.url()).await.unwrap();
+        let alice = Subject::new("alice").unwrap();
+        let of_alice = record(Some(alice.clone()));
+        let mut tokens = Vec::new();
+        for _ in 0..4 {
+            tokens.push(store.create(token(), &of_alice).await.unwrap());
+        }
+        let nobodys = record(None);
+        let other = store.create(token(), &nobodys).await.unwrap();
+        ::redis::cmd("CONFIG")
+            .arg(&["SET", "maxmemory", "1"])
+            .exec_async(admin.connection())
+            .await
+            .unwrap();
+        let later = of_alice.expires_at + Duration::from_secs(60 * 60 * 24 * 90);
+        let fresh = token();
+        for refused in [
+            store.create(fresh.clone(), &of_alice).await,
+            store.update(&other, nobodys.revision, &of_alice).await,
+            store.touch(&tokens[0], later).await,
+            store
+                .rotate(&tokens[0], fresh.clone(), of_alice.revision, &of_alice)
+                .await,
+        ] {
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Full);
+        }
+        assert_eq!(store.load(&fresh).await.unwrap(), None);
+        assert_eq!(store.load(&other).await.unwrap(), Some(nobodys));
+        assert_eq!(store.load(&tokens[0]).await.unwrap(), Some(of_alice));
+        assert_eq!(members(&mut admin, "alice").await.len(), 4);
+        let index = store.subjects().unwrap();
+        store.delete(&tokens[0]).await.unwrap();
+        assert!(index.revoke(&alice, &tokens[1].key()).await.unwrap());
+        assert_eq!(index.list(&alice, None, 10).await.unwrap().len(), 2);
+        assert_eq!(index.revoke_all(&alice, None).await.unwrap(), 2);
+        assert!(members(&mut admin, "alice").await.is_empty());
+    }
+}
+
 /// On one worker, where each task would otherwise be followed at once by that of the connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn commands_of_tasks_that_are_ready_go_out_together() {
