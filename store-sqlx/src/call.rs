@@ -11,15 +11,14 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use sessionkit::{Error, ErrorKind, Result, Revision, StoreKey, Timestamp};
-use sqlx::{
-    Connection, Database, Pool, SqlStr,
-    error::DatabaseError,
-    pool::{PoolConnection, PoolOptions},
-};
+use sqlx::{Connection, Database, Pool, SqlStr, error::DatabaseError, pool::PoolOptions};
 use tokio::time::{Instant, sleep, timeout_at};
 
+#[cfg(feature = "sqlite")]
+use crate::lane::Turn;
 use crate::{
     failure::{Cause, Effect, Failure, Refusal, describe},
+    lease::{Lease, Relay},
     record,
 };
 
@@ -124,6 +123,7 @@ pub(crate) struct Caller<DB: Database> {
     /// deadline, so that its refusal is heard.
     pub(crate) patience: Duration,
     health: Arc<Health>,
+    relay: Arc<Relay<DB>>,
 }
 
 impl<DB: Database> Clone for Caller<DB> {
@@ -133,6 +133,7 @@ impl<DB: Database> Clone for Caller<DB> {
             deadline: self.deadline,
             patience: self.patience,
             health: Arc::clone(&self.health),
+            relay: Arc::clone(&self.relay),
         }
     }
 }
@@ -145,6 +146,7 @@ impl<DB: Backend> Caller<DB> {
             deadline,
             patience: Duration::ZERO,
             health: Arc::new(Health::new()),
+            relay: Relay::new(),
         }
     }
 
@@ -174,6 +176,7 @@ impl<DB: Backend> Caller<DB> {
             deadline,
             patience: Duration::ZERO,
             health,
+            relay: Relay::new(),
         }
     }
 
@@ -209,18 +212,16 @@ impl<DB: Backend> Caller<DB> {
         effect: Effect,
         statement: impl Fn() -> Statement<DB> + Send + Sync,
     ) -> Result<Answer<DB>, Failure> {
-        self.repeat(end, effect, || {
-            async {
-                let connection = self.acquire(end, effect).await?;
-                // Made when it is its turn, because it tells the time.
-                let statement = statement();
-                self.exchange(connection, end, |connection| {
-                    Box::pin(DB::run(connection, statement))
-                })
-                .await
-            }
-        })
-        .await
+        let attempt = || async {
+            let lease = self.acquire(end, effect).await?;
+            // Made when it is its turn, because it tells the time.
+            let statement = statement();
+            self.exchange(lease, end, |connection| {
+                Box::pin(DB::run(connection, statement))
+            })
+            .await
+        };
+        self.repeat(end, effect, attempt).await
     }
 
     /// Several statements on one connection, all of them again if one meets contention.
@@ -235,8 +236,8 @@ impl<DB: Backend> Caller<DB> {
     ) -> Result<T> {
         let end = self.end();
         let attempt = || async {
-            let connection = self.acquire(end, Effect::Write).await?;
-            self.exchange(connection, end, work.clone()).await
+            let lease = self.acquire(end, Effect::Write).await?;
+            self.exchange(lease, end, work.clone()).await
         };
         self.repeat(end, Effect::Write, attempt)
             .await
@@ -271,13 +272,22 @@ impl<DB: Backend> Caller<DB> {
         }
     }
 
-    /// Takes a connection from the pool.
+    /// Takes a connection from the pool, or from a call that has its answer when the pool has none.
     ///
     /// The caller's future may be dropped here: nothing was sent. A connection that is being made is
     /// made all the same, for the next call: servers count handshakes that are broken off, and MySQL
     /// bars a host after a hundred of them.
-    async fn acquire(&self, end: Instant, effect: Effect) -> Result<PoolConnection<DB>, Failure> {
+    async fn acquire(&self, end: Instant, effect: Effect) -> Result<Lease<DB>, Failure> {
         let end = end.min(Instant::now() + self.deadline / 2);
+        if self.is_exhausted()
+            && let Some(turn) = self.relay.wait()
+        {
+            match timeout_at(end, turn).await {
+                Ok(Ok(lease)) => return Ok(lease),
+                Ok(Err(_)) => {}
+                Err(_) => return Err(unsent::<DB>(&sqlx::Error::PoolTimedOut)),
+            }
+        }
         let pool = self.pool.clone();
         let acquire = PURPOSE.scope(effect, async move { pool.acquire().await });
         let acquired = if self.pool.num_idle() > 0 {
@@ -288,21 +298,31 @@ impl<DB: Backend> Caller<DB> {
                 .map(|task| task.unwrap_or(Err(sqlx::Error::PoolClosed)))
         };
         match acquired {
-            Ok(Ok(connection)) => Ok(connection),
+            Ok(Ok(connection)) => Ok(self.relay.lease(connection)),
             Ok(Err(error)) => Err(unsent::<DB>(&error)),
             Err(_) => Err(unsent::<DB>(&sqlx::Error::PoolTimedOut)),
         }
     }
 
+    /// Whether the pool neither has a connection nor may make one.
+    fn is_exhausted(&self) -> bool {
+        self.pool.num_idle() == 0 && self.pool.size() >= self.pool.options().get_max_connections()
+    }
+
     async fn exchange<T: Send + 'static>(
         &self,
-        connection: PoolConnection<DB>,
+        lease: Lease<DB>,
         end: Instant,
         work: impl for<'c> FnOnce(&'c mut DB::Connection) -> BoxFuture<'c, sqlx::Result<T>>
         + Send
         + 'static,
     ) -> Result<T, Failure> {
-        let exchange = exchange(connection, end, work, Arc::clone(&self.health));
+        let exchange = exchange(lease, end, work, Arc::clone(&self.health));
+        let exchange = async {
+            let (lease, answer) = exchange.await?;
+            lease.hand_on();
+            Ok(answer)
+        };
         if DB::LOCAL {
             return exchange.await;
         }
@@ -314,20 +334,50 @@ impl<DB: Backend> Caller<DB> {
     }
 }
 
+#[cfg(feature = "sqlite")]
+impl Caller<sqlx::Sqlite> {
+    /// As [`call_until`](Self::call_until), as part of a lane's round.
+    pub(crate) async fn call_in(
+        &self,
+        turn: Turn<'_>,
+        effect: Effect,
+        statement: impl Fn() -> Statement<sqlx::Sqlite> + Send + Sync,
+    ) -> Result<Answer<sqlx::Sqlite>, Failure> {
+        let attempt = || async {
+            let lease = match turn.seat.take() {
+                Some(lease) => lease,
+                None => self.acquire(turn.end, effect).await?,
+            };
+            let statement = statement();
+            let health = Arc::clone(&self.health);
+            let exchange = exchange(
+                lease,
+                turn.end,
+                |connection| Box::pin(sqlx::Sqlite::run(connection, statement)),
+                health,
+            );
+            let (lease, answer) = exchange.await?;
+            turn.seat.keep(lease);
+            Ok(answer)
+        };
+        self.repeat(turn.end, effect, attempt).await
+    }
+}
+
 async fn exchange<DB: Backend, T>(
-    mut connection: PoolConnection<DB>,
+    mut lease: Lease<DB>,
     end: Instant,
     work: impl for<'c> FnOnce(&'c mut DB::Connection) -> BoxFuture<'c, sqlx::Result<T>> + Send,
     health: Arc<Health>,
-) -> Result<T, Failure> {
-    let failure = match timeout_at(end, work(&mut connection)).await {
-        Ok(Ok(answer)) => return Ok(answer),
+) -> Result<(Lease<DB>, T), Failure> {
+    let failure = match timeout_at(end, work(lease.connection())).await {
+        Ok(Ok(answer)) => return Ok((lease, answer)),
         Ok(Err(error)) => answered::<DB>(&error),
         Err(_) => Failure::timed_out(),
     };
     if failure.spoils_connection() && !DB::LOCAL {
         health.failed();
-        connection.close_on_drop();
+        lease.close();
     }
     Err(failure)
 }

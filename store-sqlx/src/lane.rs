@@ -15,12 +15,16 @@ use std::{
 };
 
 use sessionkit::StoreKey;
+use sqlx::Sqlite;
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
 };
 
-use crate::failure::{Cause, Failure};
+use crate::{
+    failure::{Cause, Failure},
+    lease::Seat,
+};
 
 /// The most calls of a round.
 pub(crate) const MAX_CALLS: usize = 64;
@@ -40,12 +44,21 @@ pub(crate) trait Group: Send + Sync + 'static {
     fn keys(call: &Self::Call) -> (StoreKey, Option<StoreKey>);
     fn weight(call: &Self::Call) -> usize;
 
-    /// Answers each call until `end`, in the order of the calls.
+    /// Answers each call, in the order of the calls.
     fn answer(
         &self,
-        end: Instant,
+        turn: Turn<'_>,
         calls: Vec<Self::Call>,
     ) -> impl Future<Output = Vec<Self::Output>> + Send;
+}
+
+/// What a round has.
+#[derive(Clone, Copy)]
+pub(crate) struct Turn<'a> {
+    /// Until when its calls have to be answered.
+    pub(crate) end: Instant,
+    /// The connection of the rounds that follow one another.
+    pub(crate) seat: &'a Seat<Sqlite>,
 }
 
 pub(crate) struct Lane<G: Group> {
@@ -181,6 +194,7 @@ struct Running<G: Group> {
 
 impl<G: Group> Running<G> {
     async fn run(mut self) {
+        let seat = Seat::default();
         loop {
             let round = self.lane.take();
             if round.is_empty() {
@@ -188,12 +202,15 @@ impl<G: Group> Running<G> {
                 return;
             }
             let ends = round.iter().map(|waiting| waiting.end);
-            let end = ends.min().expect("the round is not empty");
+            let turn = Turn {
+                end: ends.min().expect("the round is not empty"),
+                seat: &seat,
+            };
             let (calls, answers): (Vec<_>, Vec<_>) = round
                 .into_iter()
                 .map(|waiting| (waiting.call, waiting.answer))
                 .unzip();
-            let outputs = self.lane.group.answer(end, calls).await;
+            let outputs = self.lane.group.answer(turn, calls).await;
             for (answer, output) in answers.into_iter().zip(outputs) {
                 // Nobody listens when the caller's future was dropped.
                 let _ = answer.send(output);

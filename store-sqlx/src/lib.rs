@@ -6,6 +6,8 @@ mod call;
 mod failure;
 #[cfg(feature = "sqlite")]
 mod lane;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod lease;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]

@@ -18,7 +18,7 @@ pub(super) struct Sized([SqlStr; SIZES.len()]);
 
 impl Sized {
     fn new(build: impl Fn(usize) -> String) -> Self {
-        Self(SIZES.map(|size| safe(build(size))))
+        Self(SIZES.map(|size| safe(told(&build(size)))))
     }
 
     /// The smallest that takes this many rows.
@@ -62,13 +62,14 @@ impl Statements {
         // what was shortened must not be.
         // SQLite writes an index entry for each column that is set, changed or not.
         let sweep_at = |expiry: &str| format!("sweep_at = min(stored.sweep_at, {expiry}),");
+        let now = "(SELECT at FROM told)";
         let update = |n, also: &str, only: &str| {
             format!(
                 "UPDATE {t} AS stored SET revision = new.column3, created_at = new.column4, {also} \
                  expires_at = new.column5, subject = new.column6, label = new.column7, \
                  data = new.column8 FROM (VALUES {}) AS new \
                  WHERE stored.session_key = new.column1 AND stored.revision = new.column2 \
-                 AND stored.expires_at > ?1 {only} RETURNING session_key",
+                 AND stored.expires_at > {now} {only} RETURNING session_key",
                 rows(n, 8)
             )
         };
@@ -76,7 +77,7 @@ impl Statements {
             format!(
                 "UPDATE {t} AS stored SET {also} expires_at = new.column2 \
                  FROM (VALUES {}) AS new WHERE stored.session_key = new.column1 \
-                 AND stored.expires_at > ?1 {only} RETURNING session_key",
+                 AND stored.expires_at > {now} {only} RETURNING session_key",
                 rows(n, 2)
             )
         };
@@ -91,21 +92,21 @@ impl Statements {
                      created_at = excluded.created_at, expires_at = excluded.expires_at, \
                      sweep_at = excluded.sweep_at, subject = excluded.subject, \
                      label = excluded.label, data = excluded.data \
-                     WHERE stored.expires_at <= ?1 RETURNING session_key",
+                     WHERE stored.expires_at <= {now} RETURNING session_key",
                     rows(n, 7)
                 )
             }),
             load: Sized::new(|n| {
                 format!(
                     "SELECT session_key, revision, created_at, expires_at, subject, label, data \
-                     FROM {t} WHERE session_key IN ({}) AND expires_at > ?1",
+                     FROM {t} WHERE session_key IN ({}) AND expires_at > {now}",
                     list(n)
                 )
             }),
             update: Sized::new(|n| update(n, "", "AND stored.sweep_at <= new.column5")),
-            update_to_earlier: safe(update(1, &sweep_at("new.column5"), "")),
+            update_to_earlier: safe(told(&update(1, &sweep_at("new.column5"), ""))),
             touch: Sized::new(|n| touch(n, "", "AND stored.sweep_at <= new.column2")),
-            touch_to_earlier: safe(touch(1, &sweep_at("new.column2"), "")),
+            touch_to_earlier: safe(told(&touch(1, &sweep_at("new.column2"), ""))),
             rotate: Sized::new(|n| {
                 format!(
                     "UPDATE OR IGNORE {t} AS stored SET session_key = new.column3, \
@@ -113,21 +114,16 @@ impl Statements {
                      {} subject = new.column7, label = new.column8, data = new.column9 \
                      FROM (VALUES {}) AS new \
                      WHERE stored.session_key = new.column1 AND stored.revision = new.column2 \
-                     AND stored.expires_at > ?1 RETURNING session_key",
+                     AND stored.expires_at > {now} RETURNING session_key",
                     sweep_at("new.column6"),
                     rows(n, 9)
                 )
             }),
-            delete: Sized::new(|n| {
-                format!(
-                    "DELETE FROM {t} WHERE session_key IN ({}) AND ?1 IS NOT NULL",
-                    list(n)
-                )
-            }),
+            delete: Sized::new(|n| format!("DELETE FROM {t} WHERE session_key IN ({})", list(n))),
             bury: Sized::new(|n| {
                 format!(
                     "UPDATE {t} SET expires_at = {buried} WHERE session_key IN ({}) \
-                     AND expires_at > {buried} AND expires_at <= ?1",
+                     AND expires_at > {buried} AND expires_at <= {now}",
                     list(n)
                 )
             }),
@@ -214,21 +210,22 @@ fn due(table: &str) -> String {
     format!("SELECT session_key FROM {table} WHERE sweep_at <= ?1 ORDER BY sweep_at LIMIT ?2")
 }
 
-/// `(?2, ?3), (?4, ?5)` and so on.
-fn rows(rows: usize, width: usize) -> String {
-    let row = |row: usize| {
-        let parameters: Vec<_> = (0..width)
-            .map(|column| format!("?{}", 2 + row * width + column))
-            .collect();
-        format!("({})", parameters.join(", "))
-    };
-    (0..rows).map(row).collect::<Vec<_>>().join(", ")
+/// A statement over rows, with the time as its first parameter.
+///
+/// Its parameters have no numbers: those are names, and for each value the driver asks SQLite for
+/// the parameter's name, which looks for it in a list of all names.
+fn told(sql: &str) -> String {
+    format!("WITH told(at) AS (VALUES (?)) {sql}")
 }
 
-/// `?2, ?3, ?4` and so on.
+/// `(?, ?), (?, ?)` and so on.
+fn rows(rows: usize, width: usize) -> String {
+    vec![format!("({})", list(width)); rows].join(", ")
+}
+
+/// `?, ?, ?` and so on.
 fn list(length: usize) -> String {
-    let parameters: Vec<_> = (0..length).map(|i| format!("?{}", 2 + i)).collect();
-    parameters.join(", ")
+    vec!["?"; length].join(", ")
 }
 
 #[cfg(test)]
