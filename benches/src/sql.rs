@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use crate::{
-    measure::{Comparison, time_tasks},
+    measure::{Comparison, median, time_tasks},
     payload::{new_token, new_tokens, record},
 };
 
@@ -39,13 +39,16 @@ const LOADS: usize = 16_000;
 const WRITES: usize = 4_000;
 const CONNECTIONS: u32 = 16;
 
+/// The table of our store.
+const OURS: &str = "sessions";
+
 const LOAD: &str = "SELECT revision, created_at, expires_at, subject, label, data \
-                    FROM raw_sessions WHERE session_key = ?";
-const UPDATE: &str = "UPDATE raw_sessions SET revision = ?, created_at = ?, expires_at = ?, \
+                    FROM TABLE WHERE session_key = ?";
+const UPDATE: &str = "UPDATE TABLE SET revision = ?, created_at = ?, expires_at = ?, \
                       subject = ?, label = ?, data = ? WHERE session_key = ? AND revision = ?";
-const CREATE: &str = "INSERT INTO raw_sessions (session_key, revision, created_at, expires_at, \
+const CREATE: &str = "INSERT INTO TABLE (session_key, revision, created_at, expires_at, \
                       sweep_at, subject, label, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
-const DELETE: &str = "DELETE FROM raw_sessions WHERE session_key = ?";
+const DELETE: &str = "DELETE FROM TABLE WHERE session_key = ?";
 
 /// A kind of database.
 #[derive(Clone, Copy, PartialEq)]
@@ -138,7 +141,7 @@ struct Peer {
 }
 
 pub async fn run(kind: Kind, rounds: usize) {
-    let Some(scene) = Scene::open(kind, WRITES, true).await else {
+    let Some(scene) = Scene::open(kind, WRITES, "raw_sessions").await else {
         return;
     };
     for tasks in [1, 64] {
@@ -154,39 +157,55 @@ pub async fn run(kind: Kind, rounds: usize) {
 pub async fn grow(kind: Kind) {
     const TASKS: usize = 16;
     const CALLS: usize = 4_000;
-    let Some(scene) = Scene::open(kind, 1_000_000, false).await else {
+    let Some(scene) = Scene::open(kind, 1_000_000, OURS).await else {
         return;
     };
     println!(
-        "\n{}, us for each operation of {TASKS} tasks, medians of 5",
+        "\n{}, us for each operation of {TASKS} tasks, medians of 5; raw is the driver's statement on \
+         the same table",
         scene.name
     );
-    let operations = ["load", "update", "touch", "create+delete"];
-    let titles = operations.map(|operation| format!(" {operation:>13}"));
+    let columns = [
+        ("load", false),
+        ("load", true),
+        ("update", false),
+        ("update", true),
+        ("touch", false),
+        ("create+delete", false),
+    ];
+    let titles = columns.map(|(operation, is_raw)| {
+        let title = if is_raw { "raw" } else { operation };
+        format!(" {title:>13}")
+    });
     println!("{:>9}{}", "sessions", titles.concat());
     let mut filled = 0;
     for sessions in [1_000, 100_000, 1_000_000] {
         scene.fill_up(filled, sessions).await;
         filled = sessions;
-        let mut line = format!("{sessions:>9}");
-        for operation in operations {
-            let mut micros: Vec<f64> = Vec::new();
-            // The first one warms up.
-            for _ in 0..6 {
+        let mut micros = columns.map(|_| Vec::new());
+        // The first round warms up.
+        for round in 0..6 {
+            for (times, (operation, is_raw)) in micros.iter_mut().zip(columns) {
                 let scene = scene.clone();
                 let nanos = time_tasks(TASKS, CALLS, move |number| {
                     let scene = scene.clone();
                     // All over the table.
                     let number = number.wrapping_mul(7_919) % sessions;
-                    async move { scene.at(operation, number).await }
+                    async move {
+                        match is_raw {
+                            true => scene.raw_call(operation, number).await,
+                            false => scene.at(operation, number).await,
+                        }
+                    }
                 });
-                micros.push(nanos.await / 1000.0);
+                let micros = nanos.await / 1000.0;
+                if round > 0 {
+                    times.push(micros);
+                }
             }
-            micros.remove(0);
-            micros.sort_by(f64::total_cmp);
-            line += &format!(" {:>13.1}", micros[2]);
         }
-        println!("{line}");
+        let medians = micros.map(|times| format!(" {:>13.1}", median(&times)));
+        println!("{sessions:>9}{}", medians.concat());
     }
     scene.sweep_all().await;
     scene.raw.execute(&[kind.drop_table("sessions")]).await;
@@ -208,24 +227,26 @@ impl Kind {
 }
 
 impl Scene {
-    async fn open(kind: Kind, sessions: usize, with_peer: bool) -> Option<Self> {
+    /// The raw statements work on `table`; on another one than ours for a comparison, which has the
+    /// published store too.
+    async fn open(kind: Kind, sessions: usize, table: &str) -> Option<Self> {
         let dir = Arc::new(tempfile::tempdir().expect("a directory"));
         let url = match kind {
             Kind::Sqlite => format!("sqlite:{}/ours.db", dir.path().display()),
             _ => server(kind)?,
         };
-        let raw = Raw::open(kind, &url).await;
+        let raw = Raw::open(kind, &url, table).await;
         if kind != Kind::Sqlite {
             let tables = ["sessions", "raw_sessions"].map(|table| kind.drop_table(table));
             raw.execute(&tables).await;
         }
         raw.execute(&[schema(kind)]).await;
-        let peer = match (with_peer, kind) {
-            (false, _) => None,
-            (true, Kind::Sqlite) => {
+        let peer = match kind {
+            _ if table == OURS => None,
+            Kind::Sqlite => {
                 Some(Peer::start(&format!("sqlite:{}/peer.db", dir.path().display())).await)
             }
-            (true, _) => Some(Peer::start(&url).await),
+            _ => Some(Peer::start(&url).await),
         };
         Some(Self {
             name: kind.name(),
@@ -410,7 +431,7 @@ async fn compare(
 }
 
 impl Raw {
-    async fn open(kind: Kind, url: &str) -> Self {
+    async fn open(kind: Kind, url: &str, table: &str) -> Self {
         let pool = match kind {
             Kind::Sqlite => {
                 let options = SqliteConnectOptions::from_str(url)
@@ -438,9 +459,12 @@ impl Raw {
                 Pool::Mysql(pool.connect(url).await.expect("the server answers"))
             }
         };
-        let sql = |sql: &str| match kind {
-            Kind::Postgres => safe(numbered(sql)),
-            _ => safe(sql.to_owned()),
+        let sql = |sql: &str| {
+            let sql = sql.replace("TABLE", table);
+            match kind {
+                Kind::Postgres => safe(numbered(&sql)),
+                _ => safe(sql),
+            }
         };
         Self {
             pool,

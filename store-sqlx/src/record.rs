@@ -60,15 +60,26 @@ pub(crate) fn bind<DB: Backend>(
     statement: Statement<DB>,
     record: &Record,
     expiries: usize,
+    now: Timestamp,
 ) -> Statement<DB> {
     let mut statement = statement.revision(record.revision).time(record.created_at);
     for _ in 0..expiries {
-        statement = statement.time(record.expires_at);
+        statement = statement.time(expiry(record.expires_at, now));
     }
     statement
         .bytes(record.subject.as_ref().map(|s| s.as_str().as_bytes()))
         .bytes(record.label.as_str().as_bytes())
         .bytes(&record.data[..])
+}
+
+/// An expiry as it is stored. One that is over ends the session at once, also for a call that told
+/// the time before.
+pub(crate) fn expiry(expires_at: Timestamp, now: Timestamp) -> Timestamp {
+    if expires_at <= now {
+        BURIED
+    } else {
+        expires_at
+    }
 }
 
 pub(crate) fn number<DB: Backend>(row: &DB::Row, index: usize) -> Result<i64> {

@@ -148,9 +148,8 @@ impl<DB: Dialect> Remote<DB> {
         record.check_size(record::MAX_DATA)?;
         let key = token.key();
         let statement = || {
-            let statement = self.statement(&self.sql.create).key(&key);
-            let statement = record::bind(statement, record, 2);
-            let now = self.now();
+            let (statement, now) = (self.statement(&self.sql.create).key(&key), self.now());
+            let statement = record::bind(statement, record, 2, now);
             (0..DB::TIMES_IN_CREATE).fold(statement, |statement, _| statement.time(now))
         };
         let answer = self.caller.write(statement).await?;
@@ -189,10 +188,11 @@ impl<DB: Dialect> Remote<DB> {
         let (key, end) = (token.key(), self.caller.end());
         for _ in 0..ROUNDS {
             let statement = || {
-                record::bind(self.statement(&self.sql.update), record, 2)
+                let now = self.now();
+                record::bind(self.statement(&self.sql.update), record, 2, now)
                     .key(&key)
                     .revision(expected)
-                    .time(self.now())
+                    .time(now)
             };
             if self.write(end, statement).await?.affected() > 0 {
                 return Ok(token.clone());
@@ -206,11 +206,13 @@ impl<DB: Dialect> Remote<DB> {
         let (key, end) = (token.key(), self.caller.end());
         for _ in 0..ROUNDS {
             let statement = || {
+                let now = self.now();
+                let expiry = record::expiry(expires_at, now);
                 self.statement(&self.sql.touch)
-                    .time(expires_at)
-                    .time(expires_at)
+                    .time(expiry)
+                    .time(expiry)
                     .key(&key)
-                    .time(self.now())
+                    .time(now)
             };
             if self.write(end, statement).await?.affected() > 0 {
                 return Ok(token.clone());
@@ -235,10 +237,11 @@ impl<DB: Dialect> Remote<DB> {
         }
         for _ in 0..ROUNDS {
             let statement = || {
-                record::bind(self.statement(&self.sql.rotate).key(&new), record, 2)
+                let (statement, now) = (self.statement(&self.sql.rotate).key(&new), self.now());
+                record::bind(statement, record, 2, now)
                     .key(&old)
                     .revision(expected)
-                    .time(self.now())
+                    .time(now)
             };
             match self.caller.call_until(end, Effect::Write, statement).await {
                 Ok(answer) if answer.affected() > 0 => return Ok(to),

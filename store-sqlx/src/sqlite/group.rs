@@ -248,8 +248,9 @@ impl Writes {
         writes: &[&Write],
     ) -> Result<HashSet<StoreKey>, Failure> {
         let statement = || {
-            let statement = Statement::new(sql).time(self.clock.now());
-            writes.iter().fold(statement, |s, write| write.bind(s))
+            let now = self.clock.now();
+            let statement = Statement::new(sql).time(now);
+            writes.iter().fold(statement, |s, write| write.bind(s, now))
         };
         let answer = self.caller.call_in(turn, Effect::Write, statement).await?;
         if matches!(kind, Kind::Delete | Kind::Bury) {
@@ -373,16 +374,16 @@ impl Write {
     }
 
     /// Binds the columns of one row.
-    fn bind(&self, statement: Statement<Sqlite>) -> Statement<Sqlite> {
+    fn bind(&self, statement: Statement<Sqlite>, now: Timestamp) -> Statement<Sqlite> {
         let statement = statement.key(&self.key());
         match self {
-            Self::Create(_, record) => record::bind(statement, record, 1),
+            Self::Create(_, record) => record::bind(statement, record, 1, now),
             Self::Update(_, expected, record) => {
-                record::bind(statement.revision(*expected), record, 1)
+                record::bind(statement.revision(*expected), record, 1, now)
             }
-            Self::Touch(_, expires_at) => statement.time(*expires_at),
+            Self::Touch(_, expires_at) => statement.time(record::expiry(*expires_at, now)),
             Self::Rotate(_, to, expected, record) => {
-                record::bind(statement.revision(*expected).key(to), record, 1)
+                record::bind(statement.revision(*expected).key(to), record, 1, now)
             }
             Self::Delete(_) | Self::Bury(_) => statement,
         }

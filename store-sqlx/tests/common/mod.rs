@@ -106,6 +106,36 @@ pub(crate) async fn one_of_many_creates_succeeds(o: Opened) {
     }
 }
 
+/// Also for those who told the time before: when they get to the row, the session has ended.
+pub(crate) async fn an_expiry_that_is_over_ends_a_session_at_once(o: Opened) {
+    let before = o.clock.now();
+    let over = before + Duration::from_secs(1);
+    let now = over + Duration::from_secs(1);
+    for end in ["create", "update", "touch", "rotate"] {
+        o.clock.set(now);
+        let first = record(b"first");
+        let mut last = record(b"last");
+        last.expires_at = over;
+        let ended = if end == "create" {
+            o.a.create(token(), &last).await.unwrap()
+        } else {
+            let token = o.a.create(token(), &first).await.unwrap();
+            match end {
+                "update" => o.a.update(&token, first.revision, &last).await.unwrap(),
+                "touch" => o.a.touch(&token, over).await.unwrap(),
+                _ => {
+                    let rotated = o.a.rotate(&token, self::token(), first.revision, &last);
+                    rotated.await.unwrap()
+                }
+            }
+        };
+        o.clock.set(before);
+        let prolonged = o.b.touch(&ended, Timestamp::MAX).await;
+        assert_eq!(kind(prolonged), Some(ErrorKind::Missing), "{end}");
+        assert_eq!(o.b.load(&ended).await.unwrap(), None, "{end}");
+    }
+}
+
 pub(crate) async fn an_expired_row_is_replaced_by_a_create(o: Opened) {
     let token = token();
     let mut old = record(b"old");
@@ -518,6 +548,7 @@ macro_rules! cases {
             a_record_comes_back_as_it_was
             one_of_many_creates_succeeds
             an_expired_row_is_replaced_by_a_create
+            an_expiry_that_is_over_ends_a_session_at_once
             of_many_updates_of_one_revision_one_succeeds
             many_writes_at_a_time_each_get_their_own_answer
             a_rotation_answers_as_the_contract_says
