@@ -32,8 +32,8 @@ struct Scene {
     raw: MultiplexedConnection,
     pool: deadpool_redis::Pool,
     store: Arc<RedisStore>,
-    /// With two connections.
-    double: Arc<RedisStore>,
+    /// With one connection.
+    single: Arc<RedisStore>,
     tokens: Arc<Vec<Token>>,
     keys: Arc<Vec<Vec<u8>>>,
     value: Arc<Vec<u8>>,
@@ -157,9 +157,9 @@ impl Scene {
             raw,
             pool,
             store: Arc::new(options().open().await.expect("the store opens")),
-            double: Arc::new(
+            single: Arc::new(
                 options()
-                    .connections(2)
+                    .connections(1)
                     .open()
                     .await
                     .expect("the store opens"),
@@ -253,8 +253,8 @@ impl Scene {
         self.call(&self.store, operation, number).await;
     }
 
-    async fn double_call(&self, operation: &str, number: usize) {
-        self.call(&self.double, operation, number).await;
+    async fn single_call(&self, operation: &str, number: usize) {
+        self.call(&self.single, operation, number).await;
     }
 
     async fn call(&self, store: &RedisStore, operation: &str, number: usize) {
@@ -337,8 +337,8 @@ async fn compare(
         )
         .add("sessionkit RedisStore", contender!(our_call, operation))
         .add(
-            "sessionkit RedisStore, two connections",
-            contender!(double_call, operation),
+            "sessionkit RedisStore, one connection",
+            contender!(single_call, operation),
         );
     if operation == "update" {
         comparison = comparison.add(

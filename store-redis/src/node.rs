@@ -87,10 +87,11 @@ impl Node {
     }
 
     pub(crate) async fn send(&self, cmd: &Cmd, deadline: Instant) -> Result<Value, Fault> {
-        let line = self.line(deadline).await?;
+        let place = self.place();
+        let line = self.line(place, deadline).await?;
         let sent = match line.send(cmd, deadline).await {
             // The connection was closed while it was idle: one more attempt with a new one.
-            Err(Fault::Unsent(_)) => Box::pin(self.send_once(cmd, deadline)).await,
+            Err(Fault::Unsent(_)) => Box::pin(self.send_once(place, cmd, deadline)).await,
             sent => sent,
         };
         if let Err(Fault::Refused(refusal)) = &sent
@@ -104,17 +105,27 @@ impl Node {
     }
 
     pub(crate) async fn send_asking(&self, cmd: &Cmd, deadline: Instant) -> Result<Value, Fault> {
-        self.line(deadline).await?.send_asking(cmd, deadline).await
+        let line = self.line(self.place(), deadline).await?;
+        line.send_asking(cmd, deadline).await
     }
 
-    async fn send_once(&self, cmd: &Cmd, deadline: Instant) -> Result<Value, Fault> {
-        self.line(deadline).await?.send(cmd, deadline).await
+    async fn send_once(
+        &self,
+        place: &Arc<Place>,
+        cmd: &Cmd,
+        deadline: Instant,
+    ) -> Result<Value, Fault> {
+        self.line(place, deadline).await?.send(cmd, deadline).await
     }
 
-    /// An open connection: the next in turn, or another one while that is being made.
-    async fn line(&self, deadline: Instant) -> Result<Arc<Line>, Fault> {
+    /// The next place in turn.
+    fn place(&self) -> &Arc<Place> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        let place = &self.places[turn % self.places.len()];
+        &self.places[turn % self.places.len()]
+    }
+
+    /// An open connection: the one of a place, or another one while that is being made.
+    async fn line(&self, place: &Arc<Place>, deadline: Instant) -> Result<Arc<Line>, Fault> {
         match place.open_line() {
             Some(line) => Ok(line),
             // In a box, because what it needs would make every call larger.

@@ -34,7 +34,7 @@ pub struct RedisOptions {
     source: Source,
     prefix: String,
     protocol: Protocol,
-    connections: usize,
+    connections: Option<usize>,
     deadline: Duration,
     connect_timeout: Duration,
     max_data: usize,
@@ -122,7 +122,7 @@ impl RedisOptions {
             source,
             prefix: "session".to_owned(),
             protocol: Protocol::default(),
-            connections: 1,
+            connections: None,
             deadline: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(2),
             max_data: 1 << 20,
@@ -149,12 +149,13 @@ impl RedisOptions {
         self
     }
 
-    /// Sets how many connections to a server all requests share, 1 by default: the more commands
-    /// share one, the more of them go out together. More connections help when large sessions keep
-    /// small ones waiting.
+    /// Sets how many connections to a server all requests share: by default 3, and 1 to each node of
+    /// a cluster or out of a pool. The more commands share one, the more of them go out together;
+    /// with several the server is busy with some while the next ones gather, and large sessions keep
+    /// fewer small ones waiting.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
-        self.connections = connections;
+        self.connections = Some(connections);
         self
     }
 
@@ -263,7 +264,8 @@ impl RedisOptions {
                 "the prefix has 1 to 64 visible characters, none of # @ { }",
             ));
         }
-        if self.connections == 0 || self.deadline.is_zero() || self.connect_timeout.is_zero() {
+        if self.connections == Some(0) || self.deadline.is_zero() || self.connect_timeout.is_zero()
+        {
             return Err(invalid(
                 "the number of connections and the timeouts are more than zero",
             ));
@@ -302,7 +304,7 @@ impl RedisOptions {
             Layout::One(address) => self.one(server(Target::Tcp(address.clone()))),
             Layout::Unix(path) => self.one(server(Target::Unix(path.clone()))),
             Layout::Cluster(seeds) => {
-                let cluster = Cluster::new(dialer, seeds.clone(), self.connections);
+                let cluster = Cluster::new(dialer, seeds.clone(), self.connections.unwrap_or(1));
                 Topology::Cluster(Box::new(cluster))
             }
             Layout::Sentinel { sentinels, service } => self.one(Supply::Sentinel(Sentinel {
@@ -315,7 +317,11 @@ impl RedisOptions {
     }
 
     fn one(&self, supply: Supply) -> Topology {
-        Topology::One(Node::new(supply, self.connections))
+        let default = match supply {
+            Supply::Server { .. } | Supply::Sentinel(_) => 3,
+            Supply::Pool(_) | Supply::SentinelPool(_) => 1,
+        };
+        Topology::One(Node::new(supply, self.connections.unwrap_or(default)))
     }
 
     fn guide(&self, tls: bool) -> Result<Dialer> {
