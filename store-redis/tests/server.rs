@@ -377,7 +377,7 @@ async fn callers_without_patience_do_not_keep_the_store_from_connecting() {
     };
     proxy.set(slow).await.unwrap();
     let options = RedisOptions::from_url(&format!("redis://{}", proxy.address())).unwrap();
-    let store = options.open_lazily().unwrap();
+    let store = options.connections(1).open_lazily().unwrap();
     let token = token();
     while proxy.accepted() == 0 {
         let impatient = tokio::time::timeout(Duration::from_millis(5), store.load(&token));
@@ -398,9 +398,8 @@ async fn a_connection_that_is_cut_within_a_request_or_an_answer_is_never_misread
     let url = Server::Redis.shared().await.unwrap();
     let (_, address) = url.split_once("://").unwrap();
     let proxy = Proxy::start(address).await.unwrap();
-    let store = RedisStore::open(&format!("redis://{}", proxy.address()))
-        .await
-        .unwrap();
+    let options = RedisOptions::from_url(&format!("redis://{}", proxy.address())).unwrap();
+    let store = options.connections(1).open().await.unwrap();
     let first = record(None);
     let token = store.create(token(), &first).await.unwrap();
     // Afterwards the server knows the script.
@@ -456,7 +455,8 @@ async fn a_new_connection_is_for_the_same_user_and_database() {
         .await
         .unwrap();
     let url = container.url().replace("://", "://sessions:secret@");
-    let store = RedisStore::open(&format!("{url}/2")).await.unwrap();
+    let options = RedisOptions::from_url(&format!("{url}/2")).unwrap();
+    let store = options.connections(1).open().await.unwrap();
     let first = record(None);
     let token = store.create(token(), &first).await.unwrap();
     let kill = |admin: &mut Admin| {
