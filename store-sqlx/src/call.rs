@@ -288,6 +288,7 @@ impl<DB: Backend> Caller<DB> {
                 Err(_) => return Err(unsent::<DB>(&sqlx::Error::PoolTimedOut)),
             }
         }
+        let place = self.relay.place();
         let pool = self.pool.clone();
         let acquire = PURPOSE.scope(effect, async move { pool.acquire().await });
         let acquired = if self.pool.num_idle() > 0 {
@@ -298,7 +299,7 @@ impl<DB: Backend> Caller<DB> {
                 .map(|task| task.unwrap_or(Err(sqlx::Error::PoolClosed)))
         };
         match acquired {
-            Ok(Ok(connection)) => Ok(self.relay.lease(connection)),
+            Ok(Ok(connection)) => Ok(place.lease(connection)),
             Ok(Err(error)) => Err(unsent::<DB>(&error)),
             Err(_) => Err(unsent::<DB>(&sqlx::Error::PoolTimedOut)),
         }

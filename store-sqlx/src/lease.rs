@@ -20,8 +20,8 @@ const MAX_CALLS: u32 = 256;
 pub(crate) struct Relay<DB: Database>(Mutex<Line<DB>>);
 
 struct Line<DB: Database> {
-    /// How many have one.
-    leases: usize,
+    /// How many have one, or ask the pool for one.
+    places: usize,
     waiting: VecDeque<oneshot::Sender<Lease<DB>>>,
 }
 
@@ -33,7 +33,8 @@ pub(crate) struct Lease<DB: Database> {
     place: Place<DB>,
 }
 
-struct Place<DB: Database>(Arc<Relay<DB>>);
+/// Of one who has a connection, or asks the pool for one.
+pub(crate) struct Place<DB: Database>(Arc<Relay<DB>>);
 
 /// Where a connection stays from one call of a task to the next.
 pub(crate) struct Seat<DB: Database>(Mutex<Option<Lease<DB>>>);
@@ -41,25 +42,21 @@ pub(crate) struct Seat<DB: Database>(Mutex<Option<Lease<DB>>>);
 impl<DB: Database> Relay<DB> {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self(Mutex::new(Line {
-            leases: 0,
+            places: 0,
             waiting: VecDeque::new(),
         })))
     }
 
-    pub(crate) fn lease(self: &Arc<Self>, connection: PoolConnection<DB>) -> Lease<DB> {
-        self.line().leases += 1;
-        Lease {
-            connection,
-            calls: 0,
-            place: Place(Arc::clone(self)),
-        }
+    pub(crate) fn place(self: &Arc<Self>) -> Place<DB> {
+        self.line().places += 1;
+        Place(Arc::clone(self))
     }
 
-    /// A place in the line, unless nobody has a connection to hand on. Whoever waits there and gets
-    /// nothing has to ask the pool.
+    /// The end of the line, unless nobody will have a connection to hand on. Whoever waits there and
+    /// gets nothing has to ask the pool.
     pub(crate) fn wait(&self) -> Option<oneshot::Receiver<Lease<DB>>> {
         let mut line = self.line();
-        if line.leases == 0 {
+        if line.places == 0 {
             return None;
         }
         let (sender, receiver) = oneshot::channel();
@@ -73,6 +70,16 @@ impl<DB: Database> Relay<DB> {
 
     fn line(&self) -> MutexGuard<'_, Line<DB>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<DB: Database> Place<DB> {
+    pub(crate) fn lease(self, connection: PoolConnection<DB>) -> Lease<DB> {
+        Lease {
+            connection,
+            calls: 0,
+            place: self,
+        }
     }
 }
 
@@ -130,13 +137,13 @@ impl<DB: Database> Default for Seat<DB> {
     }
 }
 
-/// There is one connection less to be handed on: one of those who wait asks the pool, and all of
-/// them when it was the last.
+/// There is one less to be waited for: one of those who wait asks the pool, and all of them when it
+/// was the last.
 impl<DB: Database> Drop for Place<DB> {
     fn drop(&mut self) {
         let mut line = self.0.line();
-        line.leases -= 1;
-        let sent_away = if line.leases == 0 {
+        line.places -= 1;
+        let sent_away = if line.places == 0 {
             line.waiting.len()
         } else {
             line.waiting.len().min(1)

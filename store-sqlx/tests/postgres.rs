@@ -5,7 +5,10 @@
 mod common;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -14,7 +17,7 @@ use sessionkit::{ErrorKind, Record, SessionStore, Timestamp};
 use sessionkit_conformance::containers::Server;
 use sessionkit_sqlx::{
     PostgresStore, StoreOptions, TableName,
-    sqlx::{AssertSqlSafe, Connection, PgConnection, Row, raw_sql},
+    sqlx::{AssertSqlSafe, Connection, PgConnection, Row, postgres::PgPoolOptions, raw_sql},
 };
 
 async fn url() -> String {
@@ -557,4 +560,44 @@ async fn a_deadlock_is_tried_again() {
     let everything = format!("SELECT 1 FROM {table} FOR UPDATE; COMMIT");
     execute(&mut other, &everything).await;
     assert_eq!(revoking.await.unwrap().unwrap(), 50);
+}
+
+#[tokio::test]
+async fn a_connection_goes_from_call_to_call_and_others_who_use_the_pool_get_it_too() {
+    let given_back = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&given_back);
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .after_release(move |_, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Ok(true) })
+        })
+        .connect(&url().await)
+        .await
+        .unwrap();
+    let options = named(&common::random_name()).clock(clock());
+    let store = PostgresStore::with_pool(pool.clone(), options).unwrap();
+    store.migrate().await.unwrap();
+    let token = store.create(token(), &record(b"data")).await.unwrap();
+    given_back.store(0, Ordering::Relaxed);
+    let loads = (0..8).map(|_| {
+        let (store, token) = (store.clone(), token.clone());
+        async move {
+            for _ in 0..100 {
+                assert!(store.load(&token).await.unwrap().is_some());
+            }
+        }
+    });
+    let loads: Vec<_> = loads.collect();
+    let loading = tokio::spawn(all(loads));
+    let mut others = 0;
+    while !loading.is_finished() {
+        drop(pool.acquire().await.unwrap());
+        others += 1;
+    }
+    loading.await.unwrap();
+    let given_back = given_back.load(Ordering::Relaxed);
+    println!("{given_back} times, {others} of them by others");
+    assert!(given_back < others + 80, "{given_back} times for 800 calls");
+    store.drop_table().await.unwrap();
 }
