@@ -15,10 +15,10 @@ use sqlx::{Connection, Database, Pool, SqlStr, error::DatabaseError, pool::PoolO
 use tokio::time::{Instant, sleep, timeout_at};
 
 #[cfg(feature = "sqlite")]
-use crate::lane::Turn;
+use crate::lane::Round;
 use crate::{
     failure::{Cause, Effect, Failure, Refusal, describe},
-    lease::{Lease, Relay},
+    lease::{Lease, Relay, Turn},
     record,
 };
 
@@ -272,23 +272,22 @@ impl<DB: Backend> Caller<DB> {
         }
     }
 
-    /// Takes a connection from the pool, or from a call that has its answer when the pool has none.
+    /// Takes a connection from the pool, or from a call that has its answer when others use all of the
+    /// pool's.
     ///
     /// The caller's future may be dropped here: nothing was sent. A connection that is being made is
     /// made all the same, for the next call: servers count handshakes that are broken off, and MySQL
     /// bars a host after a hundred of them.
     async fn acquire(&self, end: Instant, effect: Effect) -> Result<Lease<DB>, Failure> {
         let end = end.min(Instant::now() + self.deadline / 2);
-        if self.is_exhausted()
-            && let Some(turn) = self.relay.wait()
-        {
-            match timeout_at(end, turn).await {
-                Ok(Ok(lease)) => return Ok(lease),
-                Ok(Err(_)) => {}
-                Err(_) => return Err(unsent::<DB>(&sqlx::Error::PoolTimedOut)),
-            }
-        }
-        let place = self.relay.place();
+        let place = match self.relay.join(&self.pool) {
+            Ok(place) => place,
+            Err(turn) => match timeout_at(end, turn).await {
+                Ok(Ok(Turn::Connection(lease))) => return Ok(lease),
+                Ok(Ok(Turn::Place(place))) => place,
+                _ => return Err(unsent::<DB>(&sqlx::Error::PoolTimedOut)),
+            },
+        };
         let pool = self.pool.clone();
         let acquire = PURPOSE.scope(effect, async move { pool.acquire().await });
         let acquired = if self.pool.num_idle() > 0 {
@@ -303,11 +302,6 @@ impl<DB: Backend> Caller<DB> {
             Ok(Err(error)) => Err(unsent::<DB>(&error)),
             Err(_) => Err(unsent::<DB>(&sqlx::Error::PoolTimedOut)),
         }
-    }
-
-    /// Whether the pool neither has a connection nor may make one.
-    fn is_exhausted(&self) -> bool {
-        self.pool.num_idle() == 0 && self.pool.size() >= self.pool.options().get_max_connections()
     }
 
     async fn exchange<T: Send + 'static>(
@@ -340,28 +334,28 @@ impl Caller<sqlx::Sqlite> {
     /// As [`call_until`](Self::call_until), as part of a lane's round.
     pub(crate) async fn call_in(
         &self,
-        turn: Turn<'_>,
+        round: Round<'_>,
         effect: Effect,
         statement: impl Fn() -> Statement<sqlx::Sqlite> + Send + Sync,
     ) -> Result<Answer<sqlx::Sqlite>, Failure> {
         let attempt = || async {
-            let lease = match turn.seat.take() {
+            let lease = match round.seat.take() {
                 Some(lease) => lease,
-                None => self.acquire(turn.end, effect).await?,
+                None => self.acquire(round.end, effect).await?,
             };
             let statement = statement();
             let health = Arc::clone(&self.health);
             let exchange = exchange(
                 lease,
-                turn.end,
+                round.end,
                 |connection| Box::pin(sqlx::Sqlite::run(connection, statement)),
                 health,
             );
             let (lease, answer) = exchange.await?;
-            turn.seat.keep(lease);
+            round.seat.keep(lease);
             Ok(answer)
         };
-        self.repeat(turn.end, effect, attempt).await
+        self.repeat(round.end, effect, attempt).await
     }
 }
 

@@ -47,14 +47,14 @@ pub(crate) trait Group: Send + Sync + 'static {
     /// Answers each call, in the order of the calls.
     fn answer(
         &self,
-        turn: Turn<'_>,
+        turn: Round<'_>,
         calls: Vec<Self::Call>,
     ) -> impl Future<Output = Vec<Self::Output>> + Send;
 }
 
 /// What a round has.
 #[derive(Clone, Copy)]
-pub(crate) struct Turn<'a> {
+pub(crate) struct Round<'a> {
     /// Until when its calls have to be answered.
     pub(crate) end: Instant,
     /// The connection of the rounds that follow one another.
@@ -196,21 +196,21 @@ impl<G: Group> Running<G> {
     async fn run(mut self) {
         let seat = Seat::default();
         loop {
-            let round = self.lane.take();
-            if round.is_empty() {
+            let taken = self.lane.take();
+            if taken.is_empty() {
                 self.ended = true;
                 return;
             }
-            let ends = round.iter().map(|waiting| waiting.end);
-            let turn = Turn {
+            let ends = taken.iter().map(|waiting| waiting.end);
+            let round = Round {
                 end: ends.min().expect("the round is not empty"),
                 seat: &seat,
             };
-            let (calls, answers): (Vec<_>, Vec<_>) = round
+            let (calls, answers): (Vec<_>, Vec<_>) = taken
                 .into_iter()
                 .map(|waiting| (waiting.call, waiting.answer))
                 .unzip();
-            let outputs = self.lane.group.answer(turn, calls).await;
+            let outputs = self.lane.group.answer(round, calls).await;
             for (answer, output) in answers.into_iter().zip(outputs) {
                 // Nobody listens when the caller's future was dropped.
                 let _ = answer.send(output);

@@ -1,40 +1,47 @@
 //! Connections that go from one call to the next.
 //!
 //! A pool tries each connection that is given back: one more round trip for each statement, in a
-//! task of its own. So a call that has its answer hands its connection to the call that has waited
-//! longest, and the pool gets it when nobody waits.
+//! task of its own. So no more calls ask the pool than it may have connections, the others stand in
+//! line, and a call that has its answer hands its connection to the first of them. The pool gets it
+//! when nobody waits.
 
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use sqlx::{Database, pool::PoolConnection};
+use sqlx::{Database, Pool, pool::PoolConnection};
 use tokio::sync::oneshot;
 
 /// How many calls in a row have a connection before the pool gets it, which others may use too, and
 /// which renews connections that are old.
-const MAX_CALLS: u32 = 256;
+const MAX_CALLS: u32 = 64;
 
-/// Those who have a connection of a pool, and those who wait for one.
+/// Who uses a pool, and who waits for that.
 pub(crate) struct Relay<DB: Database>(Mutex<Line<DB>>);
 
 struct Line<DB: Database> {
-    /// How many have one, or ask the pool for one.
-    places: usize,
-    waiting: VecDeque<oneshot::Sender<Lease<DB>>>,
+    places: u32,
+    waiting: VecDeque<oneshot::Sender<Turn<DB>>>,
 }
+
+/// The right to take a connection from the pool, and to have it; who gives it up gives it to the
+/// next in line.
+pub(crate) struct Place<DB: Database>(Arc<Relay<DB>>);
 
 /// A connection that a call has to itself.
 pub(crate) struct Lease<DB: Database> {
     connection: PoolConnection<DB>,
     calls: u32,
-    // Dropped after the connection, so that whoever is sent to the pool finds it there.
+    // Dropped after the connection, so that whoever gets the place finds that in the pool.
     place: Place<DB>,
 }
 
-/// Of one who has a connection, or asks the pool for one.
-pub(crate) struct Place<DB: Database>(Arc<Relay<DB>>);
+/// What comes to who stands in line.
+pub(crate) enum Turn<DB: Database> {
+    Connection(Lease<DB>),
+    Place(Place<DB>),
+}
 
 /// Where a connection stays from one call of a task to the next.
 pub(crate) struct Seat<DB: Database>(Mutex<Option<Lease<DB>>>);
@@ -47,29 +54,30 @@ impl<DB: Database> Relay<DB> {
         })))
     }
 
-    pub(crate) fn place(self: &Arc<Self>) -> Place<DB> {
-        self.line().places += 1;
-        Place(Arc::clone(self))
-    }
-
-    /// The end of the line, unless nobody will have a connection to hand on. Whoever waits there and
-    /// gets nothing has to ask the pool.
-    pub(crate) fn wait(&self) -> Option<oneshot::Receiver<Lease<DB>>> {
+    /// A place if there is one left, or else the end of the line.
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        pool: &Pool<DB>,
+    ) -> Result<Place<DB>, oneshot::Receiver<Turn<DB>>> {
         let mut line = self.line();
-        if line.places == 0 {
-            return None;
+        if line.places < pool.options().get_max_connections() {
+            line.places += 1;
+            return Ok(Place(Arc::clone(self)));
         }
         let (sender, receiver) = oneshot::channel();
         line.waiting.push_back(sender);
-        Some(receiver)
-    }
-
-    fn next(&self) -> Option<oneshot::Sender<Lease<DB>>> {
-        self.line().waiting.pop_front()
+        Err(receiver)
     }
 
     fn line(&self) -> MutexGuard<'_, Line<DB>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<DB: Database> Line<DB> {
+    /// The first in line who has not left it.
+    fn next(&mut self) -> Option<oneshot::Sender<Turn<DB>>> {
+        std::iter::from_fn(|| self.waiting.pop_front()).find(|waiting| !waiting.is_closed())
     }
 }
 
@@ -79,6 +87,21 @@ impl<DB: Database> Place<DB> {
             connection,
             calls: 0,
             place: self,
+        }
+    }
+}
+
+impl<DB: Database> Drop for Place<DB> {
+    fn drop(&mut self) {
+        let next = {
+            let mut line = self.0.line();
+            let next = line.next();
+            line.places -= u32::from(next.is_none());
+            next
+        };
+        if let Some(next) = next {
+            // Who leaves the line at this very moment gives it to the next one.
+            drop(next.send(Turn::Place(Self(Arc::clone(&self.0)))));
         }
     }
 }
@@ -95,14 +118,13 @@ impl<DB: Database> Lease<DB> {
 
     /// Gives the connection, with which nothing is under way, to the next call.
     pub(crate) fn hand_on(mut self) {
-        while self.calls < MAX_CALLS
-            && let Some(next) = self.place.0.next()
-        {
-            match next.send(self) {
-                Ok(()) => return,
-                // Its caller is gone.
-                Err(lease) => self = lease,
-            }
+        while self.calls < MAX_CALLS {
+            let next = self.place.0.line().next();
+            let Some(next) = next else { return };
+            self = match next.send(Turn::Connection(self)) {
+                Err(Turn::Connection(lease)) => lease,
+                _ => return,
+            };
         }
     }
 
@@ -134,20 +156,5 @@ impl<DB: Database> Seat<DB> {
 impl<DB: Database> Default for Seat<DB> {
     fn default() -> Self {
         Self(Mutex::default())
-    }
-}
-
-/// There is one less to be waited for: one of those who wait asks the pool, and all of them when it
-/// was the last.
-impl<DB: Database> Drop for Place<DB> {
-    fn drop(&mut self) {
-        let mut line = self.0.line();
-        line.places -= 1;
-        let sent_away = if line.places == 0 {
-            line.waiting.len()
-        } else {
-            line.waiting.len().min(1)
-        };
-        line.waiting.drain(..sent_away);
     }
 }

@@ -580,24 +580,24 @@ async fn a_connection_goes_from_call_to_call_and_others_who_use_the_pool_get_it_
     store.migrate().await.unwrap();
     let token = store.create(token(), &record(b"data")).await.unwrap();
     given_back.store(0, Ordering::Relaxed);
+    // They end together: who is alone gives the connection back each time.
+    let calls = Arc::new(AtomicUsize::new(0));
     let loads = (0..8).map(|_| {
-        let (store, token) = (store.clone(), token.clone());
+        let (store, token, calls) = (store.clone(), token.clone(), Arc::clone(&calls));
         async move {
-            for _ in 0..100 {
+            while calls.fetch_add(1, Ordering::Relaxed) < 800 {
                 assert!(store.load(&token).await.unwrap().is_some());
             }
         }
     });
     let loads: Vec<_> = loads.collect();
     let loading = tokio::spawn(all(loads));
-    let mut others = 0;
-    while !loading.is_finished() {
+    for _ in 0..3 {
         drop(pool.acquire().await.unwrap());
-        others += 1;
     }
     loading.await.unwrap();
+    // Each time that others had it, the calls of all tasks may have asked the pool.
     let given_back = given_back.load(Ordering::Relaxed);
-    println!("{given_back} times, {others} of them by others");
-    assert!(given_back < others + 80, "{given_back} times for 800 calls");
+    assert!(given_back < 100, "{given_back} times for 800 calls");
     store.drop_table().await.unwrap();
 }
