@@ -58,7 +58,7 @@ pub(crate) struct Found {
 
 impl Tree {
     pub(crate) fn open(path: &Path, options: &FsOptions) -> Result<Self> {
-        let root = Dir::root(path)?;
+        let root = Dir::root(path, options.group_access)?;
         root.protect(path, is_ours)?;
         root.probe_lock(path)?;
         root.spread_children();

@@ -7,14 +7,15 @@ use std::{
         net::UnixListener,
     },
     path::Path,
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
-use crate::support::{Fixture, kind, path_of, record, record_of, snapshot, token};
+use crate::support::{Fixture, kind, path_of, record, record_of, snapshot, token, token_of};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use sessionkit::{CookieName, ErrorKind, SessionStore, StoreKey, Subject, Token};
-use sessionkit_fs::FsStore;
+use sessionkit_fs::{FsStore, Quota};
 
 const CORRUPT: Option<ErrorKind> = Some(ErrorKind::Corrupt);
 
@@ -104,12 +105,53 @@ async fn a_planted_symbolic_link_is_refused() {
     .await;
 }
 
+/// A link cannot be planted by whoever cannot write to the directory, and `cp -al` makes them of all
+/// files. Writes replace files, so that what the other name shows stays as it was.
 #[tokio::test]
-async fn a_planted_hard_link_is_refused() {
-    plant("hard link", true, |place, secret| {
-        fs::hard_link(secret, place).unwrap()
-    })
-    .await;
+async fn a_backup_by_hard_links_harms_neither_the_store_nor_itself() {
+    let fixture = Fixture::new();
+    let options = || fixture.options().quota(Quota::Sessions(100));
+    let store = options().open(fixture.root()).await.unwrap();
+    let old = record_of("alice", "old");
+    for number in 0..4 {
+        store.create(token_of(number), &old).await.unwrap();
+    }
+    let backup = fixture.dir.path().join("backup");
+    let copied = Command::new("cp")
+        .arg("-al")
+        .args([fixture.root(), backup.clone()])
+        .status();
+    assert!(copied.unwrap().success());
+    let before = sessions_in(&backup);
+
+    let store = options().open(fixture.root()).await.unwrap();
+    assert_eq!(store.load(&token_of(0)).await.unwrap().as_ref(), Some(&old));
+    let new = record_of("bob", "new");
+    store
+        .update(&token_of(1), old.revision, &new)
+        .await
+        .unwrap();
+    let later = old.expires_at + crate::support::MINUTE;
+    store.touch(&token_of(2), later).await.unwrap();
+    store.delete(&token_of(3)).await.unwrap();
+    let alice = old.subject.as_ref().unwrap();
+    let index = store.subjects().unwrap();
+    assert_eq!(index.list(alice, None, 9).await.unwrap().len(), 2);
+    assert_eq!(index.revoke_all(alice, None).await.unwrap(), 2);
+    assert_eq!(sessions_in(&backup), before);
+
+    let restored = options().open(&backup).await.unwrap();
+    for number in 0..4 {
+        let found = restored.load(&token_of(number)).await.unwrap();
+        assert_eq!(found.as_ref(), Some(&old), "{number}");
+    }
+}
+
+/// What is in the directories of a store, without the counts.
+fn sessions_in(root: &Path) -> Vec<(std::path::PathBuf, u32, Vec<u8>)> {
+    let mut files = snapshot(root);
+    files.retain(|(path, ..)| path.is_file() && !path.ends_with("usage"));
+    files
 }
 
 #[tokio::test]

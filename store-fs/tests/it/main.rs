@@ -4,6 +4,7 @@
 mod attacks;
 #[cfg(test)]
 mod disk;
+mod group;
 #[cfg(test)]
 mod processes;
 #[cfg(test)]
