@@ -397,13 +397,10 @@ pub(crate) fn try_lock(file: impl rustix::fd::AsFd) -> Io<bool> {
 ///
 /// The time of access is set a second later, or else a `relatime` mount would write a new one at
 /// every read of a file that was "modified" in the future.
-///
-/// The nanoseconds tell whether the record has a subject, so that one without can be deleted
-/// unread. Where that is wrong, a sweep removes the entry that is left in the index.
-pub(crate) fn note(file: &File, expires_at: Timestamp, has_subject: bool) {
+pub(crate) fn note(file: &File, expires_at: Timestamp) {
     let times = |millis: i64| Timespec {
         tv_sec: millis.div_euclid(1000),
-        tv_nsec: (millis.rem_euclid(1000) * 1_000_000 + i64::from(has_subject)) as _,
+        tv_nsec: (millis.rem_euclid(1000) * 1_000_000) as _,
     };
     let millis = expires_at.as_millis();
     // A file system that cannot keep that date makes the sweep slower and nothing else.
@@ -426,11 +423,6 @@ pub(crate) fn noted_expiry(stat: &Stat) -> i64 {
     seconds
         .saturating_mul(1000)
         .saturating_add(nanos / 1_000_000)
-}
-
-/// Whether it is a file of which [`note`] has noted that its record has no subject.
-pub(crate) fn is_noted_without_subject(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_mtime_nsec & 1 == 0
 }
 
 /// Which file it is, for as long as it is kept open.
@@ -477,14 +469,12 @@ impl Stored {
         })
     }
 
-    /// The header of the record that this file holds for `key`, and where its section starts.
-    pub(crate) fn header(&self, key: &StoreKey) -> Result<(usize, Header)> {
-        format::find(key, self.size, |start| {
-            let mut bytes = [0; MAX_HEADER];
-            let len = MAX_HEADER.min(self.size.saturating_sub(start));
-            self.read(&mut bytes[..len], start)?;
-            Ok(bytes)
-        })
+    /// The header of the record that this file holds for `key`.
+    pub(crate) fn header(&self, key: &StoreKey) -> Result<Header> {
+        let mut bytes = [0; MAX_HEADER];
+        let bytes = &mut bytes[..MAX_HEADER.min(self.size)];
+        self.read(bytes)?;
+        Header::of(key, bytes, self.size)
     }
 
     /// The whole file.
@@ -494,13 +484,13 @@ impl Stored {
             return Err(format::damaged());
         }
         let mut bytes = vec![0; self.size];
-        self.read(&mut bytes, 0)?;
+        self.read(&mut bytes)?;
         Ok(bytes.into())
     }
 
-    fn read(&self, buffer: &mut [u8], start: usize) -> Result<()> {
+    fn read(&self, buffer: &mut [u8]) -> Result<()> {
         self.file
-            .read_exact_at(buffer, start as u64)
+            .read_exact_at(buffer, 0)
             .map_err(|error| match error.kind() {
                 std::io::ErrorKind::UnexpectedEof => format::damaged(),
                 _ => Error::new(ErrorKind::Unavailable, "the session's file cannot be read")

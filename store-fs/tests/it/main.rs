@@ -4,7 +4,10 @@
 mod attacks;
 #[cfg(test)]
 mod disk;
+#[cfg(test)]
 mod group;
+#[cfg(test)]
+mod pool;
 #[cfg(test)]
 mod processes;
 #[cfg(test)]
