@@ -311,6 +311,33 @@ fn a_creation_does_not_replace_what_was_created_meanwhile() {
     assert!(refused > 3, "{refused}");
 }
 
+/// The end of a session takes the record and its entry in the index in one step, as seen by whoever
+/// creates it anew.
+#[test]
+fn a_session_created_beside_its_end_is_listed() {
+    for scenario in ["delete", "revoke", "revoke all"] {
+        let (mut created, mut waited) = (0, 0);
+        for at in 0.. {
+            let again =
+                |tree: &Tree, call: &Call| create(tree, call, &A, &record(3, Some("alice")));
+            let Some((ended, again, tree, _dir)) = interleave(scenario, at, again) else {
+                break;
+            };
+            assert_eq!(kind(&ended), None, "{scenario} {at}");
+            match kind(&again) {
+                None => created += 1,
+                Some(ErrorKind::Unavailable) => waited += 1,
+                other => panic!("{scenario} {at}: {other:?}"),
+            }
+            let is_there = load(&tree, &A).unwrap().is_some();
+            assert_eq!(is_there, again.is_ok(), "{scenario} {at}");
+            let is_listed = keys_of(&tree, "alice").contains(&A);
+            assert_eq!(is_listed, is_there, "{scenario} {at}");
+        }
+        assert!(created > 0 && waited > 0, "{scenario}: {created} {waited}");
+    }
+}
+
 #[test]
 fn a_touch_beside_an_update_loses_neither() {
     let later = NOW + Duration::from_secs(9999);

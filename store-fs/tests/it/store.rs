@@ -372,33 +372,85 @@ async fn a_removed_directory_is_an_error_and_not_a_store_without_sessions() {
 }
 
 #[tokio::test]
-async fn a_call_ends_by_its_deadline_when_another_process_keeps_the_lock() {
+async fn every_call_ends_by_its_deadline_when_another_process_keeps_the_lock() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
-    let old = record("old");
+    let old = record_of("alice", "old");
+    let alice = old.subject.clone().unwrap();
     store.create(token_of(0), &old).await.unwrap();
     let path = fixture.path_of(&token_of(0));
     // An open file description of its own is another process to the kernel.
     let dir = fs::File::open(path.parent().unwrap()).unwrap();
     dir.lock().unwrap();
-    let hasty = fixture.options().deadline(Duration::from_millis(200));
-    let hasty = hasty.open(fixture.root()).await.unwrap();
+    let hasty = || fixture.options().deadline(Duration::from_millis(200));
+    let store = hasty().open(fixture.root()).await.unwrap();
     let unavailable = Some(ErrorKind::Unavailable);
-    let new = record("new");
+    let new = record_of("alice", "new");
+    let (token, key) = (token_of(0), token_of(0).key());
     assert_eq!(
-        kind(hasty.update(&token_of(0), old.revision, &new).await),
+        kind(store.update(&token, old.revision, &new).await),
         unavailable
     );
-    assert_eq!(kind(hasty.delete(&token_of(0)).await), unavailable);
-    // Readers take no lock.
-    assert_eq!(store.load(&token_of(0)).await.unwrap().as_ref(), Some(&old));
+    assert_eq!(kind(store.touch(&token, new.expires_at).await), unavailable);
+    assert_eq!(kind(store.create(token.clone(), &new).await), unavailable);
+    assert_eq!(kind(store.delete(&token).await), unavailable);
+    assert_eq!(kind(index(&store).revoke(&alice, &key).await), unavailable);
+    assert_eq!(
+        kind(index(&store).revoke_all(&alice, None).await),
+        unavailable
+    );
+    let counting = hasty().quota(Quota::Sessions(9)).open(fixture.root());
+    assert_eq!(kind(counting.await), unavailable);
+    // Readers take no lock, unless what they find has expired.
+    assert_eq!(store.load(&token).await.unwrap().as_ref(), Some(&old));
+    assert_eq!(index(&store).list(&alice, None, 9).await.unwrap().len(), 1);
+    fixture.clock.advance(MINUTE);
+    assert_eq!(kind(store.load(&token).await), unavailable);
+    assert_eq!(kind(index(&store).list(&alice, None, 9).await), unavailable);
+    assert_eq!(kind(store.sweep(1_000_000).await), unavailable);
+    fixture.clock.set(NOW);
     dir.unlock().unwrap();
     // What was refused does not happen later.
-    store
-        .update(&token_of(0), old.revision, &new)
-        .await
-        .unwrap();
-    assert_eq!(store.load(&token_of(0)).await.unwrap(), Some(new));
+    store.update(&token, old.revision, &new).await.unwrap();
+    assert_eq!(store.load(&token).await.unwrap(), Some(new));
+}
+
+/// A host whose clock is wrong sees a session expired that the others do not; what it does about it
+/// must not end the session for them.
+#[tokio::test]
+async fn a_host_whose_clock_is_ahead_ends_nothing_by_reading() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    let old = record_of("alice", "old");
+    let alice = old.subject.clone().unwrap();
+    store.create(token_of(0), &old).await.unwrap();
+    let before = snapshot(&fixture.root());
+    let modified = |path| fs::metadata(path).unwrap().modified().unwrap();
+    let date = modified(fixture.path_of(&token_of(0)));
+
+    let ahead = Arc::new(ManualClock::new(NOW + MINUTE * 60));
+    let ahead = fixture.options().clock(ahead).open(fixture.root()).await;
+    let ahead = ahead.unwrap();
+    assert_eq!(ahead.load(&token_of(0)).await.unwrap(), None);
+    assert_eq!(index(&ahead).list(&alice, None, 9).await.unwrap(), []);
+    let missing = Some(ErrorKind::Missing);
+    let touched = ahead.touch(&token_of(0), Timestamp::MAX).await;
+    assert_eq!(kind(touched), missing);
+    let new = record_of("bob", "new");
+    let updated = ahead.update(&token_of(0), old.revision, &new).await;
+    assert_eq!(kind(updated), missing);
+    assert!(
+        !index(&ahead)
+            .revoke(&alice, &token_of(0).key())
+            .await
+            .unwrap()
+    );
+    assert_eq!(index(&ahead).revoke_all(&alice, None).await.unwrap(), 0);
+
+    assert_eq!(snapshot(&fixture.root()), before);
+    assert_eq!(modified(fixture.path_of(&token_of(0))), date);
+    assert_eq!(store.load(&token_of(0)).await.unwrap(), Some(old));
+    assert_eq!(index(&store).list(&alice, None, 9).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
