@@ -207,16 +207,11 @@ impl SessionStore for FsStore {
         Ok(token.clone())
     }
 
-    async fn rotate(&self, _: &Token, _: Token, _: Revision, _: &Record) -> Result<Token> {
-        Err(ErrorKind::Unsupported.into())
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
         self.run(token.key(), move |tree, call, key| {
-            Ok(tree.delete(call, key, None)?)
+            Ok(tree.delete(call, key, expected)?)
         })
-        .await?;
-        Ok(())
+        .await
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
@@ -227,6 +222,13 @@ impl SessionStore for FsStore {
                 Ok(tree.sweep(call, limit)?)
             })
             .await
+        })
+        .await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        by_deadline(self.deadline, |call| async move {
+            self.hop(&call, |tree, _| tree.ping()).await
         })
         .await
     }

@@ -32,7 +32,7 @@ fn mode(path: impl AsRef<Path>) -> u32 {
 async fn plant(what: &str, is_removable: bool, put: impl FnOnce(&Path, &Path)) {
     let fixture = Fixture::new();
     let store = fixture.open().await;
-    let (victim, other, unused) = (token(), token(), token());
+    let (victim, other) = (token(), token());
     store
         .create(victim.clone(), &record("victim"))
         .await
@@ -58,17 +58,9 @@ async fn plant(what: &str, is_removable: bool, put: impl FnOnce(&Path, &Path)) {
         ("update", kind(store.update(&victim, revision, &new).await)),
         ("touch", kind(store.touch(&victim, new.expires_at).await)),
         (
-            "rotate from",
-            kind(store.rotate(&victim, unused.clone(), revision, &new).await),
+            "delete of a revision",
+            kind(store.delete(&victim, Some(revision)).await),
         ),
-        ("rotate to", {
-            let other_revision = store.load(&other).await.unwrap().unwrap().revision;
-            kind(
-                store
-                    .rotate(&other, victim.clone(), other_revision, &new)
-                    .await,
-            )
-        }),
     ];
     for (call, kind) in kinds {
         assert_eq!(kind, CORRUPT, "{what}: {call}");
@@ -81,7 +73,7 @@ async fn plant(what: &str, is_removable: bool, put: impl FnOnce(&Path, &Path)) {
     );
     assert!(place.symlink_metadata().is_ok(), "{what}: swept");
 
-    let deleted = kind(store.delete(&victim).await);
+    let deleted = kind(store.delete(&victim, None).await);
     if is_removable {
         assert_eq!(deleted, None, "{what}: delete");
         assert_eq!(store.load(&victim).await.unwrap(), None, "{what}");
@@ -133,7 +125,7 @@ async fn a_backup_by_hard_links_harms_neither_the_store_nor_itself() {
         .unwrap();
     let later = old.expires_at + crate::support::MINUTE;
     store.touch(&token_of(2), later).await.unwrap();
-    store.delete(&token_of(3)).await.unwrap();
+    store.delete(&token_of(3), None).await.unwrap();
     let alice = old.subject.as_ref().unwrap();
     let index = store.subjects().unwrap();
     assert_eq!(index.list(alice, None, 9).await.unwrap().len(), 2);
@@ -223,7 +215,7 @@ async fn a_directory_replaced_by_a_link_is_refused() {
         kind(store.create(token.clone(), &record("new")).await),
         CORRUPT
     );
-    assert_eq!(kind(store.delete(&token).await), CORRUPT);
+    assert_eq!(kind(store.delete(&token, None).await), CORRUPT);
     assert_eq!(kind(store.sweep(10).await), CORRUPT);
     assert_eq!(snapshot(&outside), before);
     assert_eq!(kind(fixture.options().open(fixture.root()).await), CORRUPT);
@@ -418,7 +410,7 @@ async fn what_belongs_to_others_is_ignored_and_never_removed() {
     symlink("/etc/passwd", shard.join("link")).unwrap();
     fixture.clock.advance(crate::support::MINUTE * 2);
     assert_eq!(store.sweep(100).await.unwrap(), 1);
-    store.delete(&token).await.unwrap();
+    store.delete(&token, None).await.unwrap();
     assert_eq!(store.sweep(100).await.unwrap(), 0);
     for path in &foreign {
         assert_eq!(

@@ -146,6 +146,6 @@ async fn user_of_the_group() {
     let listed = store.subjects().unwrap().list(alice, None, 9).await;
     assert_eq!(listed.unwrap().len(), 1);
     store.create(token_of(1), &far).await.unwrap();
-    store.delete(&token_of(1)).await.unwrap();
+    store.delete(&token_of(1), None).await.unwrap();
     assert_eq!(store.sweep(10).await.unwrap(), 0);
 }

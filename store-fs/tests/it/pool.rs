@@ -56,7 +56,7 @@ async fn with_waiting_callers(what: &'static str) {
                 ("update", _) => store.update(&token, busy.revision, &busy).await.map(drop),
                 ("touch", _) => store.touch(&token, busy.expires_at).await.map(drop),
                 ("create", _) => store.create(token, &busy).await.map(drop),
-                ("delete", _) => store.delete(&token).await.map(drop),
+                ("delete", _) => store.delete(&token, None).await.map(drop),
                 ("load", _) => store.load(&token).await.map(drop),
                 (_, 0) => index.list(&alice, None, 9).await.map(drop),
                 (_, 1) => index.revoke(&alice, &token.key()).await.map(drop),

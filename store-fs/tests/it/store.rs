@@ -49,15 +49,14 @@ async fn every_policy_keeps_the_contract_and_declares_what_survives() {
             .await
             .unwrap();
         assert_eq!(store.capabilities().durability, durability);
-        let (from, to) = (token(), token());
+        let token = token();
         let (first, second) = (record("first"), record("second"));
-        store.create(from.clone(), &first).await.unwrap();
-        store
-            .rotate(&from, to.clone(), first.revision, &second)
-            .await
-            .unwrap();
-        assert_eq!(store.load(&from).await.unwrap(), None);
-        assert_eq!(store.load(&to).await.unwrap(), Some(second));
+        store.create(token.clone(), &first).await.unwrap();
+        store.update(&token, first.revision, &second).await.unwrap();
+        assert_eq!(store.load(&token).await.unwrap().as_ref(), Some(&second));
+        assert!(store.delete(&token, Some(second.revision)).await.unwrap());
+        assert_eq!(store.load(&token).await.unwrap(), None);
+        store.ping().await.unwrap();
     }
     assert_eq!(
         Fixture::new().open().await.sync_policy(),
@@ -86,13 +85,9 @@ async fn a_quota_of_sessions_counts_every_handle() {
         .update(&token_of(0), old.revision, &record("longer"))
         .await
         .unwrap();
-    let old = one.load(&token_of(0)).await.unwrap().unwrap();
-    one.rotate(&token_of(0), token_of(100), old.revision, &record(""))
-        .await
-        .unwrap();
     assert_eq!(kind(other.create(token_of(10), &record("")).await), FULL);
-    other.delete(&token_of(1)).await.unwrap();
-    other.delete(&token_of(1)).await.unwrap();
+    assert!(other.delete(&token_of(1), None).await.unwrap());
+    assert!(!other.delete(&token_of(1), None).await.unwrap());
     one.create(token_of(10), &record("")).await.unwrap();
     assert_eq!(kind(other.create(token_of(11), &record("")).await), FULL);
 }
@@ -161,7 +156,7 @@ async fn counts_are_taken_when_a_quota_is_set_and_corrected_by_a_sweep() {
     store.create(token_of(5), &record("")).await.unwrap();
     assert_eq!(kind(store.create(token_of(6), &record("")).await), FULL);
     // This handle does not count.
-    unlimited.delete(&token_of(0)).await.unwrap();
+    unlimited.delete(&token_of(0), None).await.unwrap();
     assert_eq!(kind(store.create(token_of(6), &record("")).await), FULL);
     store.sweep(100).await.unwrap();
     store.create(token_of(6), &record("")).await.unwrap();
@@ -275,9 +270,8 @@ async fn creating_and_sweeping_at_once_loses_nothing() {
                 let record = record_of("alice", "x");
                 store.create(token.clone(), &record).await.unwrap();
                 assert_eq!(store.load(&token).await.unwrap().as_ref(), Some(&record));
-                let next = token_of(task * 1000 + 500 + round);
                 store
-                    .rotate(&token, next.clone(), record.revision, &record)
+                    .update(&token, record.revision, &record)
                     .await
                     .unwrap();
                 let listed = store
@@ -286,8 +280,8 @@ async fn creating_and_sweeping_at_once_loses_nothing() {
                     .list(&Subject::new("alice").unwrap(), None, 100)
                     .await
                     .unwrap();
-                assert!(listed.iter().any(|session| session.key == next.key()));
-                store.delete(&next).await.unwrap();
+                assert!(listed.iter().any(|session| session.key == token.key()));
+                store.delete(&token, None).await.unwrap();
             }
         })
     });
@@ -365,8 +359,9 @@ async fn a_removed_directory_is_an_error_and_not_a_store_without_sessions() {
         kind(store.create(token_of(1), &record("")).await),
         unavailable
     );
-    assert_eq!(kind(store.delete(&token_of(0)).await), unavailable);
+    assert_eq!(kind(store.delete(&token_of(0), None).await), unavailable);
     assert_eq!(kind(store.sweep(10).await), unavailable);
+    assert_eq!(kind(store.ping().await), unavailable);
     let alice = Subject::new("alice").unwrap();
     assert_eq!(kind(index(&store).list(&alice, None, 9).await), unavailable);
 }
@@ -393,7 +388,7 @@ async fn every_call_ends_by_its_deadline_when_another_process_keeps_the_lock() {
     );
     assert_eq!(kind(store.touch(&token, new.expires_at).await), unavailable);
     assert_eq!(kind(store.create(token.clone(), &new).await), unavailable);
-    assert_eq!(kind(store.delete(&token).await), unavailable);
+    assert_eq!(kind(store.delete(&token, None).await), unavailable);
     assert_eq!(kind(index(&store).revoke(&alice, &key).await), unavailable);
     assert_eq!(
         kind(index(&store).revoke_all(&alice, None).await),
@@ -463,7 +458,7 @@ async fn a_dropped_call_does_not_take_effect_later() {
     dir.lock().unwrap();
     {
         let token = token_of(0);
-        let mut delete = pin!(store.delete(&token));
+        let mut delete = pin!(store.delete(&token, None));
         let waker = std::task::Waker::noop();
         assert!(
             delete
@@ -596,18 +591,14 @@ async fn a_deleted_session_leaves_nothing_in_the_index() {
     let (anonymous, known) = (record(""), record_of("alice", ""));
     store.create(token_of(0), &known).await.unwrap();
     store.create(token_of(1), &anonymous).await.unwrap();
-    // At login, and moved.
+    // At login.
     store
         .update(&token_of(1), anonymous.revision, &known)
         .await
         .unwrap();
-    store
-        .rotate(&token_of(1), token_of(2), known.revision, &known)
-        .await
-        .unwrap();
-    store.touch(&token_of(2), NOW + MINUTE * 2).await.unwrap();
+    store.touch(&token_of(1), NOW + MINUTE * 2).await.unwrap();
     for number in 0..3 {
-        store.delete(&token_of(number)).await.unwrap();
+        store.delete(&token_of(number), None).await.unwrap();
     }
     let files = snapshot(&fixture.root());
     assert!(!files.iter().any(|(path, ..)| path.is_file()), "{files:?}");
