@@ -63,25 +63,19 @@ impl SessionStore for Breakable {
         self.inner.touch(token, expires_at).await
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
         self.check()?;
-        self.inner.rotate(from, to, expected, record).await
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
-        self.check()?;
-        self.inner.delete(token).await
+        self.inner.delete(token, expected).await
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
         self.check()?;
         self.inner.sweep(limit).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.check()?;
+        self.inner.ping().await
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {

@@ -309,23 +309,17 @@ impl SessionStore for SpyStore {
             .await
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        let rotate = self.inner.rotate(from, to, expected, record);
-        self.call("rotate", Some(record), rotate).await
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
-        self.call("delete", None, self.inner.delete(token)).await
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
+        self.call("delete", None, self.inner.delete(token, expected))
+            .await
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
         self.call("sweep", None, self.inner.sweep(limit)).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.inner.ping().await
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
