@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod flows;
 mod golden;
 mod interleavings;
 mod records;
