@@ -31,6 +31,9 @@ impl Tree {
         let mut removed = 0;
         let start = self.cursor.load(Ordering::Relaxed);
         for number in (0..=255).map(|step| start.wrapping_add(step)) {
+            // The next sweep goes on behind this directory, also if this one comes to its end here:
+            // somebody may keep its lock.
+            self.cursor.store(number.wrapping_add(1), Ordering::Relaxed);
             match self.sweep_shard(call, number, now, limit - removed) {
                 Ok(more) => removed += more,
                 // Another sweep has removed the directory, which was empty.
@@ -38,14 +41,13 @@ impl Tree {
                 Err(fail) => return Err(fail.into()),
             }
             if removed == limit {
+                self.cursor.store(number, Ordering::Relaxed);
                 break;
             }
             match self.sweep_entries(call, number) {
                 Ok(()) | Err(Fail::Vanished) => {}
                 Err(fail) => return Err(fail.into()),
             }
-            // Kept also when a later step fails or runs out of time.
-            self.cursor.store(number.wrapping_add(1), Ordering::Relaxed);
         }
         Ok(removed as u64)
     }

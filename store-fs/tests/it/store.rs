@@ -213,6 +213,32 @@ async fn a_sweep_goes_on_where_the_last_one_stopped() {
 }
 
 #[tokio::test]
+async fn a_directory_whose_lock_is_kept_does_not_keep_the_others_from_being_swept() {
+    let fixture = Fixture::new();
+    let store = fixture.options().deadline(Duration::from_millis(200));
+    let store = store.open(fixture.root()).await.unwrap();
+    for number in 0..30 {
+        store.create(token_of(number), &record("")).await.unwrap();
+    }
+    let paths: Vec<_> = (0..30).map(|n| fixture.path_of(&token_of(n))).collect();
+    let busy = paths.iter().min().unwrap();
+    let dir = fs::File::open(busy.parent().unwrap()).unwrap();
+    dir.lock().unwrap();
+    fixture.clock.advance(MINUTE);
+    let unavailable = Some(ErrorKind::Unavailable);
+    for _ in 0..2 {
+        assert_eq!(kind(store.sweep(1_000_000).await), unavailable);
+    }
+    let left: Vec<_> = paths.iter().filter(|path| path.exists()).collect();
+    assert!(
+        left.iter().all(|path| path.parent() == busy.parent()),
+        "{left:?}"
+    );
+    dir.unlock().unwrap();
+    assert_eq!(store.sweep(1_000_000).await.unwrap(), left.len() as u64);
+}
+
+#[tokio::test]
 async fn a_sweep_believes_the_record_not_the_date_of_the_file() {
     let fixture = Fixture::new();
     let store = fixture.open().await;
