@@ -473,7 +473,7 @@ fn what_expires_during_a_call_does_not_come_back() {
 #[test]
 fn what_was_found_expired_does_not_come_back() {
     type Read = fn(&Tree) -> sessionkit::Result<bool>;
-    let load: Read = |tree| Ok(load(&tree, &A)?.is_some());
+    let load: Read = |tree| Ok(load(tree, &A)?.is_some());
     let update: Read = |tree| {
         let new = record(2, None);
         match tree.update(&call(), &A, Revision::from_bits(1), &new) {

@@ -215,8 +215,7 @@ async fn a_sweep_goes_on_where_the_last_one_stopped() {
 #[tokio::test]
 async fn a_directory_whose_lock_is_kept_does_not_keep_the_others_from_being_swept() {
     let fixture = Fixture::new();
-    let store = fixture.options().deadline(Duration::from_millis(200));
-    let store = store.open(fixture.root()).await.unwrap();
+    let store = fixture.open().await;
     for number in 0..30 {
         store.create(token_of(number), &record("")).await.unwrap();
     }
@@ -225,9 +224,12 @@ async fn a_directory_whose_lock_is_kept_does_not_keep_the_others_from_being_swep
     let dir = fs::File::open(busy.parent().unwrap()).unwrap();
     dir.lock().unwrap();
     fixture.clock.advance(MINUTE);
-    let unavailable = Some(ErrorKind::Unavailable);
-    for _ in 0..2 {
-        assert_eq!(kind(store.sweep(1_000_000).await), unavailable);
+    let hasty = fixture.options().deadline(Duration::from_millis(100));
+    let hasty = hasty.open(fixture.root()).await.unwrap();
+    // As often as it takes on a slow disk; some are in the directory that is kept.
+    for _ in 0..50 {
+        let swept = hasty.sweep(1_000_000).await;
+        assert_eq!(kind(swept), Some(ErrorKind::Unavailable));
     }
     let left: Vec<_> = paths.iter().filter(|path| path.exists()).collect();
     assert!(
