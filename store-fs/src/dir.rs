@@ -11,7 +11,7 @@ use rustix::{
         Timestamps, fchmod, flock, fstat, futimens, mkdirat, openat, renameat, statat, unlinkat,
     },
     io::{Errno, Result as Io},
-    process::{Gid, Uid, geteuid},
+    process::{Gid, Uid, getegid, geteuid, getgroups},
 };
 use sessionkit::{Error, ErrorKind, Result, StoreKey, Timestamp};
 
@@ -80,12 +80,25 @@ impl Dir {
             opened => opened,
         }
         .map_err(|errno| unusable(&path, errno))?;
-        let group = match group_access {
-            true => Some(Gid::from_raw(fstat(&fd).map_err(error)?.st_gid)),
-            false => None,
+        let mut access = Access {
+            user: geteuid(),
+            group: None,
         };
-        let user = geteuid();
-        let access = Access { user, group };
+        if group_access {
+            let stat = fstat(&fd).map_err(error)?;
+            let group = Gid::from_raw(stat.st_gid);
+            if !access.includes(&stat) && !is_ours(group).map_err(error)? {
+                return Err(Error::new(
+                    ErrorKind::InvalidConfig,
+                    format!(
+                        "the session directory {} belongs to another user, and to a group that \
+                         this process is not in",
+                        path.display()
+                    ),
+                ));
+            }
+            access.group = Some(group);
+        }
         Ok(Self { fd, access })
     }
 
@@ -497,6 +510,11 @@ impl Stored {
                     .with_source(error),
             })
     }
+}
+
+/// Whether this process is in a group.
+fn is_ours(group: Gid) -> Io<bool> {
+    Ok(group == getegid() || getgroups()?.contains(&group))
 }
 
 fn create_root(path: &Path) -> Io<OwnedFd> {

@@ -182,9 +182,9 @@ impl SessionStore for FsStore {
         by_deadline(self.deadline, |call| async move {
             let load = move |tree: &Tree, _: &Call| tree.load(&key);
             match self.hop(&call, load).await? {
-                Seen::Nothing => Ok(None),
-                Seen::Live(record) => Ok(Some(record)),
-                Seen::Expired => self.hop_in_turn(&call, key, Tree::load_locked).await,
+                None => Ok(None),
+                Some(Seen::Live(record)) => Ok(Some(record)),
+                Some(Seen::Expired) => self.hop_in_turn(&call, key, Tree::load_locked).await,
             }
         })
         .await
@@ -258,7 +258,6 @@ impl SubjectIndex for FsStore {
             let mut sessions = Vec::with_capacity(listed.len());
             for (key, seen) in listed {
                 match seen {
-                    Seen::Nothing => {}
                     Seen::Live(session) => sessions.push(session),
                     Seen::Expired => {
                         let subject = subject.clone();

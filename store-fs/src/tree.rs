@@ -28,6 +28,7 @@ use crate::{
 /// ab/               sessions whose key begins with the byte ab; its lock is the shard's lock
 /// ab/ab…            a session, named by its key
 /// ab/.tmp-…         a session being written
+/// .tmp-…            what a ping writes
 /// subjects/cd/…     one empty file for each session of the subjects whose hash begins with cd
 /// ```
 ///
@@ -54,7 +55,6 @@ pub(crate) struct Found {
 
 /// What somebody sees who does not hold the lock.
 pub(crate) enum Seen<T> {
-    Nothing,
     Live(T),
     /// Whoever holds the lock may have looked at the clock in time and be about to prolong the
     /// record, which must not come back after somebody was told that it is gone. So it has to be
@@ -107,17 +107,17 @@ impl Tree {
     }
 
     /// The record of a key, as it is seen without the lock.
-    pub(crate) fn load(&self, key: &StoreKey) -> Result<Seen<Record>, Fail> {
+    pub(crate) fn load(&self, key: &StoreKey) -> Result<Option<Seen<Record>>, Fail> {
         let name = key.to_hex();
         let Some(stored) = self.root.open_below(dir_of(&name), &name)? else {
-            return self.is_there().map(|()| Seen::Nothing);
+            return self.is_there().map(|()| None);
         };
         let contents = stored.contents()?;
         let header = Header::of(key, &contents, contents.len())?;
-        match self.is_live(&header) {
-            true => Ok(Seen::Live(header.record(contents)?)),
-            false => Ok(Seen::Expired),
-        }
+        Ok(Some(match self.is_live(&header) {
+            true => Seen::Live(header.record(contents)?),
+            false => Seen::Expired,
+        }))
     }
 
     /// The live record of a key, as it is found under the lock.

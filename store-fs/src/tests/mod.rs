@@ -58,9 +58,9 @@ fn record(revision: u64, subject: Option<&str>) -> Record {
 /// As [`FsStore`](crate::FsStore) loads.
 fn load(tree: &Tree, key: &StoreKey) -> sessionkit::Result<Option<Record>> {
     match tree.load(key)? {
-        Seen::Nothing => Ok(None),
-        Seen::Live(record) => Ok(Some(record)),
-        Seen::Expired => Ok(tree.load_locked(&call(), key)?),
+        None => Ok(None),
+        Some(Seen::Live(record)) => Ok(Some(record)),
+        Some(Seen::Expired) => Ok(tree.load_locked(&call(), key)?),
     }
 }
 
@@ -74,7 +74,6 @@ fn list(tree: &Tree, subject: &str) -> sessionkit::Result<Vec<StoreKey>> {
     let mut keys = Vec::new();
     for (key, seen) in tree.list(&call(), &subject, None, 100)? {
         let is_live = match seen {
-            Seen::Nothing => false,
             Seen::Live(_) => true,
             Seen::Expired => tree.list_locked(&call(), &subject, &key)?.is_some(),
         };

@@ -108,13 +108,17 @@ async fn a_volume_of_root_serves_every_user_of_its_group() {
             .status();
         assert!(status.unwrap().success(), "user {user}");
     }
-    // Somebody else's file is refused although its mode is right.
+    // Somebody else's directory is none of ours, nor a file of theirs in ours, although its mode is right.
     let store = FsOptions::new().group_access(true);
     let store = store.open(fixture.root()).await.unwrap();
     let place = fixture.path_of(&token_of(0));
     chown(&place, Some(1003), Some(1003)).unwrap();
     let corrupt = Some(ErrorKind::Corrupt);
     assert_eq!(kind(store.load(&token_of(0)).await), corrupt);
+    chown(fixture.root(), Some(1003), Some(1003)).unwrap();
+    let refused = FsOptions::new().group_access(true).open(fixture.root());
+    let error = refused.await.unwrap_err();
+    assert!(error.to_string().contains("not in"), "{error}");
 }
 
 #[tokio::test]
