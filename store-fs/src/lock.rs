@@ -49,7 +49,10 @@ pub(crate) fn lock<'a>(dir: &'a Dir, call: &Call) -> Result<Lock<'a>, Fail> {
         thread::sleep(pause);
         pause = LAST_PAUSE.min(pause * 2);
     }
-    Ok(Lock(dir))
+    let lock = Lock(dir);
+    // What was given up while it waited does not go on, not even with what needs no permission.
+    call.check()?;
+    Ok(lock)
 }
 
 /// Held until dropped.
