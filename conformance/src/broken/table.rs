@@ -224,7 +224,7 @@ pub const BUGS: &[Bug] = &[
         &["C12", "L09"],
         "an order of the calls that explains their answers",
     ),
-    server("locks-its-pool-twice", &["C13"], "a call is still running"),
+    server("locks-its-pool-twice", &["C13"], "still running: 64 update"),
     server(
         "touch-checks-then-writes",
         &["C14"],
@@ -290,7 +290,7 @@ pub const BUGS: &[Bug] = &[
     server(
         "delete-hides-errors",
         &["E01"],
-        "delete on a backend that is down",
+        "delete at its revision on a backend that is down",
     ),
     server("open-waits-for-ever", &["E02"], "open ends within"),
     server("writes-are-lost-in-a-crash", &["E03"], "load after a crash"),
@@ -339,11 +339,7 @@ pub const BUGS: &[Bug] = &[
         &["S01", "N01"],
         "the token in a name",
     ),
-    server(
-        "data-are-readable-at-rest",
-        &["S02", "S03"],
-        "the data in clear",
-    ),
+    server("data-are-readable-at-rest", &["S02"], "the data in clear"),
     server(
         "debug-shows-data",
         &["S04"],
