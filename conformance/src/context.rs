@@ -122,6 +122,14 @@ impl Context {
         self.open_in(&self.namespace).await
     }
 
+    /// A new handle to the namespace of the case, between whose calls other tasks get their turn.
+    pub(crate) async fn open_with_jitter(&self) -> Outcome<Arc<dyn SessionStore>> {
+        let store = self.harness.open(&self.namespace).await;
+        self.meter.progressed();
+        let store = Recorder::new(store.map_err(broken("open"))?, Arc::clone(&self.meter));
+        Ok(Arc::new(store.with_jitter(Random::new(self.random.next()))))
+    }
+
     /// A new handle to a namespace, which is destroyed when the case has ended.
     ///
     /// # Errors

@@ -13,6 +13,9 @@ use sessionkit::{
     Capabilities, ErrorKind, Record, Result, Revision, SessionStore, StoreKey, Subject,
     SubjectIndex, SubjectSession, Timestamp, Token,
 };
+use tokio::task::yield_now;
+
+use crate::Random;
 
 /// The calls of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,6 +205,8 @@ impl Drop for InFlight<'_> {
 pub(crate) struct Recorder {
     inner: Arc<dyn SessionStore>,
     meter: Arc<Meter>,
+    /// Decides how often a call lets others go first.
+    jitter: Option<Random>,
 }
 
 /// As the store inside, so that the kit sees what it shows of itself.
@@ -213,7 +218,26 @@ impl fmt::Debug for Recorder {
 
 impl Recorder {
     pub(crate) fn new(inner: Arc<dyn SessionStore>, meter: Arc<Meter>) -> Self {
-        Self { inner, meter }
+        Self {
+            inner,
+            meter,
+            jitter: None,
+        }
+    }
+
+    /// Gives other tasks the chance to be in between two calls of this one: a store in memory would
+    /// hardly ever be interrupted there, and one behind a network always is.
+    pub(crate) fn with_jitter(mut self, random: Random) -> Self {
+        self.jitter = Some(random);
+        self
+    }
+
+    async fn give_way(&self) {
+        if let Some(random) = &self.jitter {
+            for _ in 0..random.below(4) {
+                yield_now().await;
+            }
+        }
     }
 
     fn index(&self) -> &dyn SubjectIndex {
@@ -232,46 +256,55 @@ impl SessionStore for Recorder {
 
     async fn create(&self, token: Token, record: &Record) -> Result<Token> {
         let call = self.meter.begin(Call::Create, &[&token], Some(record));
+        self.give_way().await;
         call.end(self.inner.create(token, record).await)
     }
 
     async fn load(&self, token: &Token) -> Result<Option<Record>> {
         let call = self.meter.begin(Call::Load, &[token], None);
+        self.give_way().await;
         call.end(self.inner.load(token).await)
     }
 
     async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
         let call = self.meter.begin(Call::Update, &[token], Some(record));
+        self.give_way().await;
         call.end(self.inner.update(token, expected, record).await)
     }
 
     async fn renew(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
         let call = self.meter.begin(Call::Renew, &[token], Some(record));
+        self.give_way().await;
         call.end(self.inner.renew(token, expected, record).await)
     }
 
     async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
         let call = self.meter.begin(Call::Touch, &[token], None);
+        self.give_way().await;
         call.end(self.inner.touch(token, expires_at).await)
     }
 
     async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
         let call = self.meter.begin(Call::Delete, &[token], None);
+        self.give_way().await;
         call.end(self.inner.delete(token, expected).await)
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
         let call = self.meter.begin(Call::Sweep, &[], None);
+        self.give_way().await;
         call.end(self.inner.sweep(limit).await)
     }
 
     async fn try_sweep(&self, limit: usize) -> Result<Option<u64>> {
         let call = self.meter.begin(Call::TrySweep, &[], None);
+        self.give_way().await;
         call.end(self.inner.try_sweep(limit).await)
     }
 
     async fn ping(&self) -> Result<()> {
         let call = self.meter.begin(Call::Ping, &[], None);
+        self.give_way().await;
         call.end(self.inner.ping().await)
     }
 
@@ -290,16 +323,19 @@ impl SubjectIndex for Recorder {
         limit: usize,
     ) -> Result<Vec<SubjectSession>> {
         let call = self.meter.begin(Call::List, &[], None);
+        self.give_way().await;
         call.end(self.index().list(subject, after, limit).await)
     }
 
     async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
         let call = self.meter.begin(Call::Revoke, &[], None);
+        self.give_way().await;
         call.end(self.index().revoke(subject, key).await)
     }
 
     async fn revoke_all(&self, subject: &Subject, except: Option<&StoreKey>) -> Result<u64> {
         let call = self.meter.begin(Call::RevokeAll, &[], None);
+        self.give_way().await;
         call.end(self.index().revoke_all(subject, except).await)
     }
 }

@@ -299,7 +299,8 @@ fn proved_something(case: &Case, context: &Context) -> Outcome {
     if context.checks() == 0 {
         return Err(Failure::error("the case checked nothing"));
     }
-    if case.group == Group::Conc && context.contention() == 0 {
+    let races = case.group == Group::Conc || case.group == Group::Flow && !case.sequential;
+    if races && context.contention() == 0 {
         return Err(Failure::inconclusive(format!(
             "no two of the {} calls ran at the same time",
             context.meter().calls()
