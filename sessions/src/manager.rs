@@ -25,6 +25,9 @@ use crate::{
 /// What the signature of a server-side token is for.
 const TOKEN_PURPOSE: &str = "session token 2";
 
+/// How many signed tokens of one request are looked up.
+const MAX_CANDIDATES: usize = 3;
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One named session of an application: where it is kept, its cookie, and how long it lives.
@@ -712,33 +715,39 @@ impl Sessions {
     /// The tokens that the request may have for the session, and where a new one comes from if none
     /// of them names one.
     ///
-    /// Of signed ones the first with a signature of ours is taken; the others never reach the store.
+    /// Of signed ones those with a signature of ours are taken, and of them a few that differ: after
+    /// a change of domain or path a browser may send a dead one before the live one. The others never
+    /// reach the store.
     fn candidates(&self, setup: &Setup) -> (Vec<Candidate>, Origin) {
         let manager = &self.0.manager;
         let name = setup.cookie.name();
         let values = self.0.incoming.values(&setup.cookie);
-        let candidates = match setup.custody {
-            Custody::Server => values
-                .iter()
-                .filter_map(|value| {
-                    let opened = manager
-                        .keyring
-                        .verify(TOKEN_PURPOSE, name.as_str(), value)?;
-                    (opened.payload.len() == Token::LEN).then(|| Candidate {
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for value in values {
+            let candidate = match setup.custody {
+                Custody::Server => manager
+                    .keyring
+                    .verify(TOKEN_PURPOSE, name.as_str(), &value)
+                    .filter(|opened| opened.payload.len() == Token::LEN)
+                    .map(|opened| Candidate {
                         token: Token::from_bytes(opened.payload, name),
                         current: opened.current,
-                    })
-                })
-                .take(1)
-                .collect(),
-            Custody::Client => values
-                .into_iter()
-                .map(|value| Candidate {
+                    }),
+                Custody::Client => Some(Candidate {
                     token: Token::from_bytes(value, name),
                     current: true,
-                })
-                .collect(),
-        };
+                }),
+            };
+            let is_new = |candidate: &Candidate| {
+                candidates
+                    .iter()
+                    .all(|other| other.token != candidate.token)
+            };
+            candidates.extend(candidate.filter(is_new));
+            if setup.custody == Custody::Server && candidates.len() == MAX_CANDIDATES {
+                break;
+            }
+        }
         let origin = if self.0.incoming.has(&setup.cookie) {
             Origin::Rejected
         } else {

@@ -1,7 +1,7 @@
 //! Carries out what `commit` decides: calls the store, merges after a conflict, and settles calls
 //! whose answers were lost.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
 
@@ -41,7 +41,7 @@ pub(crate) async fn save(session: &Inner) -> Result<Saved> {
     let mut saved = Saved::Unchanged;
     let mut queue = None;
     let (mut tries, mut lost_answers) = (0, 0);
-    let began = Instant::now();
+    let began = session.manager.clock.now();
     loop {
         find_lost_creation(session).await?;
         let Some(planned) = session.plan()? else {
@@ -67,15 +67,16 @@ pub(crate) async fn save(session: &Inner) -> Result<Saved> {
                     );
                     break;
                 }
-                let gives_up = tries == MAX_TRIES
-                    || lost_answers > MAX_LOST_ANSWERS
-                    || lost_answers > 0 && began.elapsed() >= PATIENCE;
                 if error.kind() == ErrorKind::Conflict {
                     wait_in_queue(session, &planned, &mut queue, tries).await;
                 }
                 if !settle(session, &planned, &error).await? {
                     return Err(error);
                 }
+                let elapsed = session.manager.clock.now().saturating_duration_since(began);
+                let gives_up = tries == MAX_TRIES
+                    || lost_answers > MAX_LOST_ANSWERS
+                    || lost_answers > 0 && elapsed >= PATIENCE;
                 if gives_up {
                     find_lost_creation(session).await?;
                     if session.draft().is_unsaved() {

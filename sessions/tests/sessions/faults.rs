@@ -466,3 +466,19 @@ async fn the_application_chooses_the_response_to_a_failure() {
     let sessions = world.manager.begin(&HeaderMap::new());
     assert!(sessions.session().await.is_ok());
 }
+
+#[tokio::test]
+async fn a_store_that_hangs_costs_one_write_and_one_look() {
+    let world = World::new();
+    let mut browser = world.signed_in().await;
+    let sessions = browser.begin();
+    let session = sessions.session().await.unwrap();
+    session.insert("key", &1).unwrap();
+    world.store.next("update", Fault::LoseRequest);
+    let clock = Arc::clone(&world.clock);
+    let hang = async move { clock.advance(std::time::Duration::from_secs(5)) };
+    world.store.next("load", Fault::After(Box::pin(hang)));
+    let errors = browser.finish(&sessions).await.unwrap_err();
+    assert_eq!(errors.iter().next().unwrap().1.kind(), ErrorKind::Ambiguous);
+    assert_eq!(world.store.calls(), ["load", "update", "load"]);
+}
