@@ -35,7 +35,7 @@ const LOOKS_PER_CREATE: usize = 3;
 const FEW: usize = 64;
 
 /// How many records a call looks at before it lets others have the thread.
-const BATCH: usize = 512;
+const BATCH: usize = 256;
 
 /// Keeps sessions in the memory of the process: for tests, for development, and for a single
 /// process whose sessions may end with it.
@@ -394,6 +394,11 @@ impl SubjectIndex for MemoryStore {
             sessions.extend(keys.into_iter().filter_map(|key| self.listed(subject, key)));
             if complete || sessions.len() == limit {
                 return Ok(sessions);
+            }
+            if looks == 0 {
+                // Growing step by step would copy a long list in one of them.
+                let most = limit.min(self.len());
+                sessions.reserve_exact(most.saturating_sub(sessions.len()));
             }
             pause_without(&mut looks).await;
         }
