@@ -188,6 +188,16 @@ impl SessionConfig {
         };
         policy.check(Persistence::Browser)?;
         policy.check(policy.persistence)?;
+        let longest = match self.persistence {
+            Persistence::For(lifetime) => self.idle_timeout.max(lifetime),
+            Persistence::Browser => self.idle_timeout,
+        };
+        if capabilities.max_lifetime.is_some_and(|max| longest > max) {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "the sessions live longer without being used than their store lets them",
+            ));
+        }
         if self
             .rotate_every
             .is_some_and(|age| age < Duration::from_secs(60))
