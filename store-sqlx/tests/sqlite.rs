@@ -4,7 +4,11 @@
 
 mod common;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use common::{Opened, all, clock, drop_after, kind, record, subject, token};
 use sessionkit::{Durability, ErrorKind, Record, SessionStore, Timestamp};
@@ -12,7 +16,7 @@ use sessionkit_sqlx::{
     SqliteStore, StoreOptions, TableName,
     sqlx::{
         AssertSqlSafe, Connection, Row, SqliteConnection, SqlitePool, raw_sql,
-        sqlite::SqliteConnectOptions,
+        sqlite::{SqliteConnectOptions, SqliteJournalMode},
     },
 };
 
@@ -173,6 +177,131 @@ async fn the_files_are_for_their_owner_only() {
         let mode = file.unwrap().metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn an_existing_file_keeps_its_mode_and_a_link_that_leads_nowhere_is_refused() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let dir = Dir::new();
+    std::fs::write(dir.file(), "").unwrap();
+    let shared = std::fs::Permissions::from_mode(0o640);
+    std::fs::set_permissions(dir.file(), shared).unwrap();
+    dir.open(StoreOptions::new()).await;
+    let mode = std::fs::metadata(dir.file()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+
+    let dir = Dir::new();
+    symlink(dir.0.join("nowhere"), dir.file()).unwrap();
+    let opened = SqliteStore::connect(&dir.url(), StoreOptions::new()).await;
+    assert_eq!(kind(opened), Some(ErrorKind::Unavailable));
+    assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 1);
+}
+
+/// Another process on the file, as a backup or the `sqlite3` command is one: it opens the database,
+/// counts and closes it.
+#[cfg(target_os = "linux")]
+mod another_process {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    const FILE: &str = "SESSIONKIT_TEST_SQLITE_FILE";
+    const TABLE: &str = "SESSIONKIT_TEST_SQLITE_TABLE";
+
+    #[tokio::test]
+    #[ignore = "this is the other process of other tests"]
+    async fn counts() {
+        let Some(file) = std::env::var_os(FILE).map(PathBuf::from) else {
+            return;
+        };
+        let is_last = !is_locked_by_others(&file);
+        let options = SqliteConnectOptions::new().filename(&file);
+        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+        let sql = format!("SELECT count(*) FROM {}", std::env::var(TABLE).unwrap());
+        let row = raw_sql(AssertSqlSafe(sql))
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        println!("\ncounted {}", row.get::<i64, _>(0));
+        if is_last {
+            execute(&mut connection, "PRAGMA wal_checkpoint(TRUNCATE)").await;
+            connection.close().await.unwrap();
+            remove_the_log(&file);
+        }
+    }
+
+    /// What SQLite asks when it closes a database. Since its version 3.51, which is in this program,
+    /// it asks for the locks of the `-shm` file as well, and finds those that are lost here.
+    fn is_locked_by_others(file: &Path) -> bool {
+        let inode = format!(":{} ", std::fs::metadata(file).unwrap().ino());
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|lock| lock.contains(&inode))
+    }
+
+    /// What the last one on a database does when it has written the log back.
+    fn remove_the_log(file: &Path) {
+        for suffix in ["-wal", "-shm"] {
+            let mut name = file.as_os_str().to_owned();
+            name.push(suffix);
+            let _ = std::fs::remove_file(name);
+        }
+    }
+
+    /// What the other process counts.
+    pub(super) fn rows_in(dir: &Dir, table: &str) -> u64 {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "another_process::counts"])
+            .args(["--ignored", "--nocapture"])
+            .env(FILE, dir.file())
+            .env(TABLE, table)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let counted = said.lines().find_map(|line| line.strip_prefix("counted "));
+        counted.expect(&said).parse().unwrap()
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_store_on_a_file_leaves_the_locks_of_the_first() {
+    let dir = Dir::new();
+    let first = dir.open(StoreOptions::new()).await;
+    for _ in 0..3 {
+        first.create(token(), &lasting(b"before")).await.unwrap();
+    }
+    let second = dir.open(StoreOptions::new()).await;
+    assert_eq!(another_process::rows_in(&dir, "sessions"), 3);
+    for store in [&first, &second, &first] {
+        let token = store.create(token(), &lasting(b"after")).await.unwrap();
+        assert!(store.load(&token).await.unwrap().is_some());
+    }
+    assert_eq!(another_process::rows_in(&dir, "sessions"), 6);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_leaves_the_locks_of_the_applications_own_pool() {
+    let dir = Dir::new();
+    let options = SqliteConnectOptions::new()
+        .filename(dir.file())
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal);
+    let pool = SqlitePool::connect_with(options).await.unwrap();
+    raw_sql("CREATE TABLE notes (note INTEGER)")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let _store = dir.open(StoreOptions::new()).await;
+    assert_eq!(another_process::rows_in(&dir, "notes"), 0);
+    for _ in 0..10 {
+        raw_sql("INSERT INTO notes VALUES (1)")
+            .execute(&pool)
+            .await
+            .unwrap();
+    }
+    assert_eq!(another_process::rows_in(&dir, "notes"), 10);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sessionkit::{
@@ -26,6 +26,8 @@ use crate::{
     sweeper::BATCH,
 };
 
+#[cfg(unix)]
+mod file;
 mod group;
 mod statements;
 
@@ -83,9 +85,10 @@ impl SqliteStore {
             Self::new(pool.clone(), pool, 1, Durability::Process, options)?
         } else {
             let connect = parse_url::<Sqlite>(url)?
-                .create_if_missing(true)
+                .create_if_missing(cfg!(not(unix)))
                 .journal_mode(SqliteJournalMode::Wal);
-            create_private(connect.get_filename())?;
+            #[cfg(unix)]
+            file::create_private(connect.get_filename())?;
             let connect = tuned(connect, &options);
             let readers = options.max_connections.unwrap_or(4);
             let reader = pool.clone().max_connections(readers);
@@ -481,21 +484,4 @@ fn durability(options: &StoreOptions) -> Durability {
 /// SQLite's own wait for a lock, short enough that a refusal comes before the deadline.
 fn busy_timeout(deadline: Duration) -> Duration {
     deadline / 4
-}
-
-/// Makes the file before SQLite does, which would make it readable for everybody; SQLite gives its
-/// other files the same mode.
-fn create_private(path: &Path) -> Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Error::new(
-            ErrorKind::Unavailable,
-            "the session database file cannot be opened for writing",
-        )
-        .with_source(error)),
-    }
 }
