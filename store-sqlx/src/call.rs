@@ -428,7 +428,7 @@ fn is_about_tls(error: &sqlx::Error) -> bool {
     }
 }
 
-fn answered<DB: Backend>(error: &sqlx::Error) -> Failure {
+pub(crate) fn answered<DB: Backend>(error: &sqlx::Error) -> Failure {
     match error {
         sqlx::Error::Database(error) => DB::refusal(&**error),
         error => Failure::Lost(describe(error)),

@@ -15,7 +15,7 @@ use crate::{
     failure::{Cause, Failure, Refusal},
     record,
     remote::{Dialect, Remote, Swept, remote_store, safe},
-    schema::{Column, Table, columns},
+    schema::{Column, Table, columns, comment},
     sweeper::BATCH,
 };
 
@@ -121,8 +121,9 @@ fn schema(table: &TableName) -> String {
          label VARBINARY(255) NOT NULL,\n    \
          data MEDIUMBLOB NOT NULL,\n    \
          INDEX sweep_at (sweep_at),\n    \
-         INDEX subject (subject, session_key)\n) ENGINE = InnoDB",
-        table.quoted('`')
+         INDEX subject (subject, session_key)\n) ENGINE = InnoDB COMMENT = '{}'",
+        table.quoted('`'),
+        comment()
     )
 }
 
@@ -210,8 +211,17 @@ impl Dialect for MySql {
         sql
     }
 
-    fn migration(table: &TableName) -> Vec<String> {
-        vec![schema(table)]
+    fn migration(table: &TableName, found: &Table) -> Vec<String> {
+        let comment = format!(
+            "ALTER TABLE {} COMMENT = '{}'",
+            table.quoted(Self::QUOTE),
+            comment()
+        );
+        let mut statements = vec![schema(table)];
+        if found.is_older() {
+            statements.push(comment);
+        }
+        statements
     }
 
     fn wanted() -> Vec<Column> {
@@ -237,6 +247,9 @@ impl Dialect for MySql {
             WHERE table_schema = COALESCE(?, DATABASE()) \
             AND table_name = ? AND column_name IS NOT NULL \
             AND (index_name = 'PRIMARY' OR seq_in_index = 1) ORDER BY seq_in_index";
+        const COMMENT: &str = "SELECT CAST(table_comment AS BINARY) \
+            FROM information_schema.tables WHERE table_schema = COALESCE(?, DATABASE()) \
+            AND table_name = ?";
         let ask = async |sql| {
             let sql = SqlStr::from_static(sql);
             let statement = || {
@@ -264,6 +277,8 @@ impl Dialect for MySql {
                 table.indexed.push(name);
             }
         }
+        let comment = ask(COMMENT).await?;
+        table.comment = record::comment::<Self>(comment.rows.first());
         Ok(table)
     }
 

@@ -15,7 +15,7 @@ use crate::{
     failure::{Cause, Failure, Refusal},
     record,
     remote::{Dialect, Remote, Swept, remote_store, safe},
-    schema::{Column, Table, columns},
+    schema::{Column, Table, columns, comment},
 };
 
 /// Keeps sessions in a table of Postgres.
@@ -93,7 +93,7 @@ remote_store!(PostgresStore);
 ///
 /// The rows of a page leave room for their next versions, so that a write that changes no indexed
 /// column finds a place beside the old one and touches no index (a heap-only update).
-fn schema(table: &TableName) -> [String; 3] {
+fn schema(table: &TableName) -> [String; 4] {
     let (t, name) = (table.quoted('"'), table.table());
     [
         format!(
@@ -112,6 +112,7 @@ fn schema(table: &TableName) -> [String; 3] {
             "CREATE INDEX IF NOT EXISTS \"{name}_subject\" ON {t} (subject, session_key) \
              WHERE subject IS NOT NULL"
         ),
+        format!("COMMENT ON TABLE {t} IS '{}'", comment()),
     ]
 }
 
@@ -198,7 +199,7 @@ impl Dialect for Postgres {
             .fold(first, |sql, (part, number)| format!("{sql}${number}{part}"))
     }
 
-    fn migration(table: &TableName) -> Vec<String> {
+    fn migration(table: &TableName, _: &Table) -> Vec<String> {
         // `IF NOT EXISTS` alone fails when two do it at the same moment. One statement is one
         // transaction: the lock ends with it.
         let statements = schema(table).map(|sql| sql + "; ").concat();
@@ -224,6 +225,8 @@ impl Dialect for Postgres {
             ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
             WHERE i.indrelid = to_regclass(convert_from($1, 'UTF8')) AND i.indisvalid \
             AND (i.indisprimary OR k.position = 1) ORDER BY k.position";
+        const COMMENT: &str = "SELECT convert_to(obj_description(\
+            to_regclass(convert_from($1, 'UTF8')), 'pg_class'), 'UTF8')";
         let ask = async |sql| {
             let sql = sqlx::SqlStr::from_static(sql);
             let statement = || remote.statement(&sql).bytes(remote.quoted.as_bytes());
@@ -246,6 +249,8 @@ impl Dialect for Postgres {
                 table.indexed.push(name);
             }
         }
+        let comment = ask(COMMENT).await?;
+        table.comment = record::comment::<Self>(comment.rows.first());
         Ok(table)
     }
 

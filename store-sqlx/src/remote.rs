@@ -37,7 +37,7 @@ pub(crate) trait Dialect: Backend {
     fn parameters(sql: String) -> String;
 
     /// What [`Remote::migrate`] executes, each statement without effect when it is not needed.
-    fn migration(table: &TableName) -> Vec<String>;
+    fn migration(table: &TableName, found: &Table) -> Vec<String>;
 
     fn wanted() -> Vec<Column>;
 
@@ -128,7 +128,7 @@ impl<DB: Dialect> Remote<DB> {
         if checked.is_ok() || !table.can_be_completed(&wanted) {
             return checked;
         }
-        for sql in DB::migration(&self.table).into_iter().map(safe) {
+        for sql in DB::migration(&self.table, &table).into_iter().map(safe) {
             self.caller.write(|| self.statement(&sql)).await?;
         }
         self.check().await

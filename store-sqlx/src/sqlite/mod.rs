@@ -6,7 +6,7 @@ use sessionkit::{
     StoreKey, Subject, SubjectIndex, SubjectSession, Timestamp, Token,
 };
 use sqlx::{
-    ConnectOptions, Row, Sqlite, SqliteConnection, SqlitePool,
+    ConnectOptions, Connection, Row, Sqlite, SqliteConnection, SqlitePool,
     error::DatabaseError,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -18,7 +18,9 @@ use self::{
 };
 use crate::{
     StoreOptions, Sweeper, TableName,
-    call::{Answer, Backend, Caller, Statement, backend_values, parse_url, run_statement},
+    call::{
+        Answer, Backend, Caller, Statement, answered, backend_values, parse_url, run_statement,
+    },
     failure::{Cause, Effect, Failure, Refusal, overtaken},
     lane::Lane,
     record,
@@ -164,8 +166,13 @@ impl SqliteStore {
         statements::schema(table).map(|sql| sql + ";\n").concat()
     }
 
-    /// Makes the table and its indexes if they are not there, and checks them. May be called at
-    /// every start, by any number of processes at a time.
+    /// Makes the table and its indexes if they are not there, makes a table of this version of an
+    /// older one, and checks them. May be called at every start, by any number of processes at a
+    /// time.
+    ///
+    /// The rows of an older table are copied in one transaction, for which there is no deadline:
+    /// until it ends, writes are [`ErrorKind::Unavailable`]. A table that has columns, indexes or
+    /// triggers of others, or that another one refers to, is not copied.
     ///
     /// # Errors
     /// Those of [`check`](Self::check), and those of the database.
@@ -176,8 +183,12 @@ impl SqliteStore {
         if checked.is_ok() || !table.can_be_completed(&wanted) {
             return checked;
         }
-        for sql in &self.0.statements.schema {
-            self.0.writer.write(|| Statement::new(sql)).await?;
+        if table.is_older() {
+            self.rebuild().await?;
+        } else {
+            for sql in &self.0.statements.schema {
+                self.0.writer.write(|| Statement::new(sql)).await?;
+            }
         }
         self.check().await
     }
@@ -215,41 +226,49 @@ impl SqliteStore {
         })
     }
 
+    /// Makes a table of this version of an older one. Dropped in the middle, it changes nothing.
+    async fn rebuild(&self) -> Result<()> {
+        let name = self.0.table.table().as_bytes();
+        let connection = self.0.writer.pool.acquire().await;
+        let mut connection = connection.map_err(failed)?;
+        let lock = connection.begin_with("BEGIN IMMEDIATE").await;
+        let mut lock = lock.map_err(failed)?;
+        let mut answers = Vec::new();
+        for sql in self.0.statements.catalogue() {
+            let ask = Statement::new(sql).bytes(name);
+            answers.push(Sqlite::run(&mut lock, ask).await.map_err(failed)?);
+        }
+        if !described(&answers)?.is_older() {
+            // Another process was faster.
+            return Ok(());
+        }
+        let ask = Statement::new(&self.0.statements.bystanders).bytes(name);
+        let bystanders = Sqlite::run(&mut lock, ask).await.map_err(failed)?;
+        if let Some(row) = bystanders.rows.first() {
+            let bystander = record::text::<Sqlite>(row, 0)?;
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                format!(
+                    "the session table {} is older and is not copied, because of the {bystander}",
+                    self.0.table
+                ),
+            ));
+        }
+        for sql in &statements::rebuild(&self.0.table) {
+            let done = Sqlite::run(&mut lock, Statement::new(sql)).await;
+            done.map_err(failed)?;
+        }
+        lock.commit().await.map_err(failed)
+    }
+
     async fn table(&self) -> Result<Table> {
-        let name = self.0.table.table();
-        let sql = &self.0.statements.columns;
-        let answer = self
-            .0
-            .writer
-            .read(|| Statement::new(sql).bytes(name.as_bytes()))
-            .await?;
-        let mut table = Table::default();
-        for row in &answer.rows {
-            let is_set = |index: usize| record::number::<Sqlite>(row, index).map(|n| n != 0);
-            let name: String = record::text::<Sqlite>(row, 0)?;
-            if is_set(4)? {
-                table.primary_key.push(name.clone());
-            }
-            table.columns.push(Column {
-                name,
-                kind: record::text::<Sqlite>(row, 1)?,
-                nullable: !is_set(2)?,
-                has_default: is_set(3)?,
-            });
+        let name = self.0.table.table().as_bytes();
+        let mut answers = Vec::new();
+        for sql in self.0.statements.catalogue() {
+            let answer = self.0.writer.read(|| Statement::new(sql).bytes(name));
+            answers.push(answer.await?);
         }
-        let sql = &self.0.statements.indexes;
-        let answer = self
-            .0
-            .writer
-            .read(|| Statement::new(sql).bytes(name.as_bytes()))
-            .await?;
-        for row in &answer.rows {
-            // An index over an expression has no name there.
-            table
-                .indexed
-                .extend(row.try_get::<Option<String>, _>(0).ok().flatten());
-        }
-        Ok(table)
+        described(&answers)
     }
 
     async fn write(&self, write: Write) -> Result<()> {
@@ -454,6 +473,41 @@ impl Backend for Sqlite {
         };
         Failure::Refused(refusal, cause)
     }
+}
+
+/// The table, by the answers of [`Statements::catalogue`].
+fn described(answers: &[Answer<Sqlite>]) -> Result<Table> {
+    let [columns, indexes, comment] = answers else {
+        return Err(ErrorKind::Corrupt.into());
+    };
+    let mut table = Table::default();
+    for row in &columns.rows {
+        let is_set = |index: usize| record::number::<Sqlite>(row, index).map(|n| n != 0);
+        let name: String = record::text::<Sqlite>(row, 0)?;
+        if is_set(4)? {
+            table.primary_key.push(name.clone());
+        }
+        table.columns.push(Column {
+            name,
+            kind: record::text::<Sqlite>(row, 1)?,
+            nullable: !is_set(2)?,
+            has_default: is_set(3)?,
+        });
+    }
+    for row in &indexes.rows {
+        // An index over an expression has no name there.
+        let name = row.try_get::<Option<String>, _>(0);
+        table.indexed.extend(name.ok().flatten());
+    }
+    table.comment = record::comment::<Sqlite>(comment.rows.first());
+    Ok(table)
+}
+
+/// The error of a step of a transaction that is rolled back.
+fn failed(error: sqlx::Error) -> Error {
+    answered::<Sqlite>(&error)
+        .of_a_read()
+        .into_error(Effect::Write)
 }
 
 /// How many of the rows that a statement has deleted were live.
