@@ -338,19 +338,29 @@ impl Caller<sqlx::Sqlite> {
         effect: Effect,
         statement: impl Fn() -> Statement<sqlx::Sqlite> + Send + Sync,
     ) -> Result<Answer<sqlx::Sqlite>, Failure> {
+        self.work_in(round, effect, |connection| {
+            // Made when it is its turn, because it tells the time.
+            Box::pin(sqlx::Sqlite::run(connection, statement()))
+        })
+        .await
+    }
+
+    /// Several statements on one connection, as part of a lane's round; all of them again if one
+    /// meets contention.
+    pub(crate) async fn work_in<T: Send>(
+        &self,
+        round: Round<'_>,
+        effect: Effect,
+        work: impl for<'c> Fn(&'c mut sqlx::SqliteConnection) -> BoxFuture<'c, sqlx::Result<T>>
+        + Send
+        + Sync,
+    ) -> Result<T, Failure> {
         let attempt = || async {
             let lease = match round.seat.take() {
                 Some(lease) => lease,
                 None => self.acquire(round.end, effect).await?,
             };
-            let statement = statement();
-            let health = Arc::clone(&self.health);
-            let exchange = exchange(
-                lease,
-                round.end,
-                |connection| Box::pin(sqlx::Sqlite::run(connection, statement)),
-                health,
-            );
+            let exchange = exchange(lease, round.end, &work, Arc::clone(&self.health));
             let (lease, answer) = exchange.await?;
             round.seat.keep(lease);
             Ok(answer)

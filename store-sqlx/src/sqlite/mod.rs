@@ -13,7 +13,7 @@ use sqlx::{
 use tokio::time::Instant;
 
 use self::{
-    group::{Loaded, ROUNDS, Reads, Undone, Write, Writes},
+    group::{Reads, Write, Writes},
     statements::Statements,
 };
 use crate::{
@@ -21,17 +21,23 @@ use crate::{
     call::{
         Answer, Backend, Caller, Statement, answered, backend_values, parse_url, run_statement,
     },
-    failure::{Cause, Effect, Failure, Refusal, overtaken},
+    failure::{Cause, Effect, Failure, Refusal},
     lane::Lane,
     record,
     schema::{Column, Table},
-    sweeper::BATCH,
 };
 
 #[cfg(unix)]
 mod file;
 mod group;
 mod statements;
+
+/// How many rows a sweep looks at in one statement, so that it holds the lock only shortly.
+const BATCH: u64 = 256;
+
+/// What expires within this time is looked at under the lock before it is prolonged: at least as long
+/// as a statement may be under way, and as much as the clock may plausibly step meanwhile.
+const SOON: Duration = Duration::from_secs(60);
 
 /// Keeps sessions in a SQLite database: a file that the processes of one machine share, or the
 /// memory of this one.
@@ -147,6 +153,7 @@ impl SqliteStore {
             caller: writer.clone(),
             statements: Arc::clone(&statements),
             clock: Arc::clone(&options.clock),
+            margin: SOON.max(options.deadline),
         };
         Ok(Self(Arc::new(Inner {
             table: options.table,
@@ -222,7 +229,7 @@ impl SqliteStore {
         let store = self.clone();
         Sweeper::spawn(interval, move || {
             let store = store.clone();
-            async move { store.sweep(BATCH).await.map(Some) }
+            async move { store.sweep(crate::sweeper::BATCH).await.map(Some) }
         })
     }
 
@@ -271,21 +278,25 @@ impl SqliteStore {
         described(&answers)
     }
 
-    async fn write(&self, write: Write) -> Result<()> {
+    async fn write(&self, write: Write) -> Result<bool> {
         let written = self.0.writes.submit(write, self.0.writer.end()).await;
         written
             .map_err(|failure| failure.into_error(Effect::Write))?
             .map_err(Error::from)
     }
 
-    /// Makes sure that a record that is found expired stays so, in turn with all writes: those who
-    /// read do not wait for it.
-    async fn bury(&self, key: StoreKey, end: Instant) -> Result<()> {
-        let written = self.0.writes.submit(Write::Bury(key), end).await;
-        match written.unwrap_or_else(|failure| Err(Undone::Failed(failure))) {
-            Err(Undone::Failed(failure)) => Err(failure.of_a_read().into_error(Effect::Write)),
-            _ => Ok(()),
+    /// Removes what has expired of the next rows that are due, and puts off the others: how many of
+    /// each.
+    async fn sweep_batch(&self, end: Instant, batch: i64) -> Result<[u64; 2]> {
+        let mut affected = [0; 2];
+        let sql = [&self.0.statements.sweep, &self.0.statements.postpone];
+        for (sql, affected) in sql.into_iter().zip(&mut affected) {
+            let due = || Statement::new(sql).time(self.now()).number(batch);
+            let answer = self.0.writer.call_until(end, Effect::Write, due).await;
+            let answer = answer.map_err(|failure| failure.into_error(Effect::Write))?;
+            *affected = answer.affected();
         }
+        Ok(affected)
     }
 
     fn now(&self) -> Timestamp {
@@ -307,16 +318,10 @@ impl SessionStore for SqliteStore {
     }
 
     async fn load(&self, token: &Token) -> Result<Option<Record>> {
-        let (key, end) = (token.key(), self.0.reader.end());
-        for _ in 0..ROUNDS {
-            let loaded = self.0.reads.submit(key, end).await;
-            match loaded.map_err(|failure| failure.into_error(Effect::Read))?? {
-                Loaded::Nothing => return Ok(None),
-                Loaded::Live(record) => return Ok(Some(*record)),
-                Loaded::Expired => self.bury(key, end).await?,
-            }
-        }
-        Err(overtaken())
+        let loaded = self.0.reads.submit(token.key(), self.0.reader.end());
+        loaded
+            .await
+            .map_err(|failure| failure.into_error(Effect::Read))?
     }
 
     async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
@@ -331,51 +336,32 @@ impl SessionStore for SqliteStore {
         Ok(token.clone())
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        record.check_size(Self::MAX_DATA)?;
-        if from == &to {
-            let stored = self.load(from).await?.ok_or(ErrorKind::Missing)?;
-            let is_expected = stored.revision == expected;
-            return Err(if is_expected {
-                ErrorKind::Exists
-            } else {
-                ErrorKind::Conflict
-            }
-            .into());
-        }
-        let write = Write::Rotate(from.key(), to.key(), expected, record.clone());
-        self.write(write).await?;
-        Ok(to)
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
-        self.write(Write::Delete(token.key())).await
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
+        self.write(Write::Delete(token.key(), expected)).await
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
         let limit = limit as u64;
+        let end = self.0.writer.end();
+        // No batch begins when it could be cut off.
+        let last = end - self.0.writer.patience;
         let mut removed = 0;
-        while removed < limit {
-            let batch = (limit - removed).min(BATCH as u64).cast_signed();
-            let due = |sql| move || Statement::new(sql).time(self.now()).number(batch);
-            let swept = self.0.writer.write(due(&self.0.statements.sweep)).await?;
-            let kept = self
-                .0
-                .writer
-                .write(due(&self.0.statements.postpone))
-                .await?;
-            removed += swept.affected();
-            if swept.affected() + kept.affected() == 0 {
-                break;
+        while removed < limit && Instant::now() < last {
+            let batch = (limit - removed).min(BATCH).cast_signed();
+            match self.sweep_batch(end, batch).await {
+                Ok([0, 0]) => break,
+                Ok([swept, _]) => removed += swept,
+                // It is told the next time.
+                Err(_) if removed > 0 => break,
+                Err(error) => return Err(error),
             }
         }
         Ok(removed)
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let ping = || Statement::new(&self.0.statements.ping);
+        self.0.writer.read(ping).await.map(drop)
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {

@@ -5,7 +5,6 @@ use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 use crate::{
     TableName,
     lane::MAX_CALLS,
-    record,
     schema::{Column, columns, comment},
 };
 
@@ -28,22 +27,22 @@ impl Sized {
     }
 }
 
-/// In each the first parameter is the time; lists of rows follow it.
+/// In each but `load` and `find` the first parameter is a time; lists of rows follow it.
 #[derive(Clone, Debug)]
 pub(super) struct Statements {
     pub(super) create: Sized,
     pub(super) load: Sized,
-    /// Where a record's expiry is not to come before its sweep: nothing is written to an index.
+    /// Of a record that lives beyond the time, and whose expiry is not to come before its sweep:
+    /// nothing is written to an index.
     pub(super) update: Sized,
-    pub(super) update_to_earlier: SqlStr,
+    pub(super) update_locked: SqlStr,
     /// As `update`.
     pub(super) touch: Sized,
-    pub(super) touch_to_earlier: SqlStr,
-    pub(super) rotate: Sized,
+    pub(super) touch_locked: SqlStr,
+    pub(super) delete_at: Sized,
     pub(super) delete: Sized,
-    pub(super) bury: Sized,
-    pub(super) delete_expired: SqlStr,
     pub(super) find: SqlStr,
+    pub(super) ping: SqlStr,
     pub(super) sweep: SqlStr,
     pub(super) postpone: SqlStr,
     pub(super) list: SqlStr,
@@ -59,7 +58,6 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) fn new(table: &TableName) -> Self {
         let t = table.quoted('"');
-        let buried = record::BURIED.as_millis();
         // At once: what was extended since the row was noted for the sweep may be noted later, and
         // what was shortened must not be.
         // SQLite writes an index entry for each column that is set, changed or not.
@@ -98,44 +96,36 @@ impl Statements {
                     rows(n, 7)
                 )
             }),
-            load: Sized::new(|n| {
-                format!(
+            load: Sized(SIZES.map(|n| {
+                safe(format!(
                     "SELECT session_key, revision, created_at, expires_at, subject, label, data \
-                     FROM {t} WHERE session_key IN ({}) AND expires_at > {now}",
+                     FROM {t} WHERE session_key IN ({})",
                     list(n)
-                )
-            }),
+                ))
+            })),
             update: Sized::new(|n| update(n, "", "AND stored.sweep_at <= new.column5")),
-            update_to_earlier: safe(told(&update(1, &sweep_at("new.column5"), ""))),
+            update_locked: safe(told(&update(1, &sweep_at("new.column5"), ""))),
             touch: Sized::new(|n| touch(n, "", "AND stored.sweep_at <= new.column2")),
-            touch_to_earlier: safe(told(&touch(1, &sweep_at("new.column2"), ""))),
-            rotate: Sized::new(|n| {
+            touch_locked: safe(told(&touch(1, &sweep_at("new.column2"), ""))),
+            delete_at: Sized::new(|n| {
                 format!(
-                    "UPDATE OR IGNORE {t} AS stored SET session_key = new.column3, \
-                     revision = new.column4, created_at = new.column5, expires_at = new.column6, \
-                     {} subject = new.column7, label = new.column8, data = new.column9 \
-                     FROM (VALUES {}) AS new \
-                     WHERE stored.session_key = new.column1 AND stored.revision = new.column2 \
-                     AND stored.expires_at > {now} RETURNING session_key",
-                    sweep_at("new.column6"),
-                    rows(n, 9)
+                    "DELETE FROM {t} WHERE (session_key, revision) IN (VALUES {}) \
+                     AND expires_at > {now} RETURNING session_key",
+                    rows(n, 2)
                 )
             }),
-            delete: Sized::new(|n| format!("DELETE FROM {t} WHERE session_key IN ({})", list(n))),
-            bury: Sized::new(|n| {
+            delete: Sized::new(|n| {
                 format!(
-                    "UPDATE {t} SET expires_at = {buried} WHERE session_key IN ({}) \
-                     AND expires_at > {buried} AND expires_at <= {now}",
+                    "DELETE FROM {t} WHERE session_key IN ({}) \
+                     RETURNING session_key, expires_at > {now}",
                     list(n)
                 )
             }),
-            delete_expired: safe(format!(
-                "DELETE FROM {t} WHERE expires_at <= ?1 AND session_key = ?2"
-            )),
             find: safe(format!(
-                "SELECT revision, expires_at FROM {t} \
-                 WHERE session_key = ?1 AND expires_at > {buried}"
+                "SELECT revision, expires_at FROM {t} WHERE session_key = ?1"
             )),
+            // Takes the lock for writing, and writes nothing: no key is empty.
+            ping: safe(format!("DELETE FROM {t} WHERE session_key = x''")),
             sweep: safe(format!(
                 "DELETE FROM {t} WHERE expires_at <= ?1 AND rowid IN ({})",
                 due(&t)
@@ -305,15 +295,14 @@ mod tests {
             &statements.load,
             &statements.update,
             &statements.touch,
-            &statements.rotate,
+            &statements.delete_at,
             &statements.delete,
-            &statements.bury,
         ];
         let single = [
-            &statements.delete_expired,
             &statements.find,
-            &statements.update_to_earlier,
-            &statements.touch_to_earlier,
+            &statements.ping,
+            &statements.update_locked,
+            &statements.touch_locked,
             &statements.sweep,
             &statements.postpone,
             &statements.list,
