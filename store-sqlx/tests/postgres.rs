@@ -274,6 +274,30 @@ async fn a_check_says_what_differs() {
 }
 
 #[tokio::test]
+async fn an_older_table_gets_the_version_and_a_newer_one_is_left_alone() {
+    let table = common::random_name();
+    let store = connect(named(&table)).await;
+    let mut raw = raw().await;
+    execute(&mut raw, &format!("COMMENT ON TABLE {table} IS NULL")).await;
+    let older = store.check().await.unwrap_err();
+    assert_eq!(older.kind(), ErrorKind::InvalidConfig);
+    assert!(older.to_string().contains("its version is 0"), "{older}");
+    store.migrate().await.unwrap();
+    store.check().await.unwrap();
+
+    let newer = format!("COMMENT ON TABLE {table} IS 'sessionkit schema 2'");
+    execute(&mut raw, &newer).await;
+    for refused in [store.check().await, store.migrate().await] {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidConfig);
+        assert!(
+            refused.to_string().contains("its version is 2"),
+            "{refused}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_schema_is_used_and_never_made() {
     let (schema, table) = (common::random_name(), common::random_name());
     let options = named(&format!("{schema}.{table}"));
