@@ -39,7 +39,8 @@ pub enum Persistence {
     #[default]
     Browser,
     /// The browser keeps the cookie, and the server the session, for this long after it was used
-    /// last, counted in whole seconds.
+    /// last, counted in whole seconds; at most 400 days, after which browsers drop every cookie
+    /// (draft-ietf-httpbis-rfc6265bis, section 5.5).
     For(Duration),
 }
 
@@ -73,6 +74,12 @@ impl Policy {
                 "a session lives from one second to its absolute lifetime without being used",
             ));
         }
+        if matches!(persistence, Persistence::For(_)) && lifetime > MAX_AGE {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "browsers keep a cookie for at most 400 days",
+            ));
+        }
         Ok(())
     }
 
@@ -91,8 +98,7 @@ impl Policy {
     ) -> Timestamp {
         let idle_time = self.idle_time(persistence);
         let target = (now + idle_time).min(self.end(created_at));
-        // A browser forgets a cookie after `MAX_AGE` unless it is sent again.
-        let step = (idle_time.min(MAX_AGE) / 100).saturating_mul(self.touch_after_percent.into());
+        let step = (idle_time / 100).saturating_mul(self.touch_after_percent.into());
         match previous {
             // Also when it would move back a little: the clocks of two hosts are never the same.
             Some(previous) if target == previous || distance(target, previous) < step => previous,
@@ -575,6 +581,14 @@ impl Draft {
     /// Whether the handler has asked for anything that is not stored.
     fn has_changes(&self) -> bool {
         !self.changes.is_empty() || self.renewal.is_some()
+    }
+
+    /// Whether anything that the handler has asked for is still to be done.
+    pub(crate) fn is_unsaved(&self) -> bool {
+        !self.gone
+            && (self.has_changes()
+                || self.doomed.is_some()
+                || self.stored.is_none() && !self.snapshot.is_vacant())
     }
 
     /// Whether the handler has asked for anything that was dropped.

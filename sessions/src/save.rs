@@ -1,6 +1,8 @@
 //! Carries out what `commit` decides: calls the store, merges after a conflict, and settles calls
 //! whose answers were lost.
 
+use std::time::Duration;
+
 use tokio::sync::OwnedMutexGuard;
 
 use crate::{
@@ -13,8 +15,12 @@ use crate::{
 /// up after the first conflict, so that only other processes can be in the way.
 const MAX_TRIES: u32 = 64;
 
-/// How often a call is repeated whose answer was lost. Each may take the store's deadline.
-const MAX_LOST_ANSWERS: u32 = 1;
+/// How often a call is repeated whose answer was lost.
+const MAX_LOST_ANSWERS: u32 = 3;
+
+/// Nothing is repeated after this time, the deadline that a store has by default: of a store that
+/// hangs, a save waits for one write and one look at what came of it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a save did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +41,7 @@ pub(crate) async fn save(session: &Inner) -> Result<Saved> {
     let mut saved = Saved::Unchanged;
     let mut queue = None;
     let (mut tries, mut lost_answers) = (0, 0);
+    let began = session.manager.clock.now();
     loop {
         find_lost_creation(session).await?;
         let Some(planned) = session.plan()? else {
@@ -60,13 +67,22 @@ pub(crate) async fn save(session: &Inner) -> Result<Saved> {
                     );
                     break;
                 }
-                if tries == MAX_TRIES || lost_answers > MAX_LOST_ANSWERS {
-                    return Err(error);
-                }
                 if error.kind() == ErrorKind::Conflict {
                     wait_in_queue(session, &planned, &mut queue, tries).await;
                 }
-                settle(session, &planned, error).await?;
+                if !settle(session, &planned, &error).await? {
+                    return Err(error);
+                }
+                let elapsed = session.manager.clock.now().saturating_duration_since(began);
+                let gives_up = tries == MAX_TRIES
+                    || lost_answers > MAX_LOST_ANSWERS
+                    || lost_answers > 0 && elapsed >= PATIENCE;
+                if gives_up {
+                    find_lost_creation(session).await?;
+                    if session.draft().is_unsaved() {
+                        return Err(error);
+                    }
+                }
             }
         }
     }
@@ -161,7 +177,7 @@ async fn wait_in_queue(
 #[cfg(feature = "tokio")]
 async fn pause(session: &Inner, tries: u32) {
     const LONGEST: u32 = 32;
-    let longest = std::time::Duration::from_millis(LONGEST.min(1 << tries.min(31)).into());
+    let longest = Duration::from_millis(LONGEST.min(1 << tries.min(31)).into());
     let mut random = [0];
     // Without randomness two processes may collide once more, no worse.
     if session.manager.entropy.fill(&mut random).is_ok() {
@@ -205,38 +221,35 @@ async fn find_lost_creation(session: &Inner) -> Result<()> {
 }
 
 /// Finds out what the store holds after a call that did not succeed, and prepares the next try.
-async fn settle(session: &Inner, planned: &Planned, error: Error) -> Result<()> {
+/// Returns whether there is to be one.
+async fn settle(session: &Inner, planned: &Planned, error: &Error) -> Result<bool> {
     if session.draft().epoch != planned.epoch {
         // The handler has ended the session meanwhile; nothing else is left to do.
         session.draft().doom_write(planned);
-        return Ok(());
+        return Ok(true);
     }
     match (&planned.action, error.kind()) {
         // The next try looks for it, and takes another token if it is not there.
-        (Action::Create(..), ErrorKind::Exists | ErrorKind::Ambiguous) => Ok(()),
+        (Action::Create(..), ErrorKind::Exists | ErrorKind::Ambiguous) => {}
         // Repeating these is harmless.
-        (Action::Delete(..), ErrorKind::Ambiguous) => Ok(()),
-        (Action::EndSuccessor(..), ErrorKind::Ambiguous | ErrorKind::Conflict) => Ok(()),
+        (Action::Delete(..), ErrorKind::Ambiguous) => {}
+        (Action::EndSuccessor(..), ErrorKind::Ambiguous | ErrorKind::Conflict) => {}
         (Action::Delete(token, _), ErrorKind::Conflict) => {
-            let fresh = load(session, token, &error).await?;
+            let fresh = load(session, token, error).await?;
             session.draft().doom_at(fresh.map(|fresh| fresh.revision));
-            Ok(())
         }
-        (Action::Delete(_, Some(_)), ErrorKind::Corrupt) => {
-            session.draft().doom_at(None);
-            Ok(())
+        (Action::Delete(_, Some(_)), ErrorKind::Corrupt) => session.draft().doom_at(None),
+        (Action::Touch(..), ErrorKind::Missing) => session.draft().set_gone(),
+        (Action::Update(..) | Action::Renew(..), ErrorKind::Missing) => {
+            ended(&mut session.draft())?;
         }
-        (Action::Touch(..), ErrorKind::Missing) => {
-            session.draft().set_gone();
-            Ok(())
-        }
-        (Action::Update(..) | Action::Renew(..), ErrorKind::Missing) => ended(&mut session.draft()),
         (
             Action::Update(token, ..) | Action::Renew(token, ..),
             ErrorKind::Conflict | ErrorKind::Ambiguous,
-        ) => reload(session, token, &error).await,
-        _ => Err(error),
+        ) => reload(session, token, error).await?,
+        _ => return Ok(false),
     }
+    Ok(true)
 }
 
 /// The record is not there any more. Whether an earlier write of this request was in it is not

@@ -20,6 +20,10 @@ use crate::{
 /// The queue of messages that have no queue of their own.
 const DEFAULT_QUEUE: &str = "";
 
+/// How many messages of a session may wait to be read: a page that forgets to show them does not
+/// fill the store.
+const MAX_FLASHES: usize = 100;
+
 /// One session of a request: typed values, flash messages, and how long it lives.
 ///
 /// It was loaded when the handler asked for it, so that reading and writing need no waiting. A
@@ -241,7 +245,7 @@ impl Session {
     /// Adds a message that lasts until it is read.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidValue`] when the message cannot be serialized.
+    /// As [`flash_to`](Self::flash_to).
     pub fn flash<T: Serialize + ?Sized>(&self, message: &T) -> Result<()> {
         self.flash_to(DEFAULT_QUEUE, message)
     }
@@ -250,10 +254,19 @@ impl Session {
     /// request's in the order in which it added them.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidValue`] naming the queue when the message cannot be serialized.
+    /// [`ErrorKind::InvalidValue`] naming the queue when the message cannot be serialized, and
+    /// [`ErrorKind::TooLarge`] when a hundred messages wait to be read.
     pub fn flash_to<T: Serialize + ?Sized>(&self, queue: &str, message: &T) -> Result<()> {
         let message = encode_value(queue, message)?;
-        self.0.draft().change(Change::Flash(queue.into(), message));
+        let mut draft = self.0.draft();
+        let waiting: usize = draft.snapshot.content.flashes.values().map(Vec::len).sum();
+        if waiting >= MAX_FLASHES {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("{MAX_FLASHES} messages wait to be read, and {queue:?} takes no more"),
+            ));
+        }
+        draft.change(Change::Flash(queue.into(), message));
         Ok(())
     }
 
@@ -265,7 +278,8 @@ impl Session {
         self.flashes_from(DEFAULT_QUEUE)
     }
 
-    /// Takes the messages of a named queue, the oldest first.
+    /// Takes the messages of a named queue, the oldest first. Two requests at the same time may both
+    /// get one.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidValue`] naming the queue when one of them is not a `T`; all of them stay
