@@ -221,8 +221,16 @@ impl Journal {
 impl fmt::Display for Journal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "killed                         {:>9}", self.kills)?;
-        writeln!(f, "opened and closed beside       {:>9}", self.stores_beside)?;
-        writeln!(f, "counted by another process     {:>9}", self.counts_beside)?;
+        writeln!(
+            f,
+            "opened and closed beside       {:>9}",
+            self.stores_beside
+        )?;
+        writeln!(
+            f,
+            "counted by another process     {:>9}",
+            self.counts_beside
+        )?;
         writeln!(f, "calls acknowledged             {:>9}", self.acknowledged)?;
         writeln!(f, "sessions cut off               {:>9}", self.sessions)?;
         writeln!(f, "acknowledged changes lost      {:>9}", self.lost)?;

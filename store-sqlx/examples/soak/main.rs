@@ -111,7 +111,9 @@ async fn sqlite(duration: Duration, seed: u64) -> Result<bool> {
     counts.lost_updates += journal.lost;
     counts.seen_again += journal.seen_again;
     let report = Report::new(counts, recoveries);
-    println!("\none of two processes is killed, and others open the file; one of them, since a kill\n{report}");
+    println!(
+        "\none of two processes is killed, and others open the file; one of them, since a kill\n{report}"
+    );
     println!("the killed processes\n{journal}");
     Ok(report.counts.is_clean() && journal.integrity_errors == 0)
 }
