@@ -818,6 +818,7 @@ async fn hostile_configuration_is_refused() {
             options().table(TableName::new("a.b").unwrap()),
         ),
         ("sqlite:x?mode=nonsense", options()),
+        ("sqlite:x?mode=ro", options()),
     ] {
         let opened = SqliteStore::connect(url, options).await;
         assert_eq!(kind(opened), Some(ErrorKind::InvalidConfig), "{url}");
