@@ -42,12 +42,13 @@ pub(crate) trait Dialect: Backend {
     fn wanted() -> Vec<Column>;
 
     /// What the catalogue says about the table.
-    fn table(remote: &Remote<Self>) -> impl Future<Output = Result<Table>> + Send;
+    fn table(remote: &Remote<Self>, end: Instant) -> impl Future<Output = Result<Table>> + Send;
 
     /// Removes what has expired of the next `limit` rows that are due, and puts off the others.
     /// `None` when only one process at a time may do it and another one does.
     fn sweep(
         remote: &Remote<Self>,
+        end: Instant,
         limit: i64,
         alone: bool,
     ) -> impl Future<Output = Result<Option<Swept>>> + Send;
@@ -55,6 +56,7 @@ pub(crate) trait Dialect: Backend {
     /// Ends a session of a subject, and returns whether it was live.
     fn revoke(
         remote: &Remote<Self>,
+        end: Instant,
         subject: &[u8],
         key: &StoreKey,
     ) -> impl Future<Output = Result<bool>> + Send;
@@ -62,6 +64,7 @@ pub(crate) trait Dialect: Backend {
     /// Ends all sessions of a subject but one, and returns how many were live.
     fn revoke_all(
         remote: &Remote<Self>,
+        end: Instant,
         subject: &[u8],
         except: &[u8],
     ) -> impl Future<Output = Result<u64>> + Send;
@@ -81,8 +84,6 @@ pub(crate) struct Remote<DB: Dialect> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) caller: Caller<DB>,
     sql: Statements,
-    /// Whether no statement may stay prepared.
-    once: bool,
 }
 
 struct Statements {
@@ -99,7 +100,7 @@ struct Statements {
 }
 
 impl<DB: Dialect> Remote<DB> {
-    pub(crate) fn new(caller: Caller<DB>, options: StoreOptions, once: bool) -> Self {
+    pub(crate) fn new(caller: Caller<DB>, options: StoreOptions) -> Self {
         let quoted = options.table.quoted(DB::QUOTE);
         Self {
             sql: Statements::new::<DB>(&quoted),
@@ -107,14 +108,7 @@ impl<DB: Dialect> Remote<DB> {
             quoted,
             clock: options.clock,
             caller,
-            once,
         }
-    }
-
-    pub(crate) fn statement(&self, sql: &SqlStr) -> Statement<DB> {
-        let mut statement = Statement::new(sql);
-        statement.once = self.once;
-        statement
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -122,33 +116,35 @@ impl<DB: Dialect> Remote<DB> {
     }
 
     pub(crate) async fn migrate(&self) -> Result<()> {
-        let table = DB::table(self).await?;
+        let end = self.caller.end();
+        let table = DB::table(self, end).await?;
         let wanted = DB::wanted();
         let checked = table.check(&self.table, &wanted);
         if checked.is_ok() || !table.can_be_completed(&wanted) {
             return checked;
         }
         for sql in DB::migration(&self.table).into_iter().map(safe) {
-            self.caller.write(|| self.statement(&sql)).await?;
+            self.write(end, || Statement::new(&sql)).await?;
         }
-        self.check().await
+        DB::table(self, end).await?.check(&self.table, &wanted)
     }
 
     pub(crate) async fn drop_table(&self) -> Result<()> {
         let sql = safe(format!("DROP TABLE IF EXISTS {}", self.quoted));
-        self.caller.write(|| self.statement(&sql)).await?;
+        self.caller.write(|| Statement::new(&sql)).await?;
         Ok(())
     }
 
     pub(crate) async fn check(&self) -> Result<()> {
-        DB::table(self).await?.check(&self.table, &DB::wanted())
+        let table = DB::table(self, self.caller.end()).await?;
+        table.check(&self.table, &DB::wanted())
     }
 
     pub(crate) async fn create(&self, token: Token, record: &Record) -> Result<Token> {
         record.check_size(record::MAX_DATA)?;
         let key = token.key();
         let statement = || {
-            let (statement, now) = (self.statement(&self.sql.create).key(&key), self.now());
+            let (statement, now) = (Statement::new(&self.sql.create).key(&key), self.now());
             let statement = record::bind(statement, record, 2, now);
             (0..DB::TIMES_IN_CREATE).fold(statement, |statement, _| statement.time(now))
         };
@@ -163,7 +159,7 @@ impl<DB: Dialect> Remote<DB> {
     pub(crate) async fn load(&self, token: &Token) -> Result<Option<Record>> {
         let (key, end) = (token.key(), self.caller.end());
         for _ in 0..ROUNDS {
-            let statement = || self.statement(&self.sql.load).key(&key);
+            let statement = || Statement::new(&self.sql.load).key(&key);
             let answer = self.read(end, statement).await?;
             let Some(row) = answer.rows.first() else {
                 return Ok(None);
@@ -189,7 +185,7 @@ impl<DB: Dialect> Remote<DB> {
         for _ in 0..ROUNDS {
             let statement = || {
                 let now = self.now();
-                record::bind(self.statement(&self.sql.update), record, 2, now)
+                record::bind(Statement::new(&self.sql.update), record, 2, now)
                     .key(&key)
                     .revision(expected)
                     .time(now)
@@ -208,7 +204,7 @@ impl<DB: Dialect> Remote<DB> {
             let statement = || {
                 let now = self.now();
                 let expiry = record::expiry(expires_at, now);
-                self.statement(&self.sql.touch)
+                Statement::new(&self.sql.touch)
                     .time(expiry)
                     .time(expiry)
                     .key(&key)
@@ -237,7 +233,7 @@ impl<DB: Dialect> Remote<DB> {
         }
         for _ in 0..ROUNDS {
             let statement = || {
-                let (statement, now) = (self.statement(&self.sql.rotate).key(&new), self.now());
+                let (statement, now) = (Statement::new(&self.sql.rotate).key(&new), self.now());
                 record::bind(statement, record, 2, now)
                     .key(&old)
                     .revision(expected)
@@ -255,30 +251,37 @@ impl<DB: Dialect> Remote<DB> {
 
     pub(crate) async fn delete(&self, token: &Token) -> Result<()> {
         let key = token.key();
-        let statement = || self.statement(&self.sql.delete).key(&key);
+        let statement = || Statement::new(&self.sql.delete).key(&key);
         self.caller.write(statement).await.map(drop)
     }
 
     pub(crate) async fn sweep(&self, limit: usize) -> Result<u64> {
-        let limit = limit as u64;
+        let swept = self.sweep_batches(limit, false).await?;
+        Ok(swept.unwrap_or_default())
+    }
+
+    /// The same, if no other process is sweeping.
+    pub(crate) async fn try_sweep(&self, limit: usize) -> Result<Option<u64>> {
+        self.sweep_batches(limit, true).await
+    }
+
+    /// Removes batch after batch, and begins none in the second half of the deadline, so that the
+    /// last one has time to end.
+    async fn sweep_batches(&self, limit: usize, alone: bool) -> Result<Option<u64>> {
+        let (limit, end) = (limit as u64, self.caller.end());
         let mut removed = 0;
         while removed < limit {
             let batch = (limit - removed).min(BATCH as u64).cast_signed();
-            let Some(swept) = DB::sweep(self, batch, false).await? else {
-                break;
+            let Some(swept) = DB::sweep(self, end, batch, alone).await? else {
+                return Ok((removed > 0).then_some(removed));
             };
             removed += swept.removed;
-            if swept.removed + swept.put_off == 0 {
+            let is_done = swept.removed + swept.put_off == 0;
+            if is_done || Instant::now() + self.caller.deadline / 2 >= end {
                 break;
             }
         }
-        Ok(removed)
-    }
-
-    /// One batch, if no other process is sweeping: how many rows it went through.
-    pub(crate) async fn sweep_alone(&self) -> Result<Option<u64>> {
-        let swept = DB::sweep(self, (BATCH as u64).cast_signed(), true).await?;
-        Ok(swept.map(|swept| swept.removed + swept.put_off))
+        Ok(Some(removed))
     }
 
     pub(crate) async fn list(
@@ -289,7 +292,7 @@ impl<DB: Dialect> Remote<DB> {
     ) -> Result<Vec<SubjectSession>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let statement = || {
-            self.statement(&self.sql.list)
+            Statement::new(&self.sql.list)
                 .bytes(subject.as_str().as_bytes())
                 .bytes(key_or_empty(after))
                 .time(self.now())
@@ -301,7 +304,7 @@ impl<DB: Dialect> Remote<DB> {
     }
 
     pub(crate) async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
-        DB::revoke(self, subject.as_str().as_bytes(), key).await
+        DB::revoke(self, self.caller.end(), subject.as_str().as_bytes(), key).await
     }
 
     pub(crate) async fn revoke_all(
@@ -309,7 +312,13 @@ impl<DB: Dialect> Remote<DB> {
         subject: &Subject,
         except: Option<&StoreKey>,
     ) -> Result<u64> {
-        DB::revoke_all(self, subject.as_str().as_bytes(), key_or_empty(except)).await
+        DB::revoke_all(
+            self,
+            self.caller.end(),
+            subject.as_str().as_bytes(),
+            key_or_empty(except),
+        )
+        .await
     }
 
     /// Why nothing was changed: an error, or nothing if the record is as expected after all.
@@ -338,7 +347,7 @@ impl<DB: Dialect> Remote<DB> {
 
     /// The revision and the expiry of a record, live or not.
     async fn find(&self, end: Instant, key: &StoreKey) -> Result<Option<(Revision, Timestamp)>> {
-        let statement = || self.statement(&self.sql.find).key(key);
+        let statement = || Statement::new(&self.sql.find).key(key);
         let answer = self.read(end, statement).await?;
         let Some(row) = answer.rows.first() else {
             return Ok(None);
@@ -350,7 +359,7 @@ impl<DB: Dialect> Remote<DB> {
     /// Makes sure that a record that is found expired stays so, whatever time the calls have told
     /// that the database takes later. Returns whether it had expired and was there still.
     async fn bury(&self, end: Instant, key: &StoreKey) -> Result<bool> {
-        let statement = || self.statement(&self.sql.bury).key(key).time(self.now());
+        let statement = || Statement::new(&self.sql.bury).key(key).time(self.now());
         match self.caller.call_until(end, Effect::Write, statement).await {
             Ok(answer) => Ok(answer.affected() > 0),
             // Where nobody writes, nobody prolongs.
@@ -363,7 +372,7 @@ impl<DB: Dialect> Remote<DB> {
     /// Removes an expired record that is in the way of a rotation.
     async fn make_room(&self, end: Instant, key: &StoreKey) -> Result<()> {
         let statement = || {
-            self.statement(&self.sql.delete_expired)
+            Statement::new(&self.sql.delete_expired)
                 .key(key)
                 .time(self.now())
         };
@@ -375,7 +384,7 @@ impl<DB: Dialect> Remote<DB> {
         }
     }
 
-    async fn read(
+    pub(crate) async fn read(
         &self,
         end: Instant,
         statement: impl Fn() -> Statement<DB> + Send + Sync,
@@ -384,7 +393,7 @@ impl<DB: Dialect> Remote<DB> {
         answer.map_err(|failure| failure.into_error(Effect::Read))
     }
 
-    async fn write(
+    pub(crate) async fn write(
         &self,
         end: Instant,
         statement: impl Fn() -> Statement<DB> + Send + Sync,
@@ -495,7 +504,7 @@ macro_rules! remote_store {
                 let remote = std::sync::Arc::clone(&self.0);
                 $crate::Sweeper::spawn(interval, move || {
                     let remote = std::sync::Arc::clone(&remote);
-                    async move { remote.sweep_alone().await }
+                    async move { remote.try_sweep($crate::sweeper::BATCH).await }
                 })
             }
         }

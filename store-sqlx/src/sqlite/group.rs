@@ -7,12 +7,13 @@ use std::{
 
 use sessionkit::{Clock, Error, ErrorKind, Record, Result, Revision, StoreKey, Timestamp};
 use sqlx::{SqlStr, Sqlite};
+use tokio::time::Instant;
 
 use super::statements::{Sized, Statements};
 use crate::{
     call::{Answer, Caller, Statement},
     failure::{Effect, Failure, Refusal, overtaken},
-    lane::{Group, Round},
+    lane::Group,
     record,
 };
 
@@ -94,14 +95,14 @@ impl Group for Reads {
         0
     }
 
-    async fn answer(&self, round: Round<'_>, keys: Vec<StoreKey>) -> Vec<Self::Output> {
+    async fn answer(&self, end: Instant, keys: Vec<StoreKey>) -> Vec<Self::Output> {
         let sql = self.statements.load.at_least(keys.len());
         let statement = || {
             // In the place of the time.
             let statement = Statement::new(sql).time(record::BURIED);
             keys.iter().fold(statement, Statement::key)
         };
-        match self.caller.call_in(round, Effect::Read, statement).await {
+        match self.caller.call_until(end, Effect::Read, statement).await {
             Ok(answer) => self.distribute(&keys, &answer),
             Err(failure) => keys
                 .iter()
@@ -156,7 +157,7 @@ impl Group for Writes {
         }
     }
 
-    async fn answer(&self, round: Round<'_>, writes: Vec<Write>) -> Vec<Self::Output> {
+    async fn answer(&self, end: Instant, writes: Vec<Write>) -> Vec<Self::Output> {
         let mut outputs: Vec<_> = writes.iter().map(|_| Ok(())).collect();
         for kind in [
             Kind::Create,
@@ -173,7 +174,7 @@ impl Group for Writes {
                 continue;
             }
             let same: Vec<_> = indices.iter().map(|&index| &writes[index]).collect();
-            for (index, output) in indices.iter().zip(self.write_all(round, kind, &same).await) {
+            for (index, output) in indices.iter().zip(self.write_all(end, kind, &same).await) {
                 outputs[*index] = output;
             }
         }
@@ -186,11 +187,11 @@ impl Writes {
     /// write that it cannot take harms no other.
     async fn write_all(
         &self,
-        round: Round<'_>,
+        end: Instant,
         kind: Kind,
         writes: &[&Write],
     ) -> Vec<Result<(), Undone>> {
-        let done = match self.execute(round, kind, writes).await {
+        let done = match self.execute(end, kind, writes).await {
             Ok(done) => done,
             Err(Failure::Refused(refusal, _))
                 if writes.len() > 1
@@ -198,7 +199,7 @@ impl Writes {
             {
                 let mut outputs = Vec::with_capacity(writes.len());
                 for write in writes {
-                    outputs.push(self.write_one(round, kind, write).await);
+                    outputs.push(self.write_one(end, kind, write).await);
                 }
                 return outputs;
             }
@@ -212,37 +213,37 @@ impl Writes {
             outputs.push(if done.contains(&write.key_afterwards()) {
                 Ok(())
             } else {
-                self.settle(round, kind, write).await
+                self.settle(end, kind, write).await
             });
         }
         outputs
     }
 
-    async fn write_one(&self, round: Round<'_>, kind: Kind, write: &Write) -> Result<(), Undone> {
+    async fn write_one(&self, end: Instant, kind: Kind, write: &Write) -> Result<(), Undone> {
         let done = self
-            .execute(round, kind, &[write])
+            .execute(end, kind, &[write])
             .await
             .map_err(Undone::Failed)?;
         if done.contains(&write.key_afterwards()) {
             return Ok(());
         }
-        self.settle(round, kind, write).await
+        self.settle(end, kind, write).await
     }
 
     /// Sends the statement and returns the keys, as they are afterwards, of the writes it has done.
     async fn execute(
         &self,
-        round: Round<'_>,
+        end: Instant,
         kind: Kind,
         writes: &[&Write],
     ) -> Result<HashSet<StoreKey>, Failure> {
         let sql = kind.sql(&self.statements).at_least(writes.len());
-        self.send(round, kind, sql, writes).await
+        self.send(end, kind, sql, writes).await
     }
 
     async fn send(
         &self,
-        round: Round<'_>,
+        end: Instant,
         kind: Kind,
         sql: &SqlStr,
         writes: &[&Write],
@@ -252,7 +253,10 @@ impl Writes {
             let statement = Statement::new(sql).time(now);
             writes.iter().fold(statement, |s, write| write.bind(s, now))
         };
-        let answer = self.caller.call_in(round, Effect::Write, statement).await?;
+        let answer = self
+            .caller
+            .call_until(end, Effect::Write, statement)
+            .await?;
         if matches!(kind, Kind::Delete | Kind::Bury) {
             return Ok(writes.iter().map(|write| write.key()).collect());
         }
@@ -263,25 +267,25 @@ impl Writes {
     }
 
     /// Why a write has not been done, or its success in the end.
-    async fn settle(&self, round: Round<'_>, kind: Kind, write: &Write) -> Result<(), Undone> {
+    async fn settle(&self, end: Instant, kind: Kind, write: &Write) -> Result<(), Undone> {
         for _ in 0..ROUNDS {
             let expected = match write {
                 Write::Create(..) => return Err(Undone::Rule(ErrorKind::Exists)),
                 Write::Update(_, expected, _) | Write::Rotate(_, _, expected, _) => Some(*expected),
                 _ => None,
             };
-            let found = self.revision(round, &write.key()).await?;
+            let found = self.revision(end, &write.key()).await?;
             if expected.is_some_and(|expected| expected != found) {
                 return Err(Undone::Rule(ErrorKind::Conflict));
             }
             if let Write::Rotate(_, to, ..) = write {
-                self.delete_expired(round, to).await?;
-                if self.is_live(round, to).await? {
+                self.delete_expired(end, to).await?;
+                if self.is_live(end, to).await? {
                     return Err(Undone::Rule(ErrorKind::Exists));
                 }
             }
             let sql = kind.sql_to_earlier(&self.statements);
-            let done = self.send(round, kind, sql, &[write]).await;
+            let done = self.send(end, kind, sql, &[write]).await;
             let done = done.map_err(Undone::Failed)?;
             if done.contains(&write.key_afterwards()) {
                 return Ok(());
@@ -291,33 +295,33 @@ impl Writes {
     }
 
     /// The revision of the live record, without which nothing can be changed.
-    async fn revision(&self, round: Round<'_>, key: &StoreKey) -> Result<Revision, Undone> {
+    async fn revision(&self, end: Instant, key: &StoreKey) -> Result<Revision, Undone> {
         for _ in 0..ROUNDS {
-            let found = self.find(round, key).await?;
+            let found = self.find(end, key).await?;
             let (revision, expires_at) = found.ok_or(Undone::Rule(ErrorKind::Missing))?;
             if expires_at > self.clock.now() {
                 return Ok(revision);
             }
             let bury = Write::Bury(*key);
-            let buried = self.execute(round, Kind::Bury, &[&bury]).await;
+            let buried = self.execute(end, Kind::Bury, &[&bury]).await;
             buried.map_err(|failure| Undone::Failed(failure.of_a_read()))?;
         }
         Err(Undone::Overtaken)
     }
 
-    async fn is_live(&self, round: Round<'_>, key: &StoreKey) -> Result<bool, Undone> {
-        let found = self.find(round, key).await?;
+    async fn is_live(&self, end: Instant, key: &StoreKey) -> Result<bool, Undone> {
+        let found = self.find(end, key).await?;
         Ok(found.is_some_and(|(_, expires_at)| expires_at > self.clock.now()))
     }
 
     /// The revision and the expiry of a record, live or not.
     async fn find(
         &self,
-        round: Round<'_>,
+        end: Instant,
         key: &StoreKey,
     ) -> Result<Option<(Revision, Timestamp)>, Undone> {
         let statement = || Statement::new(&self.statements.find).key(key);
-        let answer = self.caller.call_in(round, Effect::Read, statement).await;
+        let answer = self.caller.call_until(end, Effect::Read, statement).await;
         // Whatever is lost now, the write itself has not been done.
         let answer = answer.map_err(|failure| Undone::Failed(failure.of_a_read()))?;
         let Some(row) = answer.rows.first() else {
@@ -331,13 +335,13 @@ impl Writes {
     }
 
     /// Removes an expired record that is in the way of a rotation.
-    async fn delete_expired(&self, round: Round<'_>, key: &StoreKey) -> Result<(), Undone> {
+    async fn delete_expired(&self, end: Instant, key: &StoreKey) -> Result<(), Undone> {
         let statement = || {
             Statement::new(&self.statements.delete_expired)
                 .time(self.clock.now())
                 .key(key)
         };
-        let answer = self.caller.call_in(round, Effect::Write, statement).await;
+        let answer = self.caller.call_until(end, Effect::Write, statement).await;
         answer.map_err(|failure| Undone::Failed(failure.of_a_read()))?;
         Ok(())
     }
