@@ -189,23 +189,21 @@ impl<DB: Backend> Caller<DB> {
     }
 
     /// Several statements on one connection, all of them again if one meets contention.
-    #[cfg(feature = "mysql")]
     pub(crate) async fn session<T: Send + 'static>(
         &self,
         end: Instant,
+        effect: Effect,
         work: impl for<'c> Fn(&'c mut DB::Link) -> BoxFuture<'c, sqlx::Result<T>>
         + Clone
         + Send
         + Sync
         + 'static,
-    ) -> Result<T> {
+    ) -> Result<T, Failure> {
         let attempt = || async {
-            let lease = self.acquire(end, Effect::Write).await?;
+            let lease = self.acquire(end, effect).await?;
             self.exchange(lease, end, work.clone()).await
         };
-        self.repeat(end, Effect::Write, attempt)
-            .await
-            .map_err(|failure| failure.into_error(Effect::Write))
+        self.repeat(end, effect, attempt).await
     }
 
     async fn repeat<T, F>(
@@ -326,7 +324,7 @@ fn is_about_tls(error: &sqlx::Error) -> bool {
     }
 }
 
-fn answered<DB: Backend>(error: &sqlx::Error) -> Failure {
+pub(crate) fn answered<DB: Backend>(error: &sqlx::Error) -> Failure {
     match error {
         sqlx::Error::Database(error) => DB::refusal(&**error),
         error => Failure::Lost(describe(error)),

@@ -141,6 +141,17 @@ impl<DB: Backend> Connections<DB> {
         }
     }
 
+    /// Drops the idle connections: they lead to a server that takes no writes, as after a failover.
+    pub(crate) fn clear(&self) {
+        let idle = {
+            let mut state = self.state();
+            state.open -= state.idle.len();
+            std::mem::take(&mut state.idle)
+        };
+        // Not under the lock: closing a socket is a system call.
+        drop(idle);
+    }
+
     /// The connection used last, or the end of the line.
     fn join(
         self: &Arc<Self>,
@@ -406,16 +417,9 @@ impl<DB: Backend> Lease<DB> {
         self.end();
     }
 
-    /// Closes it with all that are idle: they lead to a server that takes no writes, as after a
-    /// failover.
+    /// Closes it with all that are idle.
     pub(crate) fn leave_server(self) {
-        let idle = {
-            let mut state = self.home.state();
-            state.open -= state.idle.len();
-            std::mem::take(&mut state.idle)
-        };
-        // Not under the lock: closing a socket is a system call.
-        drop(idle);
+        self.home.clear();
         self.close();
     }
 

@@ -36,8 +36,8 @@ pub(crate) trait Group: Send + Sync + 'static {
     /// Whether two calls for one key may not be in the same round.
     const EXCLUSIVE: bool;
 
-    /// The keys that a call is about, and the size of its data in bytes.
-    fn keys(call: &Self::Call) -> (StoreKey, Option<StoreKey>);
+    /// The key that a call is about, and the size of its data in bytes.
+    fn key(call: &Self::Call) -> StoreKey;
     fn weight(call: &Self::Call) -> usize;
 
     /// Answers each call by `end`, in the order of the calls.
@@ -157,10 +157,8 @@ impl<G: Group> Queue<G> {
             if waiting.end <= last || waiting.taken.load(Ordering::Acquire) {
                 continue;
             }
-            let (key, other) = G::keys(&waiting.call);
-            // A call that is put off keeps its keys from those behind it: they stay in order.
-            let is_free = keys.insert(key) & other.is_none_or(|other| keys.insert(other));
-            if G::EXCLUSIVE && !is_free {
+            // A call that is put off keeps its key from those behind it: they stay in order.
+            if G::EXCLUSIVE && !keys.insert(G::key(&waiting.call)) {
                 left.push_back(waiting);
             } else if !waiting.taken.swap(true, Ordering::AcqRel) {
                 weight += G::weight(&waiting.call);

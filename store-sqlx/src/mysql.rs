@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use crate::{
     StoreOptions, TableName,
     call::{Answer, Backend, Caller, Statement, backend_values, parse_url, run_statement},
-    failure::{Cause, Failure, Refusal},
+    failure::{Cause, Effect, Failure, Refusal},
     record,
     remote::{Dialect, Remote, Swept, remote_store, safe},
-    schema::{Column, Table, columns},
+    schema::{Column, Table, columns, comment},
     sweeper::BATCH,
 };
 
@@ -121,8 +121,9 @@ fn schema(table: &TableName) -> String {
          label VARBINARY(255) NOT NULL,\n    \
          data MEDIUMBLOB NOT NULL,\n    \
          INDEX sweep_at (sweep_at),\n    \
-         INDEX subject (subject, session_key)\n) ENGINE = InnoDB",
-        table.quoted('`')
+         INDEX subject (subject, session_key)\n) ENGINE = InnoDB COMMENT = '{}'",
+        table.quoted('`'),
+        comment()
     )
 }
 
@@ -187,6 +188,10 @@ impl Backend for MySql {
 }
 
 impl Dialect for MySql {
+    type Ending = Ending;
+
+    /// Aurora's readers say it with the second one.
+    const PING: &str = "SELECT CAST(@@global.read_only OR @@global.innodb_read_only AS SIGNED)";
     const QUOTE: char = '`';
     const TIMES_IN_CREATE: usize = 8;
 
@@ -224,8 +229,17 @@ impl Dialect for MySql {
         sql
     }
 
-    fn migration(table: &TableName) -> Vec<String> {
-        vec![schema(table)]
+    fn migration(table: &TableName, found: &Table) -> Vec<String> {
+        let comment = format!(
+            "ALTER TABLE {} COMMENT = '{}'",
+            table.quoted(Self::QUOTE),
+            comment()
+        );
+        let mut statements = vec![schema(table)];
+        if found.is_older() {
+            statements.push(comment);
+        }
+        statements
     }
 
     fn wanted() -> Vec<Column> {
@@ -251,6 +265,9 @@ impl Dialect for MySql {
             WHERE table_schema = COALESCE(?, DATABASE()) \
             AND table_name = ? AND column_name IS NOT NULL \
             AND (index_name = 'PRIMARY' OR seq_in_index = 1) ORDER BY seq_in_index";
+        const COMMENT: &str = "SELECT CAST(table_comment AS BINARY) \
+            FROM information_schema.tables WHERE table_schema = COALESCE(?, DATABASE()) \
+            AND table_name = ?";
         let ask = async |sql| {
             let sql = SqlStr::from_static(sql);
             let statement = || {
@@ -277,6 +294,8 @@ impl Dialect for MySql {
                 table.indexed.push(name);
             }
         }
+        let comment = ask(COMMENT).await?;
+        table.comment = record::comment::<Self>(comment.rows.first());
         Ok(table)
     }
 
@@ -294,87 +313,70 @@ impl Dialect for MySql {
         };
         remote
             .caller
-            .session(end, move |connection| {
+            .session(end, Effect::Write, move |connection| {
                 let sweep = sweep.clone();
                 Box::pin(async move { sweep.run(connection).await })
             })
             .await
+            .map_err(|failure| failure.into_error(Effect::Write))
     }
 
-    async fn revoke(
+    fn ending(t: &str, condition: &str) -> Ending {
+        let sql = |expiry| safe(format!("DELETE FROM {t} WHERE {condition}{expiry}"));
+        Ending {
+            live: sql(" AND expires_at > ?"),
+            expired: sql(" AND expires_at <= ?"),
+            any: sql(""),
+        }
+    }
+
+    async fn end(
         remote: &Remote<Self>,
         end: Instant,
-        subject: &[u8],
-        key: &StoreKey,
+        ending: &Ending,
+        bind: impl Fn(Statement<Self>) -> Statement<Self> + Send + Sync,
     ) -> Result<bool> {
-        let statements = Revocation::new(remote, "session_key = ?");
-        let delete = async |sql| {
-            statements
-                .delete(remote, end, sql, subject, key.as_bytes())
-                .await
-        };
-        if delete(&statements.live).await? > 0 {
+        let live = || bind(Statement::new(&ending.live)).time(remote.now());
+        if remote.write(end, live).await?.affected() > 0 {
             return Ok(true);
         }
-        // One that is prolonged by a call that told the time earlier was live.
-        Ok(delete(&statements.expired).await? == 0 && delete(&statements.any).await? > 0)
+        let expired = || bind(Statement::new(&ending.expired)).time(remote.now());
+        if remote.write(end, expired).await?.affected() > 0 {
+            return Ok(false);
+        }
+        // One that is there all the same was prolonged in between, or has come.
+        let any = || bind(Statement::new(&ending.any));
+        Ok(remote.write(end, any).await?.affected() > 0)
     }
 
-    /// The first statement counts those that are live, the second removes whatever is left: what has
-    /// expired and may be prolonged by a call that told the time earlier, and who has signed in
-    /// since.
+    async fn execute(link: &mut MySqlConnection, sql: &'static str) -> sqlx::Result<()> {
+        Executor::execute(link, sql).await.map(drop)
+    }
+
+    /// What has expired goes first, so that what is left can be counted. In this order also who
+    /// signs in meanwhile, or is prolonged by a clock that is behind, is ended and counted.
     async fn revoke_all(
         remote: &Remote<Self>,
         end: Instant,
         subject: &[u8],
         except: &[u8],
     ) -> Result<u64> {
-        let statements = Revocation::new(remote, "session_key <> ?");
-        let delete = async |sql| statements.delete(remote, end, sql, subject, except).await;
-        let revoked = delete(&statements.live).await?;
-        delete(&statements.any).await?;
-        Ok(revoked)
+        let Ending { expired, any, .. } =
+            Self::ending(&remote.quoted, "subject = ? AND session_key <> ?");
+        let bind = |sql| Statement::new(sql).bytes(subject).bytes(except);
+        remote
+            .write(end, || bind(&expired).time(remote.now()))
+            .await?;
+        Ok(remote.write(end, || bind(&any)).await?.affected())
     }
 }
 
-/// The statements that end sessions of a subject: MySQL does not return what it deletes.
-struct Revocation {
+/// The statements that remove rows and say whether they were live: MySQL does not return what it
+/// deletes.
+pub(crate) struct Ending {
     live: SqlStr,
     expired: SqlStr,
     any: SqlStr,
-}
-
-impl Revocation {
-    fn new(remote: &Remote<MySql>, keys: &str) -> Self {
-        let sql = |expiry| {
-            safe(format!(
-                "DELETE FROM {} WHERE subject = ? AND {keys} AND {expiry}",
-                remote.quoted
-            ))
-        };
-        Self {
-            live: sql("expires_at > ?"),
-            expired: sql("expires_at <= ?"),
-            any: sql("? IS NOT NULL"),
-        }
-    }
-
-    async fn delete(
-        &self,
-        remote: &Remote<MySql>,
-        end: Instant,
-        sql: &SqlStr,
-        subject: &[u8],
-        key: &[u8],
-    ) -> Result<u64> {
-        let statement = || {
-            Statement::new(sql)
-                .bytes(subject)
-                .bytes(key)
-                .time(remote.now())
-        };
-        Ok(remote.write(end, statement).await?.affected())
-    }
 }
 
 /// A sweep of one batch: three statements, so that those that write name the rows that they lock

@@ -8,7 +8,7 @@ use std::{
 
 use sessionkit::{Record, Result, Revision, StoreKey, Subject, SubjectSession, Timestamp, Token};
 use sqlx::{
-    Arguments, ConnectOptions, Connection, PgConnection, PgPool, Postgres, Row,
+    Arguments, ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres, Row, SqlStr,
     error::DatabaseError,
     postgres::{PgArguments, PgConnectOptions, PgSslMode},
 };
@@ -20,7 +20,7 @@ use crate::{
     failure::{Cause, Failure, Refusal},
     record,
     remote::{Dialect, Remote, Swept, remote_store, safe},
-    schema::{Column, Table, columns},
+    schema::{Column, Table, columns, comment},
 };
 
 /// Keeps sessions in a table of Postgres.
@@ -114,7 +114,7 @@ remote_store!(PostgresStore);
 ///
 /// The rows of a page leave room for their next versions, so that a write that changes no indexed
 /// column finds a place beside the old one and touches no index (a heap-only update).
-fn schema(table: &TableName) -> [String; 3] {
+fn schema(table: &TableName) -> [String; 4] {
     let (t, name) = (table.quoted('"'), table.table());
     [
         format!(
@@ -133,6 +133,7 @@ fn schema(table: &TableName) -> [String; 3] {
             "CREATE INDEX IF NOT EXISTS \"{name}_subject\" ON {t} (subject, session_key) \
              WHERE subject IS NOT NULL"
         ),
+        format!("COMMENT ON TABLE {t} IS '{}'", comment()),
     ]
 }
 
@@ -336,7 +337,10 @@ async fn prepared(
 }
 
 impl Dialect for Postgres {
+    type Ending = SqlStr;
+
     const QUOTE: char = '"';
+    const PING: &str = "SELECT (current_setting('transaction_read_only') = 'on')::int::int8";
     const TIMES_IN_CREATE: usize = 1;
 
     fn create(t: &str) -> String {
@@ -362,7 +366,7 @@ impl Dialect for Postgres {
             .fold(first, |sql, (part, number)| format!("{sql}${number}{part}"))
     }
 
-    fn migration(table: &TableName) -> Vec<String> {
+    fn migration(table: &TableName, _: &Table) -> Vec<String> {
         // `IF NOT EXISTS` alone fails when two do it at the same moment. One statement is one
         // transaction: the lock ends with it.
         let statements = schema(table).map(|sql| sql + "; ").concat();
@@ -388,8 +392,10 @@ impl Dialect for Postgres {
             ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
             WHERE i.indrelid = to_regclass(convert_from($1, 'UTF8')) AND i.indisvalid \
             AND (i.indisprimary OR k.position = 1) ORDER BY k.position";
+        const COMMENT: &str = "SELECT convert_to(obj_description(\
+            to_regclass(convert_from($1, 'UTF8')), 'pg_class'), 'UTF8')";
         let ask = async |sql| {
-            let sql = sqlx::SqlStr::from_static(sql);
+            let sql = SqlStr::from_static(sql);
             let statement = || Statement::new(&sql).bytes(remote.quoted.as_bytes());
             remote.read(end, statement).await
         };
@@ -410,6 +416,8 @@ impl Dialect for Postgres {
                 table.indexed.push(name);
             }
         }
+        let comment = ask(COMMENT).await?;
+        table.comment = record::comment::<Self>(comment.rows.first());
         Ok(table)
     }
 
@@ -456,26 +464,26 @@ impl Dialect for Postgres {
         Ok((count(0)? != 0).then_some(swept))
     }
 
-    async fn revoke(
+    fn ending(t: &str, condition: &str) -> SqlStr {
+        safe(Self::parameters(format!(
+            "DELETE FROM {t} WHERE {condition} RETURNING (expires_at > ?)::int::int8"
+        )))
+    }
+
+    async fn end(
         remote: &Remote<Self>,
         end: Instant,
-        subject: &[u8],
-        key: &StoreKey,
+        ending: &SqlStr,
+        bind: impl Fn(Statement<Self>) -> Statement<Self> + Send + Sync,
     ) -> Result<bool> {
-        let sql = safe(format!(
-            "DELETE FROM {} WHERE session_key = $1 AND subject = $2 \
-             RETURNING (expires_at > $3)::int::int8",
-            remote.quoted
-        ));
-        let statement = || {
-            Statement::new(&sql)
-                .key(key)
-                .bytes(subject)
-                .time(remote.now())
-        };
+        let statement = || bind(Statement::new(ending)).time(remote.now());
         let answer = remote.write(end, statement).await?;
         let is_live = |row| record::number::<Self>(row, 0).map(|live| live != 0);
         answer.rows.first().map_or(Ok(false), is_live)
+    }
+
+    async fn execute(link: &mut PgLink, sql: &'static str) -> sqlx::Result<()> {
+        link.connection.execute(sql).await.map(drop)
     }
 
     async fn revoke_all(

@@ -134,6 +134,29 @@ async fn a_check_says_what_differs(url: String) {
     assert_eq!(differs.matches(';').count(), 4, "{differs}");
 }
 
+async fn an_older_table_gets_the_version_and_a_newer_one_is_left_alone(url: String) {
+    let table = common::random_name();
+    let store = connect(&url, named(&table)).await;
+    let mut raw = raw(&url).await;
+    execute(&mut raw, &format!("ALTER TABLE {table} COMMENT = ''")).await;
+    let older = store.check().await.unwrap_err();
+    assert_eq!(older.kind(), ErrorKind::InvalidConfig);
+    assert!(older.to_string().contains("its version is 0"), "{older}");
+    store.migrate().await.unwrap();
+    store.check().await.unwrap();
+
+    let newer = format!("ALTER TABLE {table} COMMENT = 'sessionkit schema 2'");
+    execute(&mut raw, &newer).await;
+    for refused in [store.check().await, store.migrate().await] {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidConfig);
+        assert!(
+            refused.to_string().contains("its version is 2"),
+            "{refused}"
+        );
+    }
+}
+
 async fn the_printed_schema_is_what_is_needed(url: String) {
     let table = common::random_name();
     let mut raw = raw(&url).await;
@@ -446,6 +469,7 @@ macro_rules! tests {
             what_was_found_expired_is_not_prolonged
             eight_migrations_at_a_time_succeed
             a_check_says_what_differs
+            an_older_table_gets_the_version_and_a_newer_one_is_left_alone
             the_printed_schema_is_what_is_needed
             the_time_zone_of_the_session_does_not_matter
             connections_killed_while_idle_are_replaced

@@ -245,7 +245,7 @@ mod behind_a_transaction_pooler {
                         let loaded = store.load(known).await;
                         assert!(loaded.is_ok_and(|loaded| loaded.is_some()));
                     } else {
-                        store.delete(&token()).await.unwrap();
+                        store.delete(&token(), None).await.unwrap();
                     }
                 }
             }
@@ -287,7 +287,10 @@ mod behind_a_transaction_pooler {
         for call in 0..100 {
             let store = &stores[call % 4];
             assert!(store.load(&token).await.unwrap().is_some());
-            stores[(call + 1) % 4].delete(&self::token()).await.unwrap();
+            stores[(call + 1) % 4]
+                .delete(&self::token(), None)
+                .await
+                .unwrap();
         }
         stores[0].drop_table().await.unwrap();
     }
@@ -528,6 +531,30 @@ async fn a_check_says_what_differs() {
 }
 
 #[tokio::test]
+async fn an_older_table_gets_the_version_and_a_newer_one_is_left_alone() {
+    let table = common::random_name();
+    let store = connect(named(&table)).await;
+    let mut raw = raw().await;
+    execute(&mut raw, &format!("COMMENT ON TABLE {table} IS NULL")).await;
+    let older = store.check().await.unwrap_err();
+    assert_eq!(older.kind(), ErrorKind::InvalidConfig);
+    assert!(older.to_string().contains("its version is 0"), "{older}");
+    store.migrate().await.unwrap();
+    store.check().await.unwrap();
+
+    let newer = format!("COMMENT ON TABLE {table} IS 'sessionkit schema 2'");
+    execute(&mut raw, &newer).await;
+    for refused in [store.check().await, store.migrate().await] {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidConfig);
+        assert!(
+            refused.to_string().contains("its version is 2"),
+            "{refused}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_schema_is_used_and_never_made() {
     let (schema, table) = (common::random_name(), common::random_name());
     let options = named(&format!("{schema}.{table}"));
@@ -569,7 +596,7 @@ async fn normal_work_needs_no_right_but_the_tables() {
     let token = store.create(token(), &lasting(b"x")).await.unwrap();
     store.touch(&token, Timestamp::MAX).await.unwrap();
     store.sweep(10).await.unwrap();
-    store.delete(&token).await.unwrap();
+    store.delete(&token, None).await.unwrap();
 
     let wrong = format!("postgres://{table}_unknown:geheim@{host}");
     let opened = PostgresStore::connect(&wrong, named(&table)).await;
@@ -616,7 +643,7 @@ async fn a_standby_that_only_reads_is_unavailable_for_writes() {
     let touch = store.touch(&token, Timestamp::MAX).await;
     assert_eq!(kind(touch), Some(ErrorKind::Unavailable));
     assert_eq!(
-        kind(store.delete(&token).await),
+        kind(store.delete(&token, None).await),
         Some(ErrorKind::Unavailable)
     );
 }
