@@ -15,16 +15,12 @@ use std::{
 };
 
 use sessionkit::StoreKey;
-use sqlx::Sqlite;
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
 };
 
-use crate::{
-    failure::{Cause, Failure},
-    lease::Seat,
-};
+use crate::failure::{Cause, Failure};
 
 /// The most calls of a round.
 pub(crate) const MAX_CALLS: usize = 64;
@@ -44,21 +40,12 @@ pub(crate) trait Group: Send + Sync + 'static {
     fn key(call: &Self::Call) -> StoreKey;
     fn weight(call: &Self::Call) -> usize;
 
-    /// Answers each call, in the order of the calls.
+    /// Answers each call by `end`, in the order of the calls.
     fn answer(
         &self,
-        turn: Round<'_>,
+        end: Instant,
         calls: Vec<Self::Call>,
     ) -> impl Future<Output = Vec<Self::Output>> + Send;
-}
-
-/// What a round has.
-#[derive(Clone, Copy)]
-pub(crate) struct Round<'a> {
-    /// Until when its calls have to be answered.
-    pub(crate) end: Instant,
-    /// The connection of the rounds that follow one another.
-    pub(crate) seat: &'a Seat<Sqlite>,
 }
 
 pub(crate) struct Lane<G: Group> {
@@ -192,7 +179,6 @@ struct Running<G: Group> {
 
 impl<G: Group> Running<G> {
     async fn run(mut self) {
-        let seat = Seat::default();
         loop {
             let taken = self.lane.take();
             if taken.is_empty() {
@@ -200,15 +186,12 @@ impl<G: Group> Running<G> {
                 return;
             }
             let ends = taken.iter().map(|waiting| waiting.end);
-            let round = Round {
-                end: ends.min().expect("the round is not empty"),
-                seat: &seat,
-            };
+            let end = ends.min().expect("the round is not empty");
             let (calls, answers): (Vec<_>, Vec<_>) = taken
                 .into_iter()
                 .map(|waiting| (waiting.call, waiting.answer))
                 .unzip();
-            let outputs = self.lane.group.answer(round, calls).await;
+            let outputs = self.lane.group.answer(end, calls).await;
             for (answer, output) in answers.into_iter().zip(outputs) {
                 // Nobody listens when the caller's future was dropped.
                 let _ = answer.send(output);

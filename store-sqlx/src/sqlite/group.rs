@@ -10,7 +10,7 @@ use super::statements::{Sized, Statements};
 use crate::{
     call::{Answer, Backend, Caller, Statement},
     failure::{Cause, Effect, Failure, Refusal, overtaken},
-    lane::{Group, Round},
+    lane::Group,
     record,
 };
 
@@ -96,10 +96,10 @@ impl Group for Reads {
         0
     }
 
-    async fn answer(&self, round: Round<'_>, keys: Vec<StoreKey>) -> Vec<Self::Output> {
+    async fn answer(&self, end: Instant, keys: Vec<StoreKey>) -> Vec<Self::Output> {
         let sql = self.statements.load.at_least(keys.len());
         let statement = || keys.iter().fold(Statement::new(sql), Statement::key);
-        match self.caller.call_in(round, Effect::Read, statement).await {
+        match self.caller.call_until(end, Effect::Read, statement).await {
             Ok(answer) => self.distribute(&keys, &answer),
             Err(failure) => keys
                 .iter()
@@ -153,7 +153,7 @@ impl Group for Writes {
         }
     }
 
-    async fn answer(&self, round: Round<'_>, writes: Vec<Write>) -> Vec<Self::Output> {
+    async fn answer(&self, end: Instant, writes: Vec<Write>) -> Vec<Self::Output> {
         let mut outputs: Vec<_> = writes.iter().map(|_| Ok(true)).collect();
         for kind in Kind::ALL {
             let indices: Vec<_> = (0..writes.len())
@@ -163,7 +163,7 @@ impl Group for Writes {
                 continue;
             }
             let same: Vec<_> = indices.iter().map(|&index| &writes[index]).collect();
-            for (index, output) in indices.iter().zip(self.write_all(round, kind, &same).await) {
+            for (index, output) in indices.iter().zip(self.write_all(end, kind, &same).await) {
                 outputs[*index] = output;
             }
         }
@@ -176,11 +176,11 @@ impl Writes {
     /// write that it cannot take harms no other.
     async fn write_all(
         &self,
-        round: Round<'_>,
+        end: Instant,
         kind: Kind,
         writes: &[&Write],
     ) -> Vec<Result<bool, Undone>> {
-        let done = match self.execute(round, kind, writes).await {
+        let done = match self.execute(end, kind, writes).await {
             Ok(done) => done,
             Err(Failure::Refused(refusal, _))
                 if writes.len() > 1
@@ -188,7 +188,7 @@ impl Writes {
             {
                 let mut outputs = Vec::with_capacity(writes.len());
                 for write in writes {
-                    outputs.push(self.write_one(round, kind, write).await);
+                    outputs.push(self.write_one(end, kind, write).await);
                 }
                 return outputs;
             }
@@ -201,24 +201,24 @@ impl Writes {
         for write in writes {
             outputs.push(match done.get(&write.key()) {
                 Some(was_live) => Ok(*was_live),
-                None => self.settle(round, kind, write).await,
+                None => self.settle(end, kind, write).await,
             });
         }
         outputs
     }
 
-    async fn write_one(&self, round: Round<'_>, kind: Kind, write: &Write) -> Result<bool, Undone> {
-        let done = self.execute(round, kind, &[write]).await;
+    async fn write_one(&self, end: Instant, kind: Kind, write: &Write) -> Result<bool, Undone> {
+        let done = self.execute(end, kind, &[write]).await;
         match done.map_err(Undone::Failed)?.get(&write.key()) {
             Some(was_live) => Ok(*was_live),
-            None => self.settle(round, kind, write).await,
+            None => self.settle(end, kind, write).await,
         }
     }
 
     /// Sends the statement and returns the keys of the writes that it has done.
     async fn execute(
         &self,
-        round: Round<'_>,
+        end: Instant,
         kind: Kind,
         writes: &[&Write],
     ) -> Result<HashMap<StoreKey, bool>, Failure> {
@@ -232,12 +232,15 @@ impl Writes {
             let statement = Statement::new(sql).time(told);
             writes.iter().fold(statement, |s, write| write.bind(s, now))
         };
-        let answer = self.caller.call_in(round, Effect::Write, statement).await?;
+        let answer = self
+            .caller
+            .call_until(end, Effect::Write, statement)
+            .await?;
         Ok(kind.done(&answer))
     }
 
     /// Why a write has not been done, or its success in the end.
-    async fn settle(&self, round: Round<'_>, kind: Kind, write: &Write) -> Result<bool, Undone> {
+    async fn settle(&self, end: Instant, kind: Kind, write: &Write) -> Result<bool, Undone> {
         let expected = match write {
             Write::Create(..) => return Err(Undone::Rule(ErrorKind::Exists)),
             Write::Delete(_, None) => return Ok(false),
@@ -245,7 +248,7 @@ impl Writes {
             Write::Touch(..) => None,
         };
         for _ in 0..ROUNDS {
-            let Some(found) = self.revision(round, &write.key()).await? else {
+            let Some(found) = self.revision(end, &write.key()).await? else {
                 return match write {
                     Write::Delete(..) => Ok(false),
                     _ => Err(Undone::Rule(ErrorKind::Missing)),
@@ -254,13 +257,13 @@ impl Writes {
             if expected.is_some_and(|expected| expected != found) {
                 return Err(Undone::Rule(ErrorKind::Conflict));
             }
-            if Instant::now() + self.caller.patience >= round.end {
+            if Instant::now() + self.caller.patience >= end {
                 // The wait for the lock could be cut off, and it would be open what was done.
                 return Err(Undone::Failed(Failure::Unsent(Cause(
                     "other processes keep the database busy until the deadline".into(),
                 ))));
             }
-            let done = self.execute_locked(round, kind, write).await;
+            let done = self.execute_locked(end, kind, write).await;
             if done.map_err(Undone::Failed)?.contains_key(&write.key()) {
                 return Ok(true);
             }
@@ -269,9 +272,9 @@ impl Writes {
     }
 
     /// The revision of the live record.
-    async fn revision(&self, round: Round<'_>, key: &StoreKey) -> Result<Option<Revision>, Undone> {
+    async fn revision(&self, end: Instant, key: &StoreKey) -> Result<Option<Revision>, Undone> {
         let statement = || Statement::new(&self.statements.find).key(key);
-        let answer = self.caller.call_in(round, Effect::Read, statement).await;
+        let answer = self.caller.call_until(end, Effect::Read, statement).await;
         // Whatever is lost now, the write itself has not been done.
         let answer = answer.map_err(|failure| Undone::Failed(failure.of_a_read()))?;
         let Some(row) = answer.rows.first() else {
@@ -291,7 +294,7 @@ impl Writes {
     /// A write by the time that is told under the database's lock.
     async fn execute_locked(
         &self,
-        round: Round<'_>,
+        end: Instant,
         kind: Kind,
         write: &Write,
     ) -> Result<HashMap<StoreKey, bool>, Failure> {
@@ -300,7 +303,7 @@ impl Writes {
             write: write.clone(),
             clock: Arc::clone(&self.clock),
         };
-        let answer = self.caller.work_in(round, Effect::Write, |connection| {
+        let answer = self.caller.session(end, Effect::Write, move |connection| {
             Box::pin(locked.clone().run(connection))
         });
         Ok(kind.done(&answer.await?))

@@ -1,6 +1,7 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use sessionkit::{
     Capabilities, Clock, Durability, Error, ErrorKind, Record, Result, Revision, SessionStore,
     StoreKey, Subject, SubjectIndex, SubjectSession, Timestamp, Token,
@@ -8,7 +9,7 @@ use sessionkit::{
 use sqlx::{
     ConnectOptions, Connection, Row, Sqlite, SqliteConnection, SqlitePool,
     error::DatabaseError,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 use tokio::time::Instant;
 
@@ -85,13 +86,10 @@ impl SqliteStore {
     pub async fn connect(url: &str, options: StoreOptions) -> Result<Self> {
         let options = options.checked()?;
         let in_memory = url.contains(":memory:") || url.contains("mode=memory");
-        let pool = SqlitePoolOptions::new()
-            .idle_timeout(None)
-            .max_lifetime(None);
         let store = if in_memory {
             let connect = tuned(SqliteConnectOptions::new().filename(":memory:"), &options);
-            let pool = Caller::connect(pool.max_connections(1), connect, options.deadline);
-            Self::new(pool.clone(), pool, 1, Durability::Process, options)?
+            let only = caller(move || connect.clone(), 1, &options);
+            Self::new(only.clone(), only, 1, Durability::Process, options)?
         } else {
             let mode = mode(url);
             if mode == Some("ro") {
@@ -110,11 +108,11 @@ impl SqliteStore {
             }
             let connect = tuned(connect, &options);
             let readers = options.max_connections.unwrap_or(4);
-            let reader = pool.clone().max_connections(readers);
             let durability = durability(&options);
+            let reading = connect.clone();
             Self::new(
-                Caller::connect(reader, connect.clone(), options.deadline),
-                Caller::connect(pool.max_connections(1), connect, options.deadline),
+                caller(move || reading.clone(), readers, &options),
+                caller(move || connect.clone(), 1, &options),
                 readers as usize,
                 durability,
                 options,
@@ -125,19 +123,34 @@ impl SqliteStore {
         Ok(store)
     }
 
-    /// Opens a store over the caller's pool.
+    /// Opens a store with the options of the caller's pool, of whose connections it uses none: it
+    /// opens some of its own, as if it were opened by the URL. What the pool does with a connection
+    /// that it has opened is not done with these.
     ///
-    /// Set the pool's connections to `journal_mode=WAL` and a busy timeout of at most a third of
-    /// the deadline, and tell with [`StoreOptions::sync_to_disk`] what `synchronous` is.
+    /// Set in the options `journal_mode=WAL` and a busy timeout of at most a third of the deadline,
+    /// and tell with [`StoreOptions::sync_to_disk`] what `synchronous` is.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] when an option is not valid or the table's name has a schema.
+    /// [`ErrorKind::InvalidConfig`] when an option is not valid, the table's name has a schema, or
+    /// the database is in the memory of one connection.
     pub fn with_pool(pool: SqlitePool, options: StoreOptions) -> Result<Self> {
         let options = options.checked()?;
-        let width = pool.options().get_max_connections();
-        let caller = Caller::new(pool, options.deadline);
+        if pool.connect_options().get_filename() == Path::new(":memory:") {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "the pool's database is in the memory of one connection, and others cannot see it",
+            ));
+        }
+        let readers = options.max_connections.unwrap_or(4);
+        let connect = move || SqliteConnectOptions::clone(&pool.connect_options());
         let durability = durability(&options);
-        Self::new(caller.clone(), caller, width as usize, durability, options)
+        Self::new(
+            caller(connect.clone(), readers, &options),
+            caller(connect, 1, &options),
+            readers as usize,
+            durability,
+            options,
+        )
     }
 
     fn new(
@@ -247,9 +260,13 @@ impl SqliteStore {
     /// Makes a table of this version of an older one. Dropped in the middle, it changes nothing.
     async fn rebuild(&self) -> Result<()> {
         let name = self.0.table.table().as_bytes();
-        let connection = self.0.writer.pool.acquire().await;
-        let mut connection = connection.map_err(failed)?;
-        let lock = connection.begin_with("BEGIN IMMEDIATE").await;
+        let writer = &self.0.writer;
+        let lease = writer.connections.acquire(writer.end(), Effect::Write);
+        let lease = lease
+            .await
+            .map_err(|failure| failure.into_error(Effect::Write));
+        let mut lease = lease?;
+        let lock = lease.begin().begin_with("BEGIN IMMEDIATE").await;
         let mut lock = lock.map_err(failed)?;
         let mut answers = Vec::new();
         for sql in self.0.statements.catalogue() {
@@ -511,6 +528,18 @@ fn failed(error: sqlx::Error) -> Error {
 fn live(answer: &Answer<Sqlite>) -> u64 {
     let is_live = |row: &&_| matches!(Sqlite::number(row, 0), Ok(1));
     answer.rows.iter().filter(is_live).count() as u64
+}
+
+fn caller(
+    options: impl Fn() -> SqliteConnectOptions + Send + Sync + 'static,
+    limit: u32,
+    store: &StoreOptions,
+) -> Caller<Sqlite> {
+    let connect = move || {
+        let options = options();
+        Box::pin(async move { options.connect().await }) as BoxFuture<'static, _>
+    };
+    Caller::new(connect, limit, store.deadline)
 }
 
 fn tuned(connect: SqliteConnectOptions, options: &StoreOptions) -> SqliteConnectOptions {
