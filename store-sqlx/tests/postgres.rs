@@ -222,14 +222,18 @@ mod behind_a_transaction_pooler {
     async fn nobody_runs_the_statements_of_others(ignored: &str, stores: Stores) {
         let pooler = PgBouncer::start_with(ignored).await;
         let table = common::random_name();
-        let direct = connect(named(&table)).await;
+        // What they do at a time takes a busy machine a while.
+        let options = named(&table)
+            .max_connections(1)
+            .deadline(Duration::from_secs(30));
+        let direct = connect(options.clone()).await;
         let creates = (0..200).map(|_| {
             let direct = direct.clone();
             async move { direct.create(token(), &lasting(b"x")).await.unwrap() }
         });
         let tokens = Arc::new(all(creates).await);
         let clients = (0..30_usize).map(|client| {
-            let (url, options) = (pooler.url.clone(), named(&table).max_connections(1));
+            let (url, options) = (pooler.url.clone(), options.clone());
             let tokens = Arc::clone(&tokens);
             async move {
                 let store = match stores {
