@@ -10,8 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use sessionkit::{
-    CookieName, Durability, ErrorKind, OsEntropy, Record, Result, Revision, SessionStore, Subject,
-    SystemClock, Timestamp, Token,
+    Durability, ErrorKind, OsEntropy, Record, Result, Revision, SessionStore, Subject, Token,
 };
 use sessionkit_conformance::{
     Fault, Harness, RawEntry,
@@ -19,7 +18,7 @@ use sessionkit_conformance::{
     proxy::Proxy,
 };
 use sessionkit_redis::{RedisOptions, RedisStore};
-use support::{Admin, RedisHarness, admin};
+use support::{Admin, RedisHarness, WATCHDOG, admin, record, token};
 
 /// A server of its own behind a proxy: what the network cannot do, the server does.
 struct FaultyServer {
@@ -100,9 +99,6 @@ impl Harness for FaultyServer {
 
 /// Of calls to a cluster, which wait until then for another master to take over.
 const CLUSTER_DEADLINE: Duration = Duration::from_secs(2);
-
-/// When a test is given up that waits for something: much longer than a busy machine takes.
-const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// A cluster of its own, all masters of which fail together.
 struct FaultyCluster {
@@ -268,7 +264,7 @@ impl Load {
         let store = RedisStore::open(url).await.expect("the store opens");
         let mut sessions = Vec::new();
         for _ in 0..30 {
-            let record = record();
+            let record = record(None);
             let token = store
                 .create(token(), &record)
                 .await
@@ -313,7 +309,7 @@ impl Load {
     /// Creates sessions, and does with each what can be done.
     async fn use_new_sessions(&self, count: usize) {
         for _ in 0..count {
-            let (first, second) = (record(), record());
+            let (first, second) = (record(None), record(None));
             let token = self.store.create(token(), &first).await.expect("create");
             let updated = self.store.update(&token, first.revision, &second).await;
             updated.expect("update");
@@ -505,7 +501,7 @@ async fn a_cut_network_ends_in_time_and_heals() {
         .open()
         .await
         .unwrap();
-    let record = record();
+    let record = record(None);
     let token = store.create(token(), &record).await.unwrap();
     let cut = container.cut().await.unwrap();
     let loaded = tokio::time::timeout(WATCHDOG, store.load(&token)).await;
@@ -529,10 +525,7 @@ async fn a_subject_is_ended_everywhere_on_a_cluster() {
         .await
         .unwrap();
     let subject = Subject::new("alice").unwrap();
-    let of_alice = Record {
-        subject: Some(subject.clone()),
-        ..record()
-    };
+    let of_alice = record(Some(subject.clone()));
     let mut tokens = Vec::new();
     for _ in 0..20 {
         tokens.push(store.create(token(), &of_alice).await.unwrap());
@@ -570,10 +563,7 @@ async fn rotations_race_with_the_end_of_all_sessions_and_none_survives() {
             .unwrap();
         for round in 0..20 {
             let subject = Subject::new(format!("round-{round}")).unwrap();
-            let old = Record {
-                subject: Some(subject.clone()),
-                ..record()
-            };
+            let old = record(Some(subject.clone()));
             let mut tokens = Vec::new();
             for _ in 0..8 {
                 tokens.push(store.create(token(), &old).await.unwrap());
@@ -597,24 +587,4 @@ async fn rotations_race_with_the_end_of_all_sessions_and_none_survives() {
             }
         }
     }
-}
-
-fn token() -> Token {
-    let name = CookieName::new("id").expect("a cookie name");
-    Token::random(&OsEntropy, &name).expect("randomness")
-}
-
-fn record() -> Record {
-    Record {
-        data: "hello".into(),
-        revision: Revision::random(&OsEntropy).expect("randomness"),
-        created_at: now(),
-        expires_at: now() + Duration::from_secs(600),
-        subject: None,
-        label: Default::default(),
-    }
-}
-
-fn now() -> Timestamp {
-    sessionkit::Clock::now(&SystemClock)
 }

@@ -5,16 +5,13 @@ mod support;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use sessionkit::{
-    Clock, CookieName, ErrorKind, OsEntropy, Record, Revision, SessionStore, Subject, SystemClock,
-    Token,
-};
+use sessionkit::{Clock, ErrorKind, SessionStore, Subject, SystemClock};
 use sessionkit_conformance::{
     containers::{RedisCluster, Server},
     proxy::{Direction, Proxy, Traffic},
 };
 use sessionkit_redis::{RedisOptions, RedisStore, deadpool_redis};
-use support::{Admin, CA, tls_server};
+use support::{Admin, CA, record, tls_server, token};
 
 /// Every operation once or twice, with and without a subject.
 async fn use_everything(store: &RedisStore) {
@@ -31,15 +28,21 @@ async fn use_everything(store: &RedisStore) {
         store.touch(&token, later).await.expect("touch");
         let third = record(subject.clone());
         let token = store
-            .rotate(&token, self::token(), second.revision, &third)
+            .rotate(&token, support::token(), second.revision, &third)
             .await
             .expect("rotate");
         assert_eq!(store.load(&token).await.expect("load"), Some(third));
         store.delete(&token).await.expect("delete");
         if let Some(subject) = subject {
             let index = store.subjects().expect("an index");
-            let token = store.create(self::token(), &first).await.expect("create");
-            let other = store.create(self::token(), &first).await.expect("create");
+            let token = store
+                .create(support::token(), &first)
+                .await
+                .expect("create");
+            let other = store
+                .create(support::token(), &first)
+                .await
+                .expect("create");
             let listed = index.list(&subject, None, 10).await.expect("list");
             assert_eq!(listed.len(), 2);
             assert!(index.revoke(&subject, &token.key()).await.expect("revoke"));
@@ -74,7 +77,7 @@ async fn every_operation_is_one_round_trip() {
         store.touch(&token, records[1].expires_at).await.unwrap();
         assert_eq!(admin.since(&mut trips).await, 1, "touch");
         let token = store
-            .rotate(&token, self::token(), records[1].revision, &records[2])
+            .rotate(&token, support::token(), records[1].revision, &records[2])
             .await
             .unwrap();
         assert_eq!(admin.since(&mut trips).await, 1, "rotate");
@@ -186,7 +189,7 @@ async fn a_bar_and_a_session_that_was_changed_or_moved_are_never_pruned() {
     let later = records[0].expires_at + Duration::from_secs(60 * 60 * 24 * 90);
     store.touch(&token, later).await.unwrap();
     let token = store
-        .rotate(&token, self::token(), records[0].revision, &records[1])
+        .rotate(&token, support::token(), records[0].revision, &records[1])
         .await
         .unwrap();
     ::redis::cmd("ZADD")
@@ -197,7 +200,7 @@ async fn a_bar_and_a_session_that_was_changed_or_moved_are_never_pruned() {
         .await
         .unwrap();
     for _ in 0..100 {
-        let other = store.create(self::token(), &records[2]).await.unwrap();
+        let other = store.create(support::token(), &records[2]).await.unwrap();
         store.delete(&other).await.unwrap();
     }
     let listed = store.subjects().unwrap().list(&alice, None, 10).await;
@@ -491,14 +494,14 @@ async fn no_key_is_immortal() {
         record(subject),
     ];
     let token = store.create(token(), &records[0]).await.unwrap();
-    store.create(self::token(), &record(None)).await.unwrap();
+    store.create(support::token(), &record(None)).await.unwrap();
     store
         .update(&token, records[0].revision, &records[1])
         .await
         .unwrap();
     store.touch(&token, records[1].expires_at).await.unwrap();
     store
-        .rotate(&token, self::token(), records[1].revision, &records[2])
+        .rotate(&token, support::token(), records[1].revision, &records[2])
         .await
         .unwrap();
     let mut admin = Admin::connect(container.url()).await.unwrap();
@@ -524,20 +527,4 @@ async fn members(admin: &mut Admin, subject: &str) -> Vec<Vec<u8>> {
     range.arg(format!("session@{subject}")).arg(0).arg(-1);
     let members = range.query_async(admin.connection()).await;
     members.expect("the server answers")
-}
-
-fn token() -> Token {
-    let name = CookieName::new("id").expect("a cookie name");
-    Token::random(&OsEntropy, &name).expect("randomness")
-}
-
-fn record(subject: Option<Subject>) -> Record {
-    Record {
-        data: "hello".into(),
-        revision: Revision::random(&OsEntropy).expect("randomness"),
-        created_at: SystemClock.now(),
-        expires_at: SystemClock.now() + Duration::from_secs(600),
-        subject,
-        label: Default::default(),
-    }
 }

@@ -392,6 +392,12 @@ impl RedisSentinel {
         self.container.url()
     }
 
+    /// The ports of the servers, the master and its replica.
+    #[must_use]
+    pub fn servers(&self) -> &[u16] {
+        &self.servers
+    }
+
     /// The port of the master, as the Sentinels see it.
     ///
     /// # Errors

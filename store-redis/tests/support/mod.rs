@@ -2,11 +2,14 @@
 
 #![expect(dead_code, reason = "each test program uses a part of it")]
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use redis::{Client, TlsCertificates, aio::MultiplexedConnection};
-use sessionkit::{Error, ErrorKind, Result, SessionStore};
+use sessionkit::{
+    Clock, CookieName, Error, ErrorKind, OsEntropy, Record, Result, Revision, SessionStore,
+    Subject, SystemClock, Token,
+};
 use sessionkit_conformance::{Fault, Harness, RawEntry, containers::Server, proxy::Proxy};
 use sessionkit_redis::{Protocol, RedisOptions};
 
@@ -39,6 +42,26 @@ pub(crate) async fn tls_server() -> Result<String> {
         ])
         .shared("redis-tls")
         .await
+}
+
+/// When a test is given up that waits for something: much longer than a busy machine takes.
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(60);
+
+pub(crate) fn token() -> Token {
+    let name = CookieName::new("id").expect("a cookie name");
+    Token::random(&OsEntropy, &name).expect("randomness")
+}
+
+/// A record of ten minutes.
+pub(crate) fn record(subject: Option<Subject>) -> Record {
+    Record {
+        data: "hello".into(),
+        revision: Revision::random(&OsEntropy).expect("randomness"),
+        created_at: SystemClock.now(),
+        expires_at: SystemClock.now() + Duration::from_secs(600),
+        subject,
+        label: Default::default(),
+    }
 }
 
 /// Opens stores at a URL, and looks behind them.
