@@ -54,15 +54,15 @@ impl RedisStore {
         RedisOptions::from_url(url)?.open().await
     }
 
-    /// Asks whether sessions can be read at this moment, for a readiness probe: every master of a
-    /// cluster, or the one server.
+    /// Asks whether sessions can be written at this moment, for a readiness probe: every master of a
+    /// cluster, or the one server. Sends the deletion of a key that is never there, which a replica,
+    /// a master without its replicas and one that cannot persist refuse.
     ///
     /// # Errors
     /// As for [`load`](SessionStore::load), within the same deadline.
     pub async fn ping(&self) -> Result<()> {
-        let deadline = self.backend.deadline();
-        let ping = redis::cmd("PING");
-        self.backend.ask_all(&ping, deadline).await.map(drop)
+        let prefix = [self.prefix.as_bytes(), b"#ping"].concat();
+        self.backend.ping(&prefix, self.backend.deadline()).await
     }
 
     /// Another handle of the same connections.

@@ -55,7 +55,8 @@ impl FaultyServer {
     async fn repair(&self) -> Result<()> {
         drop(self.paused.lock().expect("not poisoned").take());
         self.configure(&["CONFIG", "SET", "maxmemory", "0"]).await?;
-        self.configure(&["REPLICAOF", "NO", "ONE"]).await?;
+        self.configure(&["CONFIG", "SET", "min-replicas-to-write", "0"])
+            .await?;
         self.proxy.fault(Fault::None).await
     }
 }
@@ -91,7 +92,11 @@ impl Harness for FaultyServer {
                 Ok(())
             }
             Fault::Full => self.configure(&["CONFIG", "SET", "maxmemory", "1"]).await,
-            Fault::ReadOnly => self.configure(&["REPLICAOF", "127.0.0.1", "1"]).await,
+            // A replica would be no server to read from either.
+            Fault::ReadOnly => {
+                self.configure(&["CONFIG", "SET", "min-replicas-to-write", "9"])
+                    .await
+            }
             fault => self.proxy.fault(fault).await,
         }
     }
