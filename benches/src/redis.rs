@@ -268,7 +268,7 @@ impl Scene {
                     .expect("the server answers")
                     .expect("it is there"),
             ),
-            "delete" => store.delete(token).await.expect("the server answers"),
+            "delete" => drop(store.delete(token, None).await.expect("the server answers")),
             "update" => drop(
                 store
                     .update(token, record.revision, record)

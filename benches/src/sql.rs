@@ -289,7 +289,7 @@ impl Scene {
                 let loaded = store.load(token).await.expect("an answer");
                 loaded.expect("it is there");
             }
-            "delete" => store.delete(token).await.expect("an answer"),
+            "delete" => drop(store.delete(token, None).await.expect("an answer")),
             "touch" => drop(
                 store
                     .touch(token, record.expires_at)
@@ -319,7 +319,7 @@ impl Scene {
         }
         let created = self.store.create(new_token(), &self.record).await;
         let token = created.expect("it is new");
-        self.store.delete(&token).await.expect("an answer");
+        self.store.delete(&token, None).await.expect("an answer");
     }
 
     /// Adds sessions in large statements, past the store.

@@ -46,7 +46,8 @@ pub enum Call {
     Create(Version),
     /// [`SessionStore::load`].
     Load,
-    /// [`SessionStore::update`].
+    /// [`SessionStore::update`], and [`SessionStore::renew`], which a server-side store does not
+    /// tell apart.
     Update {
         /// The revision to replace.
         expected: Revision,
@@ -55,17 +56,8 @@ pub enum Call {
     },
     /// [`SessionStore::touch`], with the new expiry.
     Touch(Timestamp),
-    /// [`SessionStore::rotate`].
-    Rotate {
-        /// The key of the new token.
-        to: StoreKey,
-        /// The revision to replace.
-        expected: Revision,
-        /// What replaces it.
-        new: Version,
-    },
-    /// [`SessionStore::delete`].
-    Delete,
+    /// [`SessionStore::delete`], with the revision that may be ended.
+    Delete(Option<Revision>),
 }
 
 /// What a client learned.
@@ -75,6 +67,8 @@ pub enum Answer {
     Done,
     /// What a load returned.
     Found(Option<Version>),
+    /// What a delete returned: whether it ended a live record.
+    Ended(bool),
     /// The call changed nothing. `Exists`, `Conflict` and `Missing` also say what is stored; other
     /// kinds say nothing about it.
     Failed(ErrorKind),
@@ -276,6 +270,7 @@ impl Recorded {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl SessionStore for Recorded {
     fn capabilities(&self) -> Capabilities {
         self.store.capabilities()
@@ -302,38 +297,36 @@ impl SessionStore for Recorded {
         pending.settle(result, |_| Answer::Done)
     }
 
+    async fn renew(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
+        let new = record.into();
+        let pending = self.invoke(token, Call::Update { expected, new });
+        let result = self.store.renew(token, expected, record).await;
+        pending.settle(result, |_| Answer::Done)
+    }
+
     async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
         let pending = self.invoke(token, Call::Touch(expires_at));
         let result = self.store.touch(token, expires_at).await;
         pending.settle(result, |_| Answer::Done)
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        let call = Call::Rotate {
-            to: to.key(),
-            expected,
-            new: record.into(),
-        };
-        let pending = self.invoke(from, call);
-        let result = self.store.rotate(from, to, expected, record).await;
-        pending.settle(result, |_| Answer::Done)
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
-        let pending = self.invoke(token, Call::Delete);
-        let result = self.store.delete(token).await;
-        pending.settle(result, |()| Answer::Done)
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
+        let pending = self.invoke(token, Call::Delete(expected));
+        let result = self.store.delete(token, expected).await;
+        pending.settle(result, |ended| Answer::Ended(*ended))
     }
 
     /// Not recorded: a sweep changes nothing that a client can see.
     async fn sweep(&self, limit: usize) -> Result<u64> {
         self.store.sweep(limit).await
+    }
+
+    async fn try_sweep(&self, limit: usize) -> Result<Option<u64>> {
+        self.store.try_sweep(limit).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.store.ping().await
     }
 
     /// None: what an index revokes would be missing in the history.

@@ -4,8 +4,8 @@
 //! effect between its beginning and its answer, and which a store with one client at a time would
 //! have answered in the same way. The search for such an order is the one of Wing and Gong
 //! ("Testing and verifying concurrent objects", 1993) with Lowe's memory of the configurations that
-//! were seen ("Testing for linearizability", 2017). Keys that no rotation connects are searched one
-//! by one, because linearizability holds for all keys when it holds for each.
+//! were seen ("Testing for linearizability", 2017). Each key is searched by itself, because no call is
+//! about two, and linearizability holds for all keys when it holds for each.
 //!
 //! Two things are particular to sessions. A record may vanish: from its expiry on (give or take the
 //! declared granularity) the search may take it away, at the latest when the clock says so, and
@@ -23,7 +23,7 @@
 //! let recorder = Recorder::new(clock);
 //! let (alice, bob) = (recorder.client(0, store.clone()), recorder.client(1, store));
 //! let token = Token::random(&OsEntropy, &CookieName::new("id")?)?;
-//! let (_, _) = tokio::join!(alice.load(&token), bob.delete(&token));
+//! let (_, _) = tokio::join!(alice.load(&token), bob.delete(&token, None));
 //! assert_eq!(check(&recorder.history()), Verdict::Linearizable);
 //! # Ok::<(), sessionkit::Error>(())
 //! # })?;
@@ -34,13 +34,13 @@ mod violation;
 
 use std::collections::{HashMap, HashSet};
 
-use sessionkit::{ErrorKind, StoreKey, Timestamp};
+use sessionkit::{ErrorKind, Revision, StoreKey, Timestamp};
 
 use crate::history::{Answer, Call, History, Operation, Version};
 
 pub use violation::Violation;
 
-/// The configurations that [`check`] looks at before it gives up on a group of connected keys.
+/// The configurations that [`check`] looks at before it gives up on a key.
 pub const BUDGET: usize = 200_000;
 
 /// What a check found.
@@ -60,8 +60,7 @@ pub fn check(history: &History) -> Verdict {
     check_within(history, BUDGET)
 }
 
-/// Checks a history, looking at no more than `budget` configurations of each group of connected
-/// keys.
+/// Checks a history, looking at no more than `budget` configurations of each key.
 #[must_use]
 pub fn check_within(history: &History, budget: usize) -> Verdict {
     let mut verdict = Verdict::Linearizable;
@@ -79,7 +78,7 @@ pub fn check_within(history: &History, budget: usize) -> Verdict {
     verdict
 }
 
-/// The operations by the keys they are about; keys that a rotation names together stay together.
+/// The operations by the keys they are about.
 fn groups(operations: &[Operation]) -> Vec<Vec<Operation>> {
     let mut group_of: HashMap<StoreKey, usize> = HashMap::new();
     let mut groups: Vec<Vec<Operation>> = Vec::new();
@@ -90,21 +89,7 @@ fn groups(operations: &[Operation]) -> Vec<Vec<Operation>> {
             groups.push(Vec::new());
         }
         groups[group].push(*operation);
-        if let Call::Rotate { to, .. } = operation.call {
-            let other = *group_of.entry(to).or_insert(group);
-            if other != group {
-                let moved = std::mem::take(&mut groups[other]);
-                groups[group].extend(moved);
-                for member in group_of.values_mut().filter(|member| **member == other) {
-                    *member = group;
-                }
-            }
-        }
     }
-    for group in &mut groups {
-        group.sort_by_key(|operation| operation.invoked);
-    }
-    groups.retain(|group| !group.is_empty());
     groups
 }
 
@@ -122,10 +107,10 @@ struct Deepest {
     state: State,
 }
 
-/// What a store holds after some of the calls.
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// What a store holds under the key after some of the calls.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct State {
-    records: Vec<Option<Version>>,
+    record: Option<Version>,
     /// The earliest instant at which the last of the calls can have taken effect.
     now: Timestamp,
 }
@@ -146,7 +131,6 @@ impl Placed {
 
 struct Search<'a> {
     history: &'a History,
-    slots: HashMap<StoreKey, usize>,
     budget: usize,
     placed: Placed,
     order: Vec<usize>,
@@ -155,16 +139,8 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     fn new(history: &'a History, budget: usize) -> Self {
-        let mut slots = HashMap::new();
-        for operation in &history.operations {
-            for key in keys(operation) {
-                let next = slots.len();
-                slots.entry(key).or_insert(next);
-            }
-        }
         Self {
             history,
-            slots,
             budget,
             placed: Placed(vec![0; history.operations.len().div_ceil(64)].into()),
             order: Vec::new(),
@@ -174,7 +150,7 @@ impl<'a> Search<'a> {
 
     fn run(mut self) -> Outcome {
         let start = State {
-            records: vec![None; self.slots.len()],
+            record: None,
             now: Timestamp::MIN,
         };
         let mut seen = HashSet::new();
@@ -192,7 +168,7 @@ impl<'a> Search<'a> {
             };
             if let Some((index, state)) = choices.pop() {
                 self.placed.flip(index);
-                if !seen.insert((self.placed.clone(), state.clone())) {
+                if !seen.insert((self.placed.clone(), state)) {
                     self.placed.flip(index);
                     continue;
                 }
@@ -226,7 +202,7 @@ impl<'a> Search<'a> {
             self.deepest = Some(Deepest {
                 answered,
                 order: self.order.clone(),
-                state: state.clone(),
+                state: *state,
             });
         }
     }
@@ -265,101 +241,66 @@ impl<'a> Search<'a> {
     /// The states in which an operation can leave the store, given its answer. None when the answer
     /// does not fit.
     fn successors(&self, operation: &Operation, state: &State) -> Vec<State> {
-        let mut state = state.clone();
-        state.now = state.now.max(operation.earliest);
-        let slots: Vec<usize> = keys(operation).map(|key| self.slots[&key]).collect();
-        let mut states = vec![state];
-        for &slot in &slots {
-            let vanished: Vec<State> = states
-                .iter()
-                .filter_map(|state| self.without(slot, state))
-                .collect();
-            states.extend(vanished);
-        }
-        states.retain(|state| {
-            state.now <= operation.latest && slots.iter().all(|&slot| self.may_live(slot, state))
-        });
-        states
-            .iter()
-            .flat_map(|state| apply(operation, &slots, state))
+        let now = state.now.max(operation.earliest);
+        let state = State { now, ..*state };
+        std::iter::once(state)
+            .chain(self.without(&state))
+            .filter(|state| state.now <= operation.latest && self.may_live(state))
+            .filter_map(|state| apply(operation, state))
             .collect()
     }
 
-    /// The state in which the record of a slot has just expired, if there is one.
-    fn without(&self, slot: usize, state: &State) -> Option<State> {
-        let expires_at = state.records[slot]?.expires_at;
-        let mut state = state.clone();
-        state.records[slot] = None;
-        state.now = state.now.max(expires_at - self.history.granularity);
-        Some(state)
+    /// The state in which the record has just expired, if there is one.
+    fn without(&self, state: &State) -> Option<State> {
+        let expires_at = state.record?.expires_at;
+        Some(State {
+            record: None,
+            now: state.now.max(expires_at - self.history.granularity),
+        })
     }
 
-    fn may_live(&self, slot: usize, state: &State) -> bool {
-        state.records[slot]
+    fn may_live(&self, state: &State) -> bool {
+        state
+            .record
             .is_none_or(|record| state.now < record.expires_at + self.history.granularity)
     }
 }
 
-fn keys(operation: &Operation) -> impl Iterator<Item = StoreKey> {
-    let to = match operation.call {
-        Call::Rotate { to, .. } => Some(to),
-        _ => None,
-    };
-    std::iter::once(operation.key).chain(to)
-}
-
 /// The contract as a sequential machine: what the store holds after a call, if it may have answered
 /// so.
-fn apply(operation: &Operation, slots: &[usize], state: &State) -> Vec<State> {
-    use Answer::{Done, Failed, Found, Unknown};
+fn apply(operation: &Operation, state: State) -> Option<State> {
+    use Answer::{Done, Ended, Failed, Found, Unknown};
 
-    let (slot, target) = (slots[0], slots.last().map(|&slot| state.records[slot]));
-    let stored = state.records[slot];
+    let stored = state.record;
     let is_stored = |revision| stored.is_some_and(|version| version.revision == revision);
-    let with = |slot: usize, record: Option<Version>, mut state: State| {
-        state.records[slot] = record;
-        state
-    };
-    let unchanged = state.clone();
-    let next = match (operation.call, operation.answer) {
-        (Call::Load, Found(found)) if found == stored => unchanged,
-        (Call::Create(new), Done | Unknown) if stored.is_none() => with(slot, Some(new), unchanged),
-        (Call::Update { expected, new }, Done | Unknown) if is_stored(expected) => {
-            with(slot, Some(new), unchanged)
-        }
+    let may_end = |expected: Option<Revision>| expected.is_none_or(is_stored);
+    let with = |record: Option<Version>| Some(State { record, ..state });
+    match (operation.call, operation.answer) {
+        (Call::Load, Found(found)) if found == stored => Some(state),
+        (Call::Create(new), Done | Unknown) if stored.is_none() => with(Some(new)),
+        (Call::Update { expected, new }, Done | Unknown) if is_stored(expected) => with(Some(new)),
         (Call::Touch(expires_at), Done | Unknown) if stored.is_some() => {
-            let touched = stored.map(|record| Version {
+            with(stored.map(|record| Version {
                 expires_at,
                 ..record
-            });
-            with(slot, touched, unchanged)
+            }))
         }
-        (Call::Delete, Done | Unknown) => with(slot, None, unchanged),
-        (Call::Rotate { expected, new, .. }, answer @ (Done | Unknown))
-            if is_stored(expected) && target == Some(None) =>
-        {
-            let copied = with(slots[1], Some(new), unchanged);
-            let moved = with(slot, None, copied.clone());
-            // "After an error or a crash at least one of the two is live", so both may be.
-            return match answer {
-                Unknown => vec![copied, moved],
-                _ => vec![moved],
-            };
+        (Call::Delete(expected), Ended(true)) if stored.is_some() && may_end(expected) => {
+            with(None)
         }
-        (Call::Create(_), Failed(ErrorKind::Exists)) if stored.is_some() => unchanged,
-        (Call::Rotate { .. }, Failed(ErrorKind::Exists)) if target != Some(None) => unchanged,
+        (Call::Delete(_), Ended(false)) if stored.is_none() => Some(state),
+        (Call::Delete(expected), Unknown) if may_end(expected) => with(None),
+        (Call::Create(_), Failed(ErrorKind::Exists)) if stored.is_some() => Some(state),
         (
-            Call::Update { expected, .. } | Call::Rotate { expected, .. },
+            Call::Update { expected, .. } | Call::Delete(Some(expected)),
             Failed(ErrorKind::Conflict),
-        ) if stored.is_some() && !is_stored(expected) => unchanged,
-        (
-            Call::Update { .. } | Call::Touch(_) | Call::Rotate { .. },
-            Failed(ErrorKind::Missing),
-        ) if stored.is_none() => unchanged,
-        (_, Failed(kind)) if !says_what_is_stored(kind) => unchanged,
-        _ => return Vec::new(),
-    };
-    vec![next]
+        ) if stored.is_some() && !is_stored(expected) => Some(state),
+        (Call::Update { .. } | Call::Touch(_), Failed(ErrorKind::Missing)) if stored.is_none() => {
+            Some(state)
+        }
+        (_, Failed(kind)) if !says_what_is_stored(kind) => Some(state),
+        _ => None,
+    }
 }
 
 fn says_what_is_stored(kind: ErrorKind) -> bool {

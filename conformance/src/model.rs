@@ -7,7 +7,10 @@ use sessionkit::{
     ErrorKind, Record, Result, Revision, SessionStore, StoreKey, Subject, Sweep, Timestamp, Token,
 };
 
-use crate::{Context, Failure, Outcome, Random, Verdict, verdict::describe};
+use crate::{
+    Context, Failure, Outcome, Random, Verdict,
+    verdict::{describe, describe_difference, ended},
+};
 
 const TOKENS: usize = 4;
 
@@ -17,7 +20,6 @@ pub(crate) struct Step {
     call: Call,
     handle: usize,
     token: usize,
-    to: usize,
     /// Whether the call names the revision that is stored.
     current: bool,
     len: usize,
@@ -32,8 +34,8 @@ enum Call {
     Load,
     Update,
     Touch,
-    Rotate,
     Delete,
+    DeleteAt,
     Sweep,
     Pass,
     List,
@@ -42,13 +44,14 @@ enum Call {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let expected = if self.current { "current" } else { "other" };
-        let (handle, token, to, len) = (self.handle, self.token, self.to, self.len);
+        let (handle, token, len) = (self.handle, self.token, self.len);
         match self.call {
             Call::Create => write!(f, "{handle}: create(t{token}, {len} bytes)"),
             Call::Update => write!(f, "{handle}: update(t{token}, {expected}, {len} bytes)"),
             Call::Touch => write!(f, "{handle}: touch(t{token}, {} units)", self.lifetime),
-            Call::Rotate => write!(f, "{handle}: rotate(t{token}, t{to}, {expected})"),
-            Call::Load | Call::Delete => write!(f, "{handle}: {:?}(t{token})", self.call),
+            Call::DeleteAt => write!(f, "{handle}: delete(t{token}, {expected})"),
+            Call::Load => write!(f, "{handle}: load(t{token})"),
+            Call::Delete => write!(f, "{handle}: delete(t{token})"),
             Call::Sweep | Call::Pass => write!(f, "{:?}", self.call),
             Call::List => write!(f, "{handle}: list(subject {})", self.subject),
         }
@@ -57,10 +60,10 @@ impl fmt::Display for Step {
 
 impl Step {
     fn random(random: &Random, passes: bool) -> Self {
-        use Call::{Create, Delete, List, Load, Pass, Rotate, Sweep, Touch, Update};
+        use Call::{Create, Delete, DeleteAt, List, Load, Pass, Sweep, Touch, Update};
         const CALLS: [Call; 15] = [
-            Create, Create, Create, Load, Load, Load, Update, Update, Update, Touch, Rotate,
-            Rotate, Delete, Sweep, List,
+            Create, Create, Create, Load, Load, Load, Update, Update, Update, Touch, Touch, Delete,
+            DeleteAt, Sweep, List,
         ];
         let token = random.below(TOKENS);
         let call = *random.pick(&CALLS);
@@ -68,7 +71,6 @@ impl Step {
             call: if passes { Pass } else { call },
             handle: random.below(2),
             token,
-            to: (token + 1 + random.below(TOKENS - 1)) % TOKENS,
             current: random.below(4) > 0,
             len: *random.pick(&[0, 1, 7, 64, 300]),
             lifetime: *random.pick(&[1, 2, 3]),
@@ -193,6 +195,14 @@ impl<'a> Pair<'a> {
         }
     }
 
+    /// The token of a step, with another secret each time: the id alone names the record.
+    fn token(&self, step: &Step) -> Token {
+        let token = &self.tokens[step.token];
+        let id = &token.expose()[..Token::ID_LEN];
+        let secret = step.number.to_le_bytes().repeat(2);
+        Token::from_bytes([id, &secret].concat(), token.cookie())
+    }
+
     fn live(&self, token: usize) -> Option<&Record> {
         let now = self.cx.now();
         self.model.get(&token).filter(|record| record.is_live(now))
@@ -239,7 +249,7 @@ impl<'a> Pair<'a> {
 
     async fn step(&mut self, step: &Step) -> Outcome {
         let store = Arc::clone(&self.handles[step.handle]);
-        let token = self.tokens[step.token].clone();
+        let token = self.token(step);
         match step.call {
             Call::Create => {
                 let record = self.record(step);
@@ -268,18 +278,34 @@ impl<'a> Pair<'a> {
                     set_expiry(model, step.token, expires_at);
                 })
             }
-            Call::Rotate => self.rotate(step, &*store, &token).await,
             Call::Load => {
                 let found = self.cx.ok("load", store.load(&token).await)?;
                 let expected = self.live(step.token);
                 let text = format!("{step} is {}", describe(expected));
-                self.cx
-                    .check(found.as_ref() == expected, text, describe(found.as_ref()))
+                let same = found.as_ref() == expected;
+                let actual = match expected {
+                    Some(expected) => describe_difference(expected, found.as_ref()),
+                    None => describe(found.as_ref()),
+                };
+                self.cx.check(same, text, actual)
             }
             Call::Delete => {
-                self.cx.ok("delete", store.delete(&token).await)?;
+                let live = self.live(step.token).is_some();
+                let ended = self
+                    .cx
+                    .ok(&step.to_string(), store.delete(&token, None).await)?;
                 self.model.remove(&step.token);
-                Ok(())
+                self.cx
+                    .equal(&format!("{step} has ended a record:"), &ended, &live)
+            }
+            Call::DeleteAt => {
+                let expected = self.expected(step);
+                // An absent record is nothing that could have another revision.
+                let refusal = self.refusal(step.token, expected);
+                let deleted = store.delete(&token, Some(expected)).await;
+                self.settle(step, refusal.as_slice(), ended(deleted), |model| {
+                    model.remove(&step.token);
+                })
             }
             // For all sequences together.
             Call::Pass => Ok(()),
@@ -293,7 +319,7 @@ impl<'a> Pair<'a> {
         &mut self,
         step: &Step,
         refusals: &[ErrorKind],
-        answer: Result<Token>,
+        answer: Result<impl Sized>,
         change: impl FnOnce(&mut HashMap<usize, Record>),
     ) -> Outcome {
         let call = step.to_string();
@@ -303,20 +329,6 @@ impl<'a> Pair<'a> {
             return Ok(());
         }
         self.cx.err_in(&call, refusals, answer)
-    }
-
-    async fn rotate(&mut self, step: &Step, store: &dyn SessionStore, token: &Token) -> Outcome {
-        let (record, expected) = (self.record(step), self.expected(step));
-        let mut refusals: Vec<_> = self.refusal(step.token, expected).into_iter().collect();
-        if self.live(step.to).is_some() && refusals != [ErrorKind::Missing] {
-            refusals.push(ErrorKind::Exists);
-        }
-        let to = self.tokens[step.to].clone();
-        let rotated = store.rotate(token, to, expected, &record).await;
-        self.settle(step, &refusals, rotated, |model| {
-            model.remove(&step.token);
-            model.insert(step.to, record);
-        })
     }
 
     async fn sweep(&self, store: &dyn SessionStore) -> Outcome {

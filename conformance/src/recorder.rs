@@ -136,30 +136,34 @@ impl SessionStore for Recorder {
         self.inner.update(token, expected, record).await
     }
 
+    async fn renew(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
+        let _call = self.meter.begin("renew", &[token], Some(record));
+        self.inner.renew(token, expected, record).await
+    }
+
     async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
         let _call = self.meter.begin("touch", &[token], None);
         self.inner.touch(token, expires_at).await
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        let _call = self.meter.begin("rotate", &[from, &to], Some(record));
-        self.inner.rotate(from, to, expected, record).await
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
         let _call = self.meter.begin("delete", &[token], None);
-        self.inner.delete(token).await
+        self.inner.delete(token, expected).await
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
         let _call = self.meter.begin("sweep", &[], None);
         self.inner.sweep(limit).await
+    }
+
+    async fn try_sweep(&self, limit: usize) -> Result<Option<u64>> {
+        let _call = self.meter.begin("try_sweep", &[], None);
+        self.inner.try_sweep(limit).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let _call = self.meter.begin("ping", &[], None);
+        self.inner.ping().await
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {

@@ -107,12 +107,14 @@ macro_rules! __suite_names {
             l02_load_of_an_unknown_token_is_none_and_stores_nothing
             l03_update_replaces_the_whole_record
             l04_load_after_delete_is_none_on_every_handle
-            l05_update_touch_and_rotate_of_an_unknown_token_are_missing
+            l05_update_and_touch_of_an_unknown_token_are_missing
             l06_create_over_a_live_record_is_exists
-            l07_rotate_moves_the_record
             l08_an_empty_record_is_a_record
             l09_every_handle_sees_what_another_one_wrote
             l10_opening_a_namespace_again_changes_nothing
+            l11_delete_says_whether_it_ended_a_live_record
+            l12_delete_at_a_revision_ends_no_other
+            l13_ping_of_a_backend_that_works_is_ok
             f01_typed_values_survive
             f02_every_byte_survives
             f03_texts_in_every_script_survive
@@ -129,6 +131,8 @@ macro_rules! __suite_names {
             k06_without_randomness_there_is_no_token
             k07_every_token_finds_its_own_record
             k08_long_and_short_tokens_are_keys_like_any_other
+            k09_tokens_with_one_id_name_one_record
+            k10_tokens_that_differ_in_the_id_are_two_sessions
             t01_a_record_is_gone_from_its_expiry_on
             t02_a_record_is_there_until_its_expiry
             t03_a_record_that_has_expired_already_is_accepted_and_not_visible
@@ -146,14 +150,14 @@ macro_rules! __suite_names {
             c03_no_increment_is_lost
             c04_no_reader_sees_half_of_a_write
             c05_an_update_does_not_bring_a_deleted_record_back
-            c06_touch_and_rotate_do_not_bring_a_deleted_record_back
-            c07_of_two_rotations_one_succeeds
-            c08_a_rotation_and_an_update_do_not_both_succeed
             c09_a_revision_is_not_met_again
             c10_a_sweep_spares_what_is_prolonged_in_time
             c11_what_was_deleted_is_not_loaded_by_anybody
             c12_random_histories_are_linearizable
             c13_64_tasks_share_a_handle
+            c14_a_touch_does_not_bring_a_deleted_record_back
+            c15_of_many_deletes_of_one_record_one_is_true
+            c16_an_update_and_a_delete_at_one_revision_do_not_both_succeed
             x01_a_dropped_call_has_taken_effect_or_not
             x02_the_next_call_gets_its_own_answer
             x03_a_dropped_call_leaves_the_index_right
@@ -176,6 +180,9 @@ macro_rules! __suite_names {
             e08_a_full_backend_refuses_and_keeps_what_it_has
             e09_a_read_only_backend_refuses_writes_and_answers_reads
             e10_a_busy_backend_is_no_conflict
+            e12_ping_tells_whether_the_backend_answers
+            e13_a_sweep_ends_when_the_server_hangs
+            e14_calls_of_the_index_end_when_the_server_hangs
             s01_a_copy_of_the_backend_opens_no_session
             s02_what_an_application_stores_is_not_readable_in_the_backend
             s03_a_value_copied_to_another_session_is_refused
@@ -187,12 +194,14 @@ macro_rules! __suite_names {
             w04_a_sweep_steps_over_what_it_cannot_read
             w05_a_backend_that_sweeps_by_itself_does_it
             w06_a_store_without_a_sweep_refuses_it
+            w07_try_sweep_sweeps_or_leaves_it_to_another
             n01_a_list_has_the_live_sessions_and_opens_none
             n02_paging_shows_what_stays_exactly_once
             n03_the_index_follows_every_write
             n04_revoking_ends_what_it_names_and_nothing_else
             n05_revoking_everything_is_not_outrun
             n06_a_store_without_an_index_keeps_the_subject
+            n07_revoking_everything_ends_while_the_subject_signs_in
             y01_a_token_that_was_changed_is_none
             y02_what_was_never_sealed_is_none
             y03_a_token_is_worthless_elsewhere

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use sessionkit::{Error, Record};
+use sessionkit::{Error, ErrorKind, Record, Result as StoreResult};
 
 /// What a case returns.
 pub type Outcome<T = ()> = Result<T, Failure>;
@@ -162,4 +162,13 @@ pub(crate) fn describe_difference(expected: &Record, found: Option<&Record>) -> 
         .map(|field| field.0)
         .collect();
     format!("{text} (another {})", other.join(", "))
+}
+
+/// The answer of a delete as the answers of other writes are: [`Missing`](ErrorKind::Missing) when
+/// it has ended nothing.
+pub(crate) fn ended(answer: StoreResult<bool>) -> StoreResult<()> {
+    match answer? {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::Missing, "nothing was ended")),
+    }
 }

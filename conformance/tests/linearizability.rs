@@ -15,7 +15,7 @@ use sessionkit_conformance::{
     linearizability::{Verdict, check, check_within},
 };
 
-use Answer::{Done, Failed, Found, Unknown};
+use Answer::{Done, Ended, Failed, Found, Unknown};
 
 const A: StoreKey = StoreKey::from_bytes([1; 32]);
 const B: StoreKey = StoreKey::from_bytes([2; 32]);
@@ -47,12 +47,10 @@ fn update(expected: u64, new: u64) -> Call {
     }
 }
 
-fn rotate(expected: u64, to: StoreKey, new: u64) -> Call {
-    Call::Rotate {
-        to,
-        expected: Revision::from_bits(expected),
-        new: version(new),
-    }
+const DELETE: Call = Call::Delete(None);
+
+fn delete_at(expected: u64) -> Call {
+    Call::Delete(Some(Revision::from_bits(expected)))
 }
 
 /// One call between two logical times, with the clock standing at zero.
@@ -133,12 +131,12 @@ fn a_lost_update_is_a_violation() {
 fn a_session_that_returns_after_its_deletion_is_a_violation() {
     assert_fails([
         op(0, (1, 2), A, Call::Create(version(1)), Done),
-        op(0, (3, 4), A, Call::Delete, Done),
+        op(0, (3, 4), A, DELETE, Ended(true)),
         op(1, (5, 6), A, update(1, 2), Done),
     ]);
     assert_fails([
         op(0, (1, 2), A, Call::Create(version(1)), Done),
-        op(0, (3, 6), A, Call::Delete, Done),
+        op(0, (3, 6), A, DELETE, Ended(true)),
         op(1, (4, 5), A, Call::Load, Found(None)),
         op(1, (7, 8), A, Call::Load, Found(Some(version(1)))),
     ]);
@@ -198,7 +196,7 @@ fn an_error_that_names_a_wrong_reason_is_a_violation() {
     ]);
     assert_fails([
         created,
-        op(0, (3, 4), A, Call::Delete, Failed(ErrorKind::Missing)),
+        op(0, (3, 4), A, DELETE, Failed(ErrorKind::Missing)),
     ]);
     assert_fails([op(
         0,
@@ -256,69 +254,63 @@ fn an_ambiguous_call_does_not_take_effect_before_it_begins() {
 }
 
 #[test]
-fn a_rotation_moves_the_record_at_one_instant() {
+fn of_many_deletes_one_ends_the_record() {
     let created = op(0, (1, 2), A, Call::Create(version(1)), Done);
-    let rotated = op(0, (3, 8), A, rotate(1, B, 2), Done);
-    let load = |span, key, seen| op(1, span, key, Call::Load, Found(seen));
     assert_passes([
         created,
-        rotated,
-        load((4, 5), A, Some(version(1))),
-        load((6, 7), B, Some(version(2))),
+        op(0, (3, 5), A, DELETE, Ended(true)),
+        op(1, (4, 6), A, DELETE, Ended(false)),
     ]);
-    assert_passes([
-        created,
-        rotated,
-        load((4, 5), A, None),
-        load((6, 7), B, Some(version(2))),
-    ]);
-    // Neither token opens the session for a while.
     assert_fails([
         created,
-        rotated,
-        load((4, 5), A, None),
-        load((6, 7), B, None),
+        op(0, (3, 5), A, DELETE, Ended(true)),
+        op(1, (4, 6), A, DELETE, Ended(true)),
     ]);
-    // The old token outlives the new one's birth.
-    assert_fails([
-        created,
-        rotated,
-        load((4, 5), B, Some(version(2))),
-        load((6, 7), A, Some(version(1))),
-    ]);
+    assert_fails([created, op(0, (3, 4), A, DELETE, Ended(false))]);
+    assert_fails([op(0, (1, 2), A, DELETE, Ended(true))]);
+    assert_passes([op(0, (1, 2), A, delete_at(1), Ended(false))]);
 }
 
 #[test]
-fn a_forked_session_is_a_violation() {
-    let to_c = rotate(1, StoreKey::from_bytes([3; 32]), 3);
-    assert_fails([
-        op(0, (1, 2), A, Call::Create(version(1)), Done),
-        op(0, (3, 5), A, rotate(1, B, 2), Done),
-        op(1, (4, 6), A, to_c, Done),
-    ]);
+fn a_delete_at_a_revision_ends_no_other() {
+    let created = op(0, (1, 2), A, Call::Create(version(1)), Done);
+    let conflict = Failed(ErrorKind::Conflict);
+    assert_passes([created, op(0, (3, 4), A, delete_at(1), Ended(true))]);
+    assert_passes([created, op(0, (3, 4), A, delete_at(2), conflict)]);
+    assert_fails([created, op(0, (3, 4), A, delete_at(2), Ended(true))]);
+    assert_fails([created, op(0, (3, 4), A, delete_at(1), conflict)]);
+    assert_fails([created, op(0, (3, 4), A, DELETE, conflict)]);
 }
 
 #[test]
-fn an_ambiguous_rotation_may_leave_both_tokens_alive_but_not_neither() {
+fn an_update_and_a_delete_at_one_revision_do_not_both_succeed() {
     let created = op(0, (1, 2), A, Call::Create(version(1)), Done);
-    let lost = op(0, (3, 0), A, rotate(1, B, 2), Unknown);
-    let load = |span, key, seen| op(1, span, key, Call::Load, Found(seen));
+    let conflict = Failed(ErrorKind::Conflict);
     assert_passes([
+        created,
+        op(0, (3, 5), A, update(1, 2), Done),
+        op(1, (4, 6), A, delete_at(1), conflict),
+    ]);
+    let text = assert_fails([
+        created,
+        op(0, (3, 5), A, update(1, 2), Done),
+        op(1, (4, 6), A, delete_at(1), Ended(true)),
+    ]);
+    assert!(text.contains("client 1: delete A at r1 -> ended"), "{text}");
+}
+
+#[test]
+fn a_lost_delete_ends_its_revision_or_nothing() {
+    let created = op(0, (1, 2), A, Call::Create(version(1)), Done);
+    let lost = op(0, (3, 0), A, delete_at(1), Unknown);
+    let load = |span, seen| op(1, span, A, Call::Load, Found(seen));
+    assert_passes([created, lost, load((4, 5), Some(version(1)))]);
+    assert_passes([created, lost, load((4, 5), None)]);
+    assert_fails([
         created,
         lost,
-        load((4, 5), B, Some(version(2))),
-        load((6, 7), A, Some(version(1))),
-    ]);
-    assert_fails([created, lost, load((4, 5), A, None), load((6, 7), B, None)]);
-}
-
-#[test]
-fn a_rotation_onto_itself_cannot_succeed() {
-    let created = op(0, (1, 2), A, Call::Create(version(1)), Done);
-    assert_fails([created, op(0, (3, 4), A, rotate(1, A, 2), Done)]);
-    assert_passes([
-        created,
-        op(0, (3, 4), A, rotate(1, A, 2), Failed(ErrorKind::Exists)),
+        op(1, (4, 5), A, update(1, 2), Done),
+        load((6, 7), None),
     ]);
 }
 
@@ -431,7 +423,7 @@ fn an_exhausted_budget_is_inconclusive_and_never_a_pass() {
             )
         })
         .collect();
-    operations.extend((12..24).map(|client| op(client, (1, 0), A, Call::Delete, Unknown)));
+    operations.extend((12..24).map(|client| op(client, (1, 0), A, DELETE, Unknown)));
     operations.push(op(99, (2, 3), A, Call::Load, Found(Some(version(77)))));
     let history: History = operations.into_iter().collect();
     assert_eq!(check_within(&history, 500), Verdict::Inconclusive(500));
@@ -464,12 +456,12 @@ fn a_report_shows_the_shortest_beginning_that_fails_and_no_onlookers() {
         op(0, (5, 7), A, update(1, 2), Done),
         op(1, (6, 8), A, update(1, 3), Done),
         op(2, (9, 10), A, Call::Load, Found(Some(version(3)))),
-        op(2, (11, 12), A, Call::Delete, Done),
-        op(2, (13, 14), B, Call::Delete, Done),
-        op(2, (15, 16), A, rotate(1, B, 4), Failed(ErrorKind::Missing)),
+        op(2, (11, 12), A, DELETE, Ended(true)),
+        op(2, (13, 14), B, DELETE, Ended(false)),
+        op(2, (15, 16), A, update(1, 4), Failed(ErrorKind::Missing)),
     ]);
     let expected = "\
-no order of these calls explains their answers (3 of 8 recorded; each took effect between its two times)
+no order of these calls explains their answers (3 of 7 recorded; each took effect between its two times)
      #1    1 ..   2  client 0: create A = r1 -> ok
      #2    5 ..   7  client 0: update A from r1 to r2 -> ok
      #3    6 ..   8  client 1: update A from r1 to r3 -> ok
@@ -531,8 +523,8 @@ async fn a_recorded_store_remembers_calls_answers_and_dropped_futures() {
     let stale = Revision::from_bits(9);
     let conflict = store.update(&old, stale, &record(2, 100)).await;
     conflict.unwrap_err();
-    drop(store.delete(&old));
-    drop(recorder.invoke(8, old.key(), Call::Delete));
+    drop(store.delete(&old, None));
+    drop(recorder.invoke(8, old.key(), DELETE));
     let history = recorder.history();
     let calls: Vec<_> = history
         .operations()
@@ -594,9 +586,10 @@ async fn random_call(
     let new = record(random.next(), i64::MAX);
     let current = store.load(token).await.expect("a load in memory");
     let expected = current.map_or(new.revision, |current| current.revision);
-    let call = match random.below(8) {
+    let call = match random.below(9) {
         0..2 => Call::Create(Version::from(&new)),
-        2 => Call::Delete,
+        2 => DELETE,
+        8 => Call::Delete(Some(expected)),
         3 => Call::Load,
         4 => Call::Touch(Timestamp::from_millis(1 + random.below(1_000) as i64)),
         _ => Call::Update {
@@ -608,10 +601,10 @@ async fn random_call(
     tokio::task::yield_now().await;
     let result = match call {
         Call::Create(_) => store.create(token.clone(), &new).await.map(|_| Done),
-        Call::Delete => store.delete(token).await.map(|()| Done),
+        Call::Delete(expected) => store.delete(token, expected).await.map(Ended),
         Call::Touch(expires_at) => store.touch(token, expires_at).await.map(|_| Done),
         Call::Update { .. } => store.update(token, expected, &new).await.map(|_| Done),
-        Call::Load | Call::Rotate { .. } => store
+        Call::Load => store
             .load(token)
             .await
             .map(|found| Found(found.as_ref().map(Version::from))),

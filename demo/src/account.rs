@@ -47,13 +47,12 @@ pub(crate) fn sign_in(session: &Session, user: &User, remember: bool, label: Lab
     if User::of(session)?.is_some_and(|present| present != *user) {
         session.clear();
     }
-    session.renew();
-    session.insert(KEY, user.as_str())?;
-    match session.set_subject(Some(user.subject()?)) {
+    match session.sign_in(user.subject()?) {
         // A store in the cookie does not know the other sessions of a user.
-        Err(error) if error.kind() == ErrorKind::Unsupported => {}
-        set => set?,
+        Err(error) if error.kind() == ErrorKind::Unsupported => session.renew(),
+        signed_in => signed_in?,
     }
+    session.insert(KEY, user.as_str())?;
     session.set_label(label);
     session.set_persistence(if remember {
         Persistence::For(REMEMBERED)

@@ -132,6 +132,10 @@ fn on_failure(failure: &Failure<'_>) -> Option<Response<Bytes>> {
             }
             errors.iter().for_each(|(_, error)| log(error));
         }
+        Failure::Gone(_) => {
+            let text = "the session has ended, or somebody has signed in, meanwhile";
+            return Some(problem(StatusCode::CONFLICT, text.into()));
+        }
         _ => {}
     }
     let mut response = Response::default();

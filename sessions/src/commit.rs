@@ -2,14 +2,23 @@
 //! gives one store action after the other and one cookie action. Nothing here waits, so that the
 //! policy is tested without a store, and is the same for every web framework.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 
 use crate::{
-    Entropy, Error, ErrorKind, Label, Record, Result, Revision, Subject, Timestamp, Token,
-    cookie::CookieOptions,
-    payload::{self, Content, Flash},
+    CookieName, Entropy, Error, ErrorKind, Label, Record, Result, Revision, Subject, Timestamp,
+    Token,
+    cookie::{CookieOptions, MAX_AGE},
+    header::{Header, Standing},
+    payload::{self, Content, Flash, Protection},
 };
 
 /// How long a session lives when it is used, and when it is not; or until the browser is closed.
@@ -30,7 +39,8 @@ pub enum Persistence {
     #[default]
     Browser,
     /// The browser keeps the cookie, and the server the session, for this long after it was used
-    /// last, counted in whole seconds.
+    /// last, counted in whole seconds; at most 400 days, after which browsers drop every cookie
+    /// (draft-ietf-httpbis-rfc6265bis, section 5.5).
     For(Duration),
 }
 
@@ -41,8 +51,9 @@ pub(crate) struct Policy {
     pub(crate) absolute_lifetime: Duration,
     pub(crate) persistence: Persistence,
     pub(crate) touch_after_percent: u8,
-    /// Whether the data are sealed at rest under a key derived from the token.
-    pub(crate) sealed: bool,
+    /// How old a secret becomes before a routine rotation replaces it.
+    pub(crate) rotate_every: Option<Duration>,
+    pub(crate) protection: Protection,
     pub(crate) max_data: usize,
 }
 
@@ -61,6 +72,12 @@ impl Policy {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
                 "a session lives from one second to its absolute lifetime without being used",
+            ));
+        }
+        if matches!(persistence, Persistence::For(_)) && lifetime > MAX_AGE {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "browsers keep a cookie for at most 400 days",
             ));
         }
         Ok(())
@@ -87,10 +104,6 @@ impl Policy {
             Some(previous) if target == previous || distance(target, previous) < step => previous,
             _ => target,
         }
-    }
-
-    pub(crate) fn seal_for<'a>(&self, token: &'a Token) -> Option<&'a Token> {
-        self.sealed.then_some(token)
     }
 }
 
@@ -125,39 +138,74 @@ impl Snapshot {
 /// What the store holds, as last seen.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
+    /// The token with the present secret.
     pub(crate) token: Token,
-    /// Whether the newest key signed the cookie.
-    pub(crate) token_current: bool,
+    /// Whether the browser's cookie has this token, signed by the newest key.
+    pub(crate) cookie_current: bool,
+    /// Whether the request came with the present secret.
+    presented: bool,
     pub(crate) revision: Revision,
     pub(crate) created_at: Timestamp,
     pub(crate) expires_at: Timestamp,
+    /// None where the client has the record.
+    header: Option<Header>,
     pub(crate) snapshot: Snapshot,
 }
 
-impl Stored {
-    /// Reads a record, or `None` when it is past its expiry or its absolute lifetime.
-    pub(crate) fn read(
+/// What a record is to a request that came with a token.
+#[derive(Debug)]
+pub(crate) enum Reading {
+    /// Its session.
+    Live(Box<Stored>),
+    /// Past its expiry or its absolute lifetime, or the token's secret is none of its own.
+    Ended,
+    /// A change of privilege has replaced the secret a moment ago.
+    Renewed,
+    /// A routine rotation has replaced the secret, and the grace is over.
+    Reused,
+}
+
+impl Reading {
+    /// Reads a record for a request that came with `token`, whose cookie has a signature of the
+    /// newest key or not.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] when the record cannot be read.
+    pub(crate) fn of(
         record: &Record,
         token: Token,
-        token_current: bool,
+        cookie_current: bool,
         policy: &Policy,
         now: Timestamp,
-    ) -> Result<Option<Self>> {
+    ) -> Result<Self> {
         if !record.is_live(now) || now >= policy.end(record.created_at) {
-            return Ok(None);
+            return Ok(Self::Ended);
         }
-        Ok(Some(Self {
+        let (header, start) = payload::read_header(record, policy.protection)?;
+        let standing = header
+            .as_ref()
+            .map_or(Ok(Standing::Present), |header| header.standing(&token, now))?;
+        let (token, presented) = match standing {
+            Standing::Present => (token, true),
+            Standing::Rotated(present) => (present, false),
+            Standing::Renewed => return Ok(Self::Renewed),
+            Standing::Reused => return Ok(Self::Reused),
+            Standing::Unknown => return Ok(Self::Ended),
+        };
+        Ok(Self::Live(Box::new(Stored {
             revision: record.revision,
             created_at: record.created_at,
             expires_at: record.expires_at,
             snapshot: Snapshot {
-                content: payload::read(record, policy.seal_for(&token))?,
+                content: payload::read_content(record, policy.protection, start, &token)?,
                 subject: record.subject.clone(),
                 label: record.label.clone(),
             },
+            header,
+            cookie_current: cookie_current && presented,
+            presented,
             token,
-            token_current,
-        }))
+        })))
     }
 }
 
@@ -167,6 +215,8 @@ type UpdateFn = Box<dyn FnMut(Option<&Bytes>) -> Result<Bytes> + Send>;
 pub(crate) enum Change {
     Set(Box<str>, Bytes),
     Remove(Box<str>),
+    /// Removes a value for one request alone: says so when it is not there any more.
+    Claim(Box<str>, Bytes, Arc<AtomicBool>),
     Update(Box<str>, UpdateFn),
     Clear,
     Flash(Box<str>, Bytes),
@@ -186,6 +236,13 @@ impl Change {
             }
             Self::Remove(key) => {
                 content.values.remove(key);
+            }
+            Self::Claim(key, claimed, lost) => {
+                if content.values.get(key) == Some(claimed) {
+                    content.values.remove(key);
+                } else {
+                    lost.store(true, Ordering::Relaxed);
+                }
             }
             Self::Update(key, update) => {
                 let value = update(content.values.get(key))?;
@@ -251,7 +308,7 @@ impl Change {
 
     /// Whether making the change twice is the same as making it once.
     fn is_idempotent(&self) -> bool {
-        !matches!(self, Self::Update(..) | Self::Flash(..))
+        !matches!(self, Self::Update(..) | Self::Flash(..) | Self::Claim(..))
     }
 }
 
@@ -272,10 +329,16 @@ pub(crate) enum CookieAction {
 #[derive(Clone, Debug)]
 pub(crate) enum Action {
     Create(Token, Record),
-    Update(Token, Revision, Record),
+    /// The token that the record has now, the one that it gets, and what is written.
+    Update(Token, Token, Revision, Record),
+    /// An update to a new secret after which every other copy of the session is dead.
+    Renew(Token, Token, Revision, Record),
     Touch(Token, Timestamp),
-    Rotate(Token, Token, Revision, Record),
-    Delete(Token),
+    /// With the revision to compare; none where the record cannot be read.
+    Delete(Token, Option<Revision>),
+    /// Ends what a change of privilege by another request has made of the session, if it has this
+    /// subject.
+    EndSuccessor(Token, Subject),
 }
 
 /// An action with what is to be remembered once it has taken effect.
@@ -283,37 +346,71 @@ pub(crate) enum Action {
 pub(crate) struct Planned {
     pub(crate) action: Action,
     snapshot: Snapshot,
+    header: Option<Header>,
     /// The changes below this number are part of the action.
     upto: u64,
-    epoch: u64,
+    pub(crate) epoch: u64,
+    /// Whether the handler asked for nothing that the action does: a touch, or a routine rotation.
+    pub(crate) is_upkeep: bool,
 }
 
 impl Planned {
-    /// The revision that the action writes.
-    pub(crate) fn revision(&self) -> Option<Revision> {
+    /// What the action writes, under which token.
+    fn write(&self) -> Option<(&Token, Revision)> {
         match &self.action {
-            Action::Create(_, record)
-            | Action::Update(_, _, record)
-            | Action::Rotate(_, _, _, record) => Some(record.revision),
-            Action::Touch(..) | Action::Delete(_) => None,
+            Action::Create(token, record)
+            | Action::Update(_, token, _, record)
+            | Action::Renew(_, token, _, record) => Some((token, record.revision)),
+            Action::Touch(..) | Action::Delete(..) | Action::EndSuccessor(..) => None,
         }
     }
 
-    /// The token that the session has before the action.
-    pub(crate) fn source(&self) -> &Token {
+    /// The token that names the session in the store.
+    pub(crate) fn token(&self) -> &Token {
         match &self.action {
             Action::Create(token, _)
             | Action::Update(token, ..)
+            | Action::Renew(token, ..)
             | Action::Touch(token, _)
-            | Action::Rotate(token, ..)
-            | Action::Delete(token) => token,
+            | Action::Delete(token, _)
+            | Action::EndSuccessor(token, _) => token,
         }
     }
 
     /// Whether the browser has to get another cookie afterwards, wherever the record is kept.
     pub(crate) fn changes_token(&self) -> bool {
-        matches!(self.action, Action::Create(..) | Action::Rotate(..))
+        match &self.action {
+            Action::Create(..) | Action::Renew(..) => true,
+            Action::Update(old, new, ..) => old != new,
+            _ => false,
+        }
     }
+}
+
+/// A write whose answer was lost or not waited for.
+#[derive(Debug)]
+struct Unsettled {
+    revision: Revision,
+    /// The token that the session has if it was done.
+    token: Token,
+    /// The changes below this number are part of it.
+    upto: u64,
+}
+
+/// A session that is to be ended.
+#[derive(Clone, Debug)]
+struct Doomed {
+    token: Token,
+    revision: Option<Revision>,
+}
+
+/// What the handler has asked for beside changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewal {
+    /// A new secret.
+    Renew,
+    /// A new secret, and a new absolute lifetime, for a subject.
+    SignIn,
 }
 
 /// The state of a session during a request.
@@ -324,22 +421,33 @@ pub(crate) struct Draft {
     pub(crate) cookie: CookieAction,
     /// Attributes for this session in place of the configured ones.
     pub(crate) cookie_options: Option<CookieOptions>,
-    /// Another request has ended the session: nothing of this one is kept.
+    /// Another request has ended the session, or renewed it with a change of privilege: nothing of
+    /// this one is kept.
     pub(crate) gone: bool,
-    /// No cookie can be sent any more.
-    pub(crate) head_sent: bool,
+    /// Changes of this request were dropped.
+    dropped: bool,
+    /// The session that a change of privilege by another request has taken from this one.
+    successor: Option<Token>,
+    /// The record that cannot be read, in whose place this session is.
+    unreadable: Option<Token>,
     changes: Vec<(u64, Change)>,
     next_change: u64,
-    renew: bool,
-    doomed: Option<Token>,
-    /// The token of a session to be created or rotated, the same over all attempts.
-    next_token: Option<Token>,
-    /// The writes whose answers were lost or not waited for: the revision of each, and below which
-    /// number the changes are part of it.
-    unsettled: Vec<(Revision, u64)>,
+    renewal: Option<Renewal>,
+    doomed: Option<Doomed>,
+    unsettled: Vec<Unsettled>,
     /// Counts the sessions that this request has ended.
-    epoch: u64,
+    pub(crate) epoch: u64,
     default_persistence: Persistence,
+}
+
+/// What a draft is planned with.
+pub(crate) struct Planner<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) now: Timestamp,
+    pub(crate) entropy: &'a dyn Entropy,
+    pub(crate) cookie_name: &'a CookieName,
+    /// Whether a routine rotation may hand out a cookie.
+    pub(crate) may_rotate: bool,
 }
 
 impl Draft {
@@ -348,11 +456,30 @@ impl Draft {
             || Snapshot::new(policy.persistence),
             |stored| stored.snapshot.clone(),
         );
-        Self {
+        let mut draft = Self {
             stored,
             snapshot,
             default_persistence: policy.persistence,
             ..Self::default()
+        };
+        draft.offer_rotated();
+        draft
+    }
+
+    /// For a request with a token that a change of privilege has replaced a moment ago.
+    pub(crate) fn late(token: Token, policy: &Policy) -> Self {
+        Self {
+            gone: true,
+            successor: Some(token),
+            ..Self::new(None, policy)
+        }
+    }
+
+    /// In place of a record that cannot be read.
+    pub(crate) fn in_place_of(unreadable: Option<Token>, policy: &Policy) -> Self {
+        Self {
+            unreadable,
+            ..Self::new(None, policy)
         }
     }
 
@@ -387,13 +514,41 @@ impl Draft {
     }
 
     pub(crate) fn renew(&mut self) {
-        self.renew = true;
+        self.renewal.get_or_insert(Renewal::Renew);
+    }
+
+    /// Makes the session the subject's: what another subject left in it goes, and it gets a new
+    /// secret and a new absolute lifetime. A request that is late for such a change begins anew.
+    pub(crate) fn sign_in(&mut self, subject: Subject) {
+        let other = |present: &Subject| *present != subject;
+        if self.snapshot.subject.as_ref().is_some_and(other) {
+            self.change(Change::Clear);
+            self.change(Change::Label(Label::default()));
+        }
+        self.change(Change::Subject(Some(subject)));
+        self.renewal = Some(Renewal::SignIn);
+        if self.successor.is_some() {
+            self.gone = false;
+            self.dropped = false;
+        }
     }
 
     /// Ends the session. What is written afterwards begins another one.
     pub(crate) fn destroy(&mut self, browser_has_cookie: bool) {
+        if self.gone {
+            self.dropped = true;
+            return;
+        }
         if let Some(stored) = self.stored.take() {
-            self.doomed = Some(stored.token);
+            self.doomed = Some(Doomed {
+                token: stored.token,
+                revision: Some(stored.revision),
+            });
+        } else if let Some(token) = self.unreadable.take() {
+            self.doomed = Some(Doomed {
+                token,
+                revision: None,
+            });
         } else if self.doomed.is_none() && browser_has_cookie {
             self.cookie = CookieAction::Remove;
         }
@@ -402,6 +557,7 @@ impl Draft {
 
     /// Another request has ended the session.
     pub(crate) fn set_gone(&mut self) {
+        self.dropped = self.has_changes();
         self.stored = None;
         self.doomed = None;
         self.gone = true;
@@ -409,109 +565,174 @@ impl Draft {
         self.forget();
     }
 
+    /// Another request has renewed the session with a change of privilege. A sign-in begins anew
+    /// with what this request has seen of the session; all else is refused.
+    pub(crate) fn set_renewed(&mut self) {
+        let token = self.stored.as_ref().map(|stored| stored.token.clone());
+        if self.renewal == Some(Renewal::SignIn) {
+            self.stored = None;
+            self.unsettled.clear();
+        } else {
+            self.set_gone();
+        }
+        self.successor = token;
+    }
+
+    /// Whether the handler has asked for anything that is not stored.
+    fn has_changes(&self) -> bool {
+        !self.changes.is_empty() || self.renewal.is_some()
+    }
+
+    /// Whether anything that the handler has asked for is still to be done.
+    pub(crate) fn is_unsaved(&self) -> bool {
+        !self.gone
+            && (self.has_changes()
+                || self.doomed.is_some()
+                || self.stored.is_none() && !self.snapshot.is_vacant())
+    }
+
+    /// Whether the handler has asked for anything that was dropped.
+    pub(crate) fn has_dropped(&self) -> bool {
+        self.gone && (self.dropped || self.has_changes())
+    }
+
     fn forget(&mut self) {
         self.epoch += 1;
         self.changes.clear();
-        self.renew = false;
-        self.next_token = None;
+        self.renewal = None;
+        self.successor = None;
         self.unsettled.clear();
         self.snapshot = Snapshot::new(self.default_persistence);
     }
 
     /// The next call of the store, or `None` when there is nothing left to do.
-    pub(crate) fn plan(
-        &mut self,
-        policy: &Policy,
-        now: Timestamp,
-        entropy: &dyn Entropy,
-        new_token: impl FnOnce() -> Result<Token>,
-    ) -> Result<Option<Planned>> {
-        let Some(action) = self.next_action(policy, now, entropy, new_token)? else {
-            return Ok(None);
-        };
-        Ok(Some(Planned {
-            action,
-            snapshot: self.snapshot.clone(),
-            upto: self.next_change,
-            epoch: self.epoch,
-        }))
-    }
-
-    fn next_action(
-        &mut self,
-        policy: &Policy,
-        now: Timestamp,
-        entropy: &dyn Entropy,
-        new_token: impl FnOnce() -> Result<Token>,
-    ) -> Result<Option<Action>> {
+    pub(crate) fn plan(&mut self, planner: &Planner<'_>) -> Result<Option<Planned>> {
         if self.gone {
             return Ok(None);
         }
-        if let Some(doomed) = &self.doomed {
-            return Ok(Some(Action::Delete(doomed.clone())));
+        if let Some(Doomed { token, revision }) = self.doomed.clone() {
+            return Ok(Some(self.planned(Action::Delete(token, revision), None)));
         }
-        let stored = match &self.stored {
-            None if self.snapshot.is_vacant() => return Ok(None),
-            None => {
-                let token = self.take_next_token(new_token)?;
-                let record = self.record(policy, now, None, &token, entropy)?;
-                return Ok(Some(Action::Create(token, record)));
-            }
-            Some(stored) => stored.clone(),
-        };
-        let (from, expected) = (stored.token.clone(), stored.revision);
-        if self.renew {
-            let to = self.take_next_token(new_token)?;
-            let record = self.record(policy, now, Some(&stored), &to, entropy)?;
-            return Ok(Some(Action::Rotate(from, to, expected, record)));
+        if let (Some(token), Some(subject)) = (&self.successor, &self.snapshot.subject) {
+            let action = Action::EndSuccessor(token.clone(), subject.clone());
+            return Ok(Some(self.planned(action, None)));
         }
-        if !self.changes.is_empty() {
-            let record = self.record(policy, now, Some(&stored), &from, entropy)?;
-            return Ok(Some(Action::Update(from, expected, record)));
+        match self.stored.clone() {
+            None if self.snapshot.is_vacant() => Ok(None),
+            None => self.plan_creation(planner).map(Some),
+            Some(stored) => self.plan_write(planner, &stored),
         }
-        let expires_at = self.expiry(policy, now, Some(&stored));
-        Ok((expires_at != stored.expires_at).then_some(Action::Touch(from, expires_at)))
     }
 
-    fn take_next_token(&mut self, new_token: impl FnOnce() -> Result<Token>) -> Result<Token> {
-        let token = match self.next_token.take() {
-            Some(token) => token,
-            None => new_token()?,
-        };
-        self.next_token = Some(token.clone());
-        Ok(token)
+    /// A token is given to a creation once: one whose answer was lost could otherwise come back
+    /// after it was ended.
+    fn plan_creation(&self, planner: &Planner<'_>) -> Result<Planned> {
+        let token = Token::random(planner.entropy, planner.cookie_name)?;
+        let header = planner.policy.has_header().then(|| Header::new(&token));
+        let record = self.record(planner, None, &token, header.as_ref())?;
+        Ok(self.planned(Action::Create(token, record), header))
     }
 
-    fn expiry(&self, policy: &Policy, now: Timestamp, stored: Option<&Stored>) -> Timestamp {
+    fn plan_write(&self, planner: &Planner<'_>, stored: &Stored) -> Result<Option<Planned>> {
+        let (now, entropy) = (planner.now, planner.entropy);
+        let (old, revision) = (stored.token.clone(), stored.revision);
+        if self.renewal.is_some() || self.snapshot.subject != stored.snapshot.subject {
+            let (new, header) = match &stored.header {
+                None => (old.clone(), None),
+                Some(header) => {
+                    let new = old.with_new_secret(entropy)?;
+                    let header = header.renewed(&new, now);
+                    (new, Some(header))
+                }
+            };
+            let record = self.record(planner, Some(stored), &new, header.as_ref())?;
+            let action = Action::Renew(old, new, revision, record);
+            return Ok(Some(self.planned(action, header)));
+        }
+        if let Some(header) = &stored.header
+            && planner.is_rotation_due(stored, header)
+        {
+            let new = old.with_new_secret(entropy)?;
+            let header = Some(header.rotated(&old, &new, now, entropy)?);
+            let record = self.record(planner, Some(stored), &new, header.as_ref())?;
+            let action = Action::Update(old, new, revision, record);
+            return Ok(Some(self.planned(action, header)));
+        }
+        let header = stored.header.as_ref();
+        let first_presented =
+            stored.presented && header.is_some_and(|header| header.awaits_presentation());
+        if !self.changes.is_empty() || first_presented {
+            let header = header.map(|header| header.kept(stored.presented, now));
+            let record = self.record(planner, Some(stored), &old, header.as_ref())?;
+            let action = Action::Update(old.clone(), old, revision, record);
+            return Ok(Some(self.planned(action, header)));
+        }
+        let expires_at = self.expiry(planner, Some(stored));
+        let due = expires_at != stored.expires_at;
+        Ok(due.then(|| self.planned(Action::Touch(old, expires_at), None)))
+    }
+
+    fn planned(&self, action: Action, header: Option<Header>) -> Planned {
+        let asked_for = matches!(
+            action,
+            Action::Create(..) | Action::Renew(..) | Action::Delete(..) | Action::EndSuccessor(..)
+        );
+        Planned {
+            action,
+            snapshot: self.snapshot.clone(),
+            header,
+            upto: self.next_change,
+            epoch: self.epoch,
+            is_upkeep: !asked_for && self.changes.is_empty(),
+        }
+    }
+
+    fn expiry(&self, planner: &Planner<'_>, stored: Option<&Stored>) -> Timestamp {
         let persistence = self.snapshot.content.persistence;
-        let created_at = stored.map_or(now, |stored| stored.created_at);
+        let created_at = self.created_at(planner.now, stored);
         let previous = stored
             .filter(|stored| stored.snapshot.content.persistence == persistence)
             .map(|stored| stored.expires_at);
-        policy.expiry(persistence, created_at, previous, now)
+        planner
+            .policy
+            .expiry(persistence, created_at, previous, planner.now)
+    }
+
+    /// The absolute lifetime counts from the last sign-in.
+    fn created_at(&self, now: Timestamp, stored: Option<&Stored>) -> Timestamp {
+        let signs_in = |stored: &&Stored| {
+            self.renewal == Some(Renewal::SignIn)
+                || self.snapshot.subject.is_some()
+                    && self.snapshot.subject != stored.snapshot.subject
+        };
+        stored
+            .filter(|stored| !signs_in(stored))
+            .map_or(now, |stored| stored.created_at)
     }
 
     fn record(
         &self,
-        policy: &Policy,
-        now: Timestamp,
+        planner: &Planner<'_>,
         stored: Option<&Stored>,
         token: &Token,
-        entropy: &dyn Entropy,
+        header: Option<&Header>,
     ) -> Result<Record> {
+        let policy = planner.policy;
         let mut record = Record {
             data: Bytes::new(),
-            revision: Revision::random(entropy)?,
-            created_at: stored.map_or(now, |stored| stored.created_at),
-            expires_at: self.expiry(policy, now, stored),
+            revision: Revision::random(planner.entropy)?,
+            created_at: self.created_at(planner.now, stored),
+            expires_at: self.expiry(planner, stored),
             subject: self.snapshot.subject.clone(),
             label: self.snapshot.label.clone(),
         };
         payload::write(
             &self.snapshot.content,
             &mut record,
-            policy.seal_for(token),
-            entropy,
+            policy.protection,
+            header,
+            token,
+            planner.entropy,
         )?;
         if record.data.len() > policy.max_data {
             return Err(too_large(
@@ -525,14 +746,20 @@ impl Draft {
 
     /// Remembers that a write is under way, until its outcome is known.
     pub(crate) fn begin(&mut self, planned: &Planned) {
-        let write = planned.revision().map(|revision| (revision, planned.upto));
+        let upto = planned.upto;
+        let write = planned.write().map(|(token, revision)| Unsettled {
+            revision,
+            token: token.clone(),
+            upto,
+        });
         self.unsettled.extend(write);
     }
 
     /// The write has certainly not taken effect.
     pub(crate) fn not_done(&mut self, planned: &Planned) {
+        let revision = planned.write().map(|(_, revision)| revision);
         self.unsettled
-            .retain(|&(revision, _)| Some(revision) != planned.revision());
+            .retain(|write| Some(write.revision) != revision);
     }
 
     /// Whether the outcome of an earlier write is not known.
@@ -540,9 +767,25 @@ impl Draft {
         !self.unsettled.is_empty()
     }
 
-    /// Whether a revision found in the store was written by this session.
-    pub(crate) fn wrote(&self, revision: Revision) -> bool {
-        self.unsettled.iter().any(|&(own, _)| own == revision)
+    /// Under which token the session is if a write of its own is what the store holds.
+    pub(crate) fn written_under(&self, revision: Revision) -> Option<Token> {
+        let own = |write: &&Unsettled| write.revision == revision;
+        self.unsettled
+            .iter()
+            .find(own)
+            .map(|write| write.token.clone())
+    }
+
+    /// The token of a creation whose outcome is not known.
+    pub(crate) fn lost_creation(&self) -> Option<Token> {
+        let creation = self.unsettled.last().filter(|_| self.stored.is_none());
+        creation.map(|write| write.token.clone())
+    }
+
+    /// The creation whose outcome was not known has not taken effect yet. If it still does, nobody
+    /// has its token.
+    pub(crate) fn give_up_creation(&mut self) {
+        self.unsettled.pop();
     }
 
     /// The store holds what an unsettled write has written: that one is done.
@@ -550,39 +793,63 @@ impl Draft {
         let written = self
             .unsettled
             .iter()
-            .find(|(revision, _)| *revision == stored.revision);
-        if let Some(&(_, upto)) = written {
+            .find(|write| write.revision == stored.revision);
+        if let Some(write) = written {
+            let upto = write.upto;
             self.changes.retain(|(number, _)| *number >= upto);
+            let renewed = self
+                .stored
+                .as_ref()
+                .is_none_or(|before| before.token != stored.token);
+            if renewed {
+                self.renewal = None;
+                self.successor = None;
+            }
         }
-        if self.next_token.as_ref() == Some(&stored.token) {
-            self.renew = false;
-            self.next_token = None;
-        }
-        self.rebase(stored)?;
+        self.replay(Stored {
+            cookie_current: false,
+            ..stored
+        })?;
         self.offer_cookie(None);
         Ok(())
     }
 
-    /// Another session has the token that this one was to get.
-    pub(crate) fn reject_next_token(&mut self) {
-        self.next_token = None;
+    /// The session that is to be ended has another revision now.
+    pub(crate) fn doom_at(&mut self, revision: Option<Revision>) {
+        if let Some(doomed) = &mut self.doomed {
+            doomed.revision = revision;
+        }
+    }
+
+    /// The handler ended the session while this write was under way, whose outcome is not known.
+    pub(crate) fn doom_write(&mut self, planned: &Planned) {
+        if let Action::Create(token, _) = &planned.action {
+            self.doomed = Some(Doomed {
+                token: token.clone(),
+                revision: None,
+            });
+        }
     }
 
     /// The action has taken effect, and `token` names the session now.
     pub(crate) fn done(&mut self, planned: Planned, token: Token) {
         if planned.epoch != self.epoch {
             // The handler ended the session while this was under way.
-            if !matches!(planned.action, Action::Delete(_)) {
-                self.doomed = Some(token);
+            let revision = planned.write().map(|(_, revision)| revision);
+            match planned.action {
+                Action::Delete(..) | Action::EndSuccessor(..) => {}
+                Action::Touch(..) => {}
+                _ => self.doomed = Some(Doomed { token, revision }),
             }
             return;
         }
         let before = self.stored.take();
         match planned.action {
-            Action::Delete(_) => {
+            Action::Delete(..) => {
                 self.doomed = None;
                 self.cookie = CookieAction::Remove;
             }
+            Action::EndSuccessor(..) => self.successor = None,
             Action::Touch(_, expires_at) => {
                 self.stored = before.clone().map(|stored| Stored {
                     token,
@@ -591,18 +858,21 @@ impl Draft {
                 });
             }
             Action::Create(_, record)
-            | Action::Update(_, _, record)
-            | Action::Rotate(_, _, _, record) => {
+            | Action::Update(_, _, _, record)
+            | Action::Renew(_, _, _, record) => {
                 self.changes.retain(|(number, _)| *number >= planned.upto);
-                self.next_token = None;
                 self.unsettled.clear();
-                self.renew = false;
+                self.renewal = None;
+                self.unreadable = None;
+                let same_token = before.as_ref().filter(|before| before.token == token);
                 self.stored = Some(Stored {
-                    token_current: before.as_ref().is_none_or(|old| old.token_current),
+                    cookie_current: same_token.is_some_and(|before| before.cookie_current),
+                    presented: same_token.is_some_and(|before| before.presented),
                     token,
                     revision: record.revision,
                     created_at: record.created_at,
                     expires_at: record.expires_at,
+                    header: planned.header,
                     snapshot: planned.snapshot,
                 });
             }
@@ -620,27 +890,30 @@ impl Draft {
         let lasting = persistence != Persistence::Browser;
         let known = before.is_some_and(|before| {
             before.token == stored.token
-                && before.token_current
+                && before.cookie_current
                 && before.snapshot.content.persistence == persistence
                 && (before.expires_at == stored.expires_at || !lasting)
         });
         if !known {
-            stored.token_current = true;
-            self.cookie = CookieAction::Set {
-                token: stored.token.clone(),
-                expires_at: lasting.then_some(stored.expires_at),
-            };
+            stored.cookie_current = true;
+            self.cookie = set_cookie(stored);
+        }
+    }
+
+    /// A browser whose secret a rotation has replaced gets its new cookie again.
+    fn offer_rotated(&mut self) {
+        if let Some(stored) = &mut self.stored
+            && !stored.presented
+        {
+            stored.cookie_current = true;
+            self.cookie = set_cookie(stored);
         }
     }
 
     /// What the response says, once there is nothing left to do.
     pub(crate) fn cookie_action(&self) -> CookieAction {
         match (&self.cookie, &self.stored, &self.cookie_options) {
-            (CookieAction::Keep, Some(stored), Some(_)) => CookieAction::Set {
-                token: stored.token.clone(),
-                expires_at: (stored.snapshot.content.persistence != Persistence::Browser)
-                    .then_some(stored.expires_at),
-            },
+            (CookieAction::Keep, Some(stored), Some(_)) => set_cookie(stored),
             (action, ..) => action.clone(),
         }
     }
@@ -656,9 +929,26 @@ impl Draft {
             .changes
             .iter()
             .all(|(_, change)| change.is_idempotent());
-        if self.is_unsettled() && !self.wrote(stored.revision) && !repeatable {
+        if self.is_unsettled() && !repeatable {
             return Err(ErrorKind::Ambiguous.into());
         }
+        let seen = self.stored.as_ref();
+        if seen.is_some_and(|seen| seen.snapshot.subject != stored.snapshot.subject) {
+            // What this request has seen is another's: nothing of it may get there.
+            self.set_renewed();
+            return Ok(());
+        }
+        let current = seen.is_some_and(|seen| seen.cookie_current && seen.token == stored.token);
+        self.replay(Stored {
+            cookie_current: current,
+            ..stored
+        })?;
+        self.offer_rotated();
+        Ok(())
+    }
+
+    fn replay(&mut self, stored: Stored) -> Result<()> {
+        let stored = self.as_presented(stored);
         let mut snapshot = stored.snapshot.clone();
         for (_, change) in &mut self.changes {
             change.apply(&mut snapshot)?;
@@ -669,11 +959,56 @@ impl Draft {
         Ok(())
     }
 
-    /// Drops every change and shows the session as it is stored.
+    /// Drops every change and shows the session as it is stored. A renewal that was asked for
+    /// stays: it guards against a planted token.
     pub(crate) fn reset(&mut self, stored: Stored) {
+        let renews = self.renewal.is_some();
+        let stored = self.as_presented(stored);
         self.forget();
+        self.renewal = renews.then_some(Renewal::Renew);
         self.snapshot = stored.snapshot.clone();
         self.stored = Some(stored);
+        self.offer_rotated();
+    }
+
+    /// The request came with the present secret only if it did so from the start.
+    fn as_presented(&self, stored: Stored) -> Stored {
+        let seen = self.stored.as_ref();
+        let presented = seen.is_some_and(|seen| seen.presented && seen.token == stored.token);
+        Stored {
+            presented,
+            ..stored
+        }
+    }
+}
+
+fn set_cookie(stored: &Stored) -> CookieAction {
+    let lasting = stored.snapshot.content.persistence != Persistence::Browser;
+    CookieAction::Set {
+        token: stored.token.clone(),
+        expires_at: lasting.then_some(stored.expires_at),
+    }
+}
+
+impl Policy {
+    /// Whether the data begin with what the record knows of its secrets.
+    fn has_header(&self) -> bool {
+        self.protection != Protection::Client
+    }
+}
+
+impl Planner<'_> {
+    fn is_rotation_due(&self, stored: &Stored, header: &Header) -> bool {
+        let due = self.policy.rotate_every.is_some_and(|every| {
+            self.now
+                .saturating_duration_since(header.drawn_at(stored.created_at))
+                >= every
+        });
+        // Another rotation would make the secret worthless that the browser still has.
+        due && self.may_rotate
+            && stored.presented
+            && !header.awaits_presentation()
+            && !header.is_in_grace(self.now)
     }
 }
 

@@ -14,7 +14,7 @@ const MAX_COOKIE: usize = 4096;
 const MAX_ATTRIBUTE: usize = 1024;
 
 /// The longest lifetime that browsers grant (draft-ietf-httpbis-rfc6265bis, section 5.5).
-const MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 /// The cookie that carries a session: its name and attributes.
 ///

@@ -95,6 +95,9 @@ pub enum ErrorKind {
     Conflict,
     /// There is no live record under the token. Nothing was stored.
     Missing,
+    /// Another request has ended the session, or renewed it with a change of privilege, and what
+    /// this one changed was dropped.
+    Gone,
     /// The data exceed the declared limit. Nothing was stored.
     TooLarge,
     /// The store has reached its configured size, or its disk or memory is full. Nothing was
@@ -118,7 +121,8 @@ impl ErrorKind {
             Self::Ambiguous => "the session store may or may not have done it",
             Self::Exists => "a session is stored under this token",
             Self::Conflict => "the session has changed",
-            Self::Missing => "the session is gone",
+            Self::Missing => "there is no such session",
+            Self::Gone => "another request has ended or renewed the session; changes were dropped",
             Self::TooLarge => "the session is too large",
             Self::Full => "the session store is full",
             Self::Corrupt => "the stored session cannot be read",

@@ -10,11 +10,13 @@ mod commit;
 mod cookie;
 mod entropy;
 mod error;
+mod header;
 mod keyring;
 pub mod layers;
 mod manager;
 mod memory;
 mod payload;
+mod queues;
 mod record;
 mod save;
 mod session;
@@ -30,7 +32,8 @@ pub use entropy::{Entropy, OsEntropy};
 pub use error::{Error, ErrorKind, Result};
 pub use keyring::{Key, KeyId, Keyring, Opened};
 pub use manager::{
-    Failure, SaveErrors, SessionConfig, SessionManager, SessionManagerBuilder, Sessions,
+    Failure, OnUnreadable, SaveErrors, SessionConfig, SessionManager, SessionManagerBuilder,
+    Sessions,
 };
 pub use memory::MemoryStore;
 pub use record::{Label, Record, Revision, Subject, Timestamp};

@@ -10,21 +10,20 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header::SET_COOKIE};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::OnceCell;
 
 use crate::{
     CacheControl, Clock, CookieOptions, Custody, Entropy, Error, ErrorKind, Keyring, Origin,
     OsEntropy, Persistence, Result, Session, SessionStore, StoreKey, Subject, SubjectIndex,
     SubjectSession, SystemClock, Token,
-    commit::{CookieAction, Draft, Policy, Stored},
+    commit::{CookieAction, Draft, Policy, Reading},
     cookie::Incoming,
+    payload::Protection,
+    queues::Queues,
 };
 
 /// What the signature of a server-side token is for.
-const TOKEN_PURPOSE: &str = "session token";
-
-/// How many requests of one process may merge their changes at the same time.
-const LANES: usize = 64;
+const TOKEN_PURPOSE: &str = "session token 2";
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -46,7 +45,24 @@ pub struct SessionConfig {
     absolute_lifetime: Duration,
     persistence: Persistence,
     touch_after_percent: u8,
+    rotate_every: Option<Duration>,
+    end_on_reuse: bool,
+    on_unreadable: OnUnreadable,
     sealed: bool,
+}
+
+/// What becomes of a request whose session is stored and cannot be read: damaged, written by a newer
+/// version, or under another setting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnUnreadable {
+    /// It is an error, [`ErrorKind::Corrupt`], until the record expires or the application calls
+    /// [`Sessions::restart`].
+    #[default]
+    Fail,
+    /// It gets a new session, [`Origin::Restarted`], and the error is logged. The old record is left
+    /// to expire.
+    BeginAnew,
 }
 
 impl SessionConfig {
@@ -60,6 +76,9 @@ impl SessionConfig {
             absolute_lifetime: 30 * DAY,
             persistence: Persistence::Browser,
             touch_after_percent: 10,
+            rotate_every: None,
+            end_on_reuse: false,
+            on_unreadable: OnUnreadable::Fail,
             sealed: true,
         }
     }
@@ -102,6 +121,35 @@ impl SessionConfig {
         self
     }
 
+    /// Replaces the secret of a session that is used each time it has reached this age; off by
+    /// default. A stolen cookie is then worth something until its owner comes again.
+    ///
+    /// Requests that are under way lose nothing: the old secret goes on working until 30 seconds
+    /// after the new one was presented for the first time, and its holder gets the new cookie
+    /// again. Used later than that it is no session, and the reuse is logged, since the owner or a
+    /// thief has an old copy; see [`end_on_reuse`](Self::end_on_reuse).
+    #[must_use]
+    pub fn rotate_every(mut self, age: Duration) -> Self {
+        self.rotate_every = Some(age);
+        self
+    }
+
+    /// Ends a session when a secret that [`rotate_every`](Self::rotate_every) has replaced is used
+    /// after its grace: off by default, since a restored browser profile does that too.
+    #[must_use]
+    pub fn end_on_reuse(mut self) -> Self {
+        self.end_on_reuse = true;
+        self
+    }
+
+    /// Sets what becomes of a request whose session cannot be read; [`OnUnreadable::Fail`] by
+    /// default.
+    #[must_use]
+    pub fn on_unreadable(mut self, on_unreadable: OnUnreadable) -> Self {
+        self.on_unreadable = on_unreadable;
+        self
+    }
+
     /// Keeps the data readable in the store, for whoever reads the database or a copy of it. By
     /// default they are sealed under a key that only the client's token yields.
     ///
@@ -127,18 +175,40 @@ impl SessionConfig {
             absolute_lifetime: self.absolute_lifetime,
             persistence: self.persistence,
             touch_after_percent: self.touch_after_percent,
-            sealed: self.sealed && capabilities.custody == Custody::Server,
+            rotate_every: self.rotate_every,
+            protection: match (capabilities.custody, self.sealed) {
+                (Custody::Client, _) => Protection::Client,
+                (Custody::Server, true) => Protection::Sealed,
+                (Custody::Server, false) => Protection::Readable,
+            },
             max_data: capabilities.max_data,
         };
         policy.check(Persistence::Browser)?;
         policy.check(policy.persistence)?;
+        if self
+            .rotate_every
+            .is_some_and(|age| age < Duration::from_secs(60))
+        {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "a secret is replaced after a minute at the earliest",
+            ));
+        }
+        if self.rotate_every.is_some() && capabilities.custody == Custody::Client {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "a session that the client keeps has no secret to replace",
+            ));
+        }
         Ok(Setup {
             name: name.to_owned(),
             store: self.store,
             cookie: self.cookie,
             custody: capabilities.custody,
             policy,
-            lanes: (0..LANES).map(|_| Mutex::default()).collect(),
+            end_on_reuse: self.end_on_reuse,
+            on_unreadable: self.on_unreadable,
+            queues: Queues::default(),
         })
     }
 }
@@ -150,8 +220,9 @@ pub(crate) struct Setup {
     pub(crate) cookie: CookieOptions,
     pub(crate) custody: Custody,
     pub(crate) policy: Policy,
-    /// Where requests that change one session at the same time wait for each other.
-    pub(crate) lanes: Box<[Mutex<()>]>,
+    end_on_reuse: bool,
+    on_unreadable: OnUnreadable,
+    pub(crate) queues: Queues,
 }
 
 impl Setup {
@@ -236,10 +307,12 @@ impl SessionManager {
             incoming: Incoming::new(headers),
             cells: self.0.setups.iter().map(|_| OnceCell::new()).collect(),
             used: AtomicBool::new(false),
+            head_sent: Arc::default(),
         }))
     }
 
-    /// The live sessions of a subject, over all stores that keep an index.
+    /// The live sessions of a subject, over all stores that keep an index, in ascending order of
+    /// their keys.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] when no store keeps one; and as the stores say.
@@ -258,6 +331,9 @@ impl SessionManager {
                 }
             }
         }
+        // Two sessions of a manager may be kept in one store, behind two handles.
+        sessions.sort_by_key(|session| session.key);
+        sessions.dedup_by_key(|session| session.key);
         Ok(sessions)
     }
 
@@ -322,7 +398,10 @@ impl Manager {
             return hook(failure);
         }
         let mut response = Response::new(Bytes::new());
-        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        *response.status_mut() = match failure {
+            Failure::Gone(_) => StatusCode::CONFLICT,
+            Failure::Load(_) | Failure::Save(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
         Some(response)
     }
 
@@ -379,8 +458,8 @@ impl SessionManagerBuilder {
 
     /// Sets the response to a session that cannot be loaded or saved.
     ///
-    /// By default it is 503 with an empty body. `None` in answer to [`Failure::Save`] keeps the
-    /// handler's response; in answer to [`Failure::Load`], which comes before there is one, it
+    /// By default it is 503 with an empty body, and 409 for [`Failure::Gone`]. `None` in answer to
+    /// [`Failure::Save`] or [`Failure::Gone`] keeps the handler's response; in answer to [`Failure::Load`], which comes before there is one, it
     /// gives the default.
     pub fn on_failure<F>(mut self, hook: F) -> Self
     where
@@ -445,6 +524,10 @@ pub enum Failure<'a> {
     Load(&'a Error),
     /// Sessions cannot be saved.
     Save(&'a SaveErrors),
+    /// What the request changed was dropped, because another request has ended the session or
+    /// renewed it with a change of privilege meanwhile; every error is of the kind
+    /// [`Gone`](ErrorKind::Gone). The handler was not told, unless it has saved the session itself.
+    Gone(&'a SaveErrors),
 }
 
 /// The sessions of one request, each given once, loaded when first asked for, and saved together.
@@ -458,6 +541,7 @@ struct Registry {
     incoming: Incoming,
     cells: Vec<OnceCell<Session>>,
     used: AtomicBool,
+    head_sent: Arc<AtomicBool>,
 }
 
 impl Sessions {
@@ -489,23 +573,30 @@ impl Sessions {
     }
 
     /// A new session in place of one that cannot be read: once it is written to, the browser gets
-    /// its cookie, and the old record is left to expire. If the session was given already, that one
-    /// is ended, and what is written to it begins another.
+    /// its cookie, and the old record is left to expire, unless [`Session::destroy`] removes it. A
+    /// session that can be read, or was given already, is ended, and what is written to it begins
+    /// another.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] when there is no session of this name.
+    /// [`ErrorKind::InvalidConfig`] when there is no session of this name, and as the store says.
     pub async fn restart(&self, name: &str) -> Result<Session> {
         let position = self.position(name)?;
         let setup = &self.0.manager.setups[position];
         self.0.used.store(true, Ordering::Relaxed);
-        let mut fresh = false;
+        let mut unreadable = false;
         let session = self.0.cells[position]
-            .get_or_init(async || {
-                fresh = true;
-                self.new_session(setup, Origin::Restarted, None)
+            .get_or_try_init(async || {
+                let (candidates, origin) = self.candidates(setup);
+                match self.load(setup, &candidates, origin).await {
+                    Err(error) if error.kind() == ErrorKind::Corrupt => {
+                        unreadable = true;
+                        Ok(self.restarted(setup, candidates))
+                    }
+                    loaded => loaded,
+                }
             })
-            .await;
-        if !fresh {
+            .await?;
+        if !unreadable {
             session.destroy();
         }
         Ok(session.clone())
@@ -516,7 +607,9 @@ impl Sessions {
     /// by [`Session::save`].
     ///
     /// # Errors
-    /// What could not be saved, each with its session's name. The headers are complete for those
+    /// What could not be saved, each with its session's name, of the kind [`ErrorKind::Gone`] where
+    /// another request has ended or renewed the session and this one's changes were dropped; see
+    /// [`SaveErrors::failure`]. The headers are complete for those
     /// that were: send them even if another response takes the place of the handler's
     /// ([`write_headers`](Self::write_headers)).
     ///
@@ -524,7 +617,7 @@ impl Sessions {
     /// Each session is then saved or not.
     pub async fn finish(&self, headers: &mut HeaderMap) -> Result<(), SaveErrors> {
         let given = self.given();
-        let saves = join_all(given.iter().map(|session| session.save())).await;
+        let saves = join_all(given.iter().map(Session::save_at_end)).await;
         self.write_headers(headers);
         let failed = given.iter().zip(saves).filter_map(|(session, saved)| {
             let error = saved.err()?;
@@ -552,9 +645,7 @@ impl Sessions {
     /// To be called when the head of the response is on its way: no cookie can be sent any more, and
     /// what would need one is an error from now on. The tower layer does it.
     pub fn head_sent(&self) {
-        for session in self.given() {
-            session.0.draft().head_sent = true;
-        }
+        self.0.head_sent.store(true, Ordering::Relaxed);
     }
 
     /// Whether a session was asked for, so that the response depends on it.
@@ -567,6 +658,12 @@ impl Sessions {
     #[must_use]
     pub fn failure_response(&self, failure: &Failure<'_>) -> Option<Response<Bytes>> {
         self.0.manager.failure_response(failure)
+    }
+
+    /// Whether a manager, or a clone of it, has begun these.
+    #[cfg(feature = "tower")]
+    pub(crate) fn belong_to(&self, manager: &SessionManager) -> bool {
+        Arc::ptr_eq(&self.0.manager, &manager.0)
     }
 
     fn position(&self, name: &str) -> Result<usize> {
@@ -592,89 +689,150 @@ impl Sessions {
         self.0.used.store(true, Ordering::Relaxed);
         let setup = &self.0.manager.setups[position];
         self.0.cells[position]
-            .get_or_try_init(|| self.load(setup))
+            .get_or_try_init(async || {
+                let (candidates, origin) = self.candidates(setup);
+                match self.load(setup, &candidates, origin).await {
+                    Err(error)
+                        if error.kind() == ErrorKind::Corrupt
+                            && setup.on_unreadable == OnUnreadable::BeginAnew =>
+                    {
+                        tracing::warn!(
+                            session = setup.name,
+                            "a stored session cannot be read; the request begins another"
+                        );
+                        Ok(self.restarted(setup, candidates))
+                    }
+                    loaded => loaded,
+                }
+            })
             .await
             .cloned()
     }
 
-    async fn load(&self, setup: &Arc<Setup>) -> Result<Session> {
+    /// The tokens that the request may have for the session, and where a new one comes from if none
+    /// of them names one.
+    ///
+    /// Of signed ones the first with a signature of ours is taken; the others never reach the store.
+    fn candidates(&self, setup: &Setup) -> (Vec<Candidate>, Origin) {
+        let manager = &self.0.manager;
+        let name = setup.cookie.name();
         let values = self.0.incoming.values(&setup.cookie);
+        let candidates = match setup.custody {
+            Custody::Server => values
+                .iter()
+                .filter_map(|value| {
+                    let opened = manager
+                        .keyring
+                        .verify(TOKEN_PURPOSE, name.as_str(), value)?;
+                    (opened.payload.len() == Token::LEN).then(|| Candidate {
+                        token: Token::from_bytes(opened.payload, name),
+                        current: opened.current,
+                    })
+                })
+                .take(1)
+                .collect(),
+            Custody::Client => values
+                .into_iter()
+                .map(|value| Candidate {
+                    token: Token::from_bytes(value, name),
+                    current: true,
+                })
+                .collect(),
+        };
         let origin = if self.0.incoming.has(&setup.cookie) {
             Origin::Rejected
         } else {
             Origin::NoCookie
         };
-        match setup.custody {
-            Custody::Server => self.load_verified(setup, values, origin).await,
-            Custody::Client => self.load_sealed(setup, values, origin).await,
-        }
+        (candidates, origin)
     }
 
-    /// The first value with a signature of ours names the session; the others never reach the store.
-    async fn load_verified(
+    /// The session that the first candidate names which is one.
+    async fn load(
         &self,
         setup: &Arc<Setup>,
-        values: Vec<Vec<u8>>,
+        candidates: &[Candidate],
         origin: Origin,
     ) -> Result<Session> {
-        let manager = &self.0.manager;
-        let name = setup.cookie.name();
-        let verified = values.iter().find_map(|value| {
-            let opened = manager
-                .keyring
-                .verify(TOKEN_PURPOSE, name.as_str(), value)?;
-            (opened.payload.len() == Token::LEN).then_some(opened)
-        });
-        let Some(opened) = verified else {
-            return Ok(self.new_session(setup, origin, None));
-        };
-        let token = Token::from_bytes(opened.payload, name);
-        self.load_token(setup, token, opened.current).await
-    }
-
-    /// The first value that the store can open is the session.
-    async fn load_sealed(
-        &self,
-        setup: &Arc<Setup>,
-        values: Vec<Vec<u8>>,
-        origin: Origin,
-    ) -> Result<Session> {
-        for value in values {
-            let token = Token::from_bytes(value, setup.cookie.name());
-            let session = self.load_token(setup, token, true).await?;
-            if !session.is_new() {
-                return Ok(session);
+        let policy = &setup.policy;
+        let mut found = None;
+        for candidate in candidates {
+            match self.read(setup, candidate).await? {
+                Reading::Live(stored) => {
+                    let draft = Draft::new(Some(*stored), policy);
+                    return Ok(self.new_session(setup, Origin::Stored, draft));
+                }
+                Reading::Renewed => found = Some((Origin::Renewed, Some(candidate))),
+                Reading::Ended | Reading::Reused if setup.custody == Custody::Server => {
+                    found = found.or(Some((Origin::Ended, None)));
+                }
+                // Whatever is wrong with a client's token, it is none.
+                Reading::Ended | Reading::Reused => {}
             }
         }
-        Ok(self.new_session(setup, origin, None))
+        Ok(match found {
+            Some((origin, Some(late))) => {
+                let draft = Draft::late(late.token.clone(), policy);
+                self.new_session(setup, origin, draft)
+            }
+            Some((origin, None)) => self.new_session(setup, origin, Draft::new(None, policy)),
+            None => self.new_session(setup, origin, Draft::new(None, policy)),
+        })
     }
 
-    async fn load_token(
-        &self,
-        setup: &Arc<Setup>,
-        token: Token,
-        token_current: bool,
-    ) -> Result<Session> {
+    async fn read(&self, setup: &Setup, candidate: &Candidate) -> Result<Reading> {
+        let token = &candidate.token;
+        let record = match setup.store.load(token).await {
+            // A client-side store says so of a token that a renewal has replaced a moment ago.
+            Err(error)
+                if setup.custody == Custody::Client && error.kind() == ErrorKind::Conflict =>
+            {
+                return Ok(Reading::Renewed);
+            }
+            loaded => loaded?,
+        };
+        let Some(record) = record else {
+            return Ok(Reading::Ended);
+        };
         let now = self.0.manager.clock.now();
-        let record = setup.store.load(&token).await?;
-        let stored = match record {
-            Some(record) => Stored::read(&record, token, token_current, &setup.policy, now)?,
-            None => None,
-        };
-        let origin = match stored {
-            Some(_) => Origin::Stored,
-            None => Origin::Ended,
-        };
-        Ok(self.new_session(setup, origin, stored))
+        let reading = Reading::of(
+            &record,
+            token.clone(),
+            candidate.current,
+            &setup.policy,
+            now,
+        )?;
+        if matches!(reading, Reading::Reused) {
+            tracing::warn!(
+                session = setup.name,
+                key = %&token.key().to_hex()[..8],
+                "a secret that a rotation has replaced was used after its grace"
+            );
+            if setup.end_on_reuse {
+                // With another revision the session is in use, and the next reuse ends it.
+                match setup.store.delete(token, Some(record.revision)).await {
+                    Err(error) if error.kind() != ErrorKind::Conflict => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(reading)
     }
 
-    fn new_session(&self, setup: &Arc<Setup>, origin: Origin, stored: Option<Stored>) -> Session {
+    fn new_session(&self, setup: &Arc<Setup>, origin: Origin, draft: Draft) -> Session {
         Session::new(
             Arc::clone(&self.0.manager),
             Arc::clone(setup),
             origin,
-            Draft::new(stored, &setup.policy),
+            draft,
+            Arc::clone(&self.0.head_sent),
         )
+    }
+
+    fn restarted(&self, setup: &Arc<Setup>, candidates: Vec<Candidate>) -> Session {
+        let unreadable = candidates.into_iter().next().map(|first| first.token);
+        let draft = Draft::in_place_of(unreadable, &setup.policy);
+        self.new_session(setup, Origin::Restarted, draft)
     }
 
     fn cookies(&self, session: &Session) -> Vec<HeaderValue> {
@@ -692,6 +850,13 @@ impl Sessions {
             }
         }
     }
+}
+
+/// A token that a request has sent.
+struct Candidate {
+    token: Token,
+    /// Whether the newest key signed it.
+    current: bool,
 }
 
 impl fmt::Debug for Sessions {
@@ -712,6 +877,19 @@ impl SaveErrors {
             return Ok(());
         }
         Err(Self(errors))
+    }
+
+    /// What the response is to be chosen by.
+    #[must_use]
+    pub fn failure(&self) -> Failure<'_> {
+        if self
+            .iter()
+            .all(|(_, error)| error.kind() == ErrorKind::Gone)
+        {
+            Failure::Gone(self)
+        } else {
+            Failure::Save(self)
+        }
     }
 
     /// The name of each session, with what went wrong.

@@ -277,36 +277,25 @@ impl SessionStore for MemoryStore {
         Ok(token.clone())
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        record.check_size(Self::MAX_DATA)?;
-        let (old, new) = (from.key(), to.key());
-        let mut shards = self.all_shards();
-        let now = self.clock.now();
-        shards[shard_of(&old)].live_at(&old, now, expected)?;
-        if shards[shard_of(&new)].live(&new, now).is_some() {
-            return Err(ErrorKind::Exists.into());
-        }
-        self.remove(&mut shards[shard_of(&new)], &new);
-        self.remove(&mut shards[shard_of(&old)], &old);
-        self.len.fetch_add(1, Ordering::Relaxed);
-        self.insert(&mut shards[shard_of(&new)], new, record);
-        Ok(to)
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
         let key = token.key();
-        self.remove(&mut self.shard(&key), &key);
-        Ok(())
+        let (mut shard, now) = self.shard_now(&key);
+        let stored = shard.live(&key, now).map(|record| record.revision);
+        if let (Some(expected), Some(stored)) = (expected, stored)
+            && stored != expected
+        {
+            return Err(ErrorKind::Conflict.into());
+        }
+        self.remove(&mut shard, &key);
+        Ok(stored.is_some())
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
         Ok(self.remove_expired(limit) as u64)
+    }
+
+    async fn ping(&self) -> Result<()> {
+        Ok(())
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {

@@ -2,19 +2,34 @@ use std::{any::type_name, collections::BTreeMap, time::Duration};
 
 use aes_gcm::{Aes256Gcm, aead::KeyInit};
 use bytes::Bytes;
-use hkdf::Hkdf;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::{
     Entropy, Error, ErrorKind, Persistence, Record, Result, Token,
+    header::{Header, derive_key},
     keyring::{decrypt, encrypt_onto},
 };
 
-/// The first byte of the data of a record.
-const PLAIN: u8 = 1;
-const SEALED: u8 = 2;
+/// The first byte of the data of a record, which says what follows.
+///
+/// The content: the whole record is sealed or signed, in the client's token.
+const CLIENT: u8 = 1;
+/// The header, and the content sealed under a key derived from the token.
+const SEALED: u8 = 3;
+/// The header and the content.
+const READABLE: u8 = 4;
+
+/// How the data of a session are protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protection {
+    /// By the client-side store that seals the whole record.
+    Client,
+    /// Under a key that only the holder of the token has.
+    Sealed,
+    /// Not at all.
+    Readable,
+}
 
 /// Everything that a session keeps in the data of its record.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -124,67 +139,101 @@ struct Wire<'a> {
     flashes: Vec<(&'a str, Vec<(u64, &'a serde_bytes::Bytes)>)>,
 }
 
-/// Puts the content into the data of `record`, whose other fields are set already: readable, or
-/// sealed under a key derived from the token and bound to those fields.
+/// Puts header and content into the data of `record`, whose other fields are set already. What is
+/// sealed is bound to those fields. There is no header where the client has the record.
 pub(crate) fn write(
     content: &Content,
     record: &mut Record,
-    sealed_for: Option<&Token>,
+    protection: Protection,
+    header: Option<&Header>,
+    token: &Token,
     entropy: &dyn Entropy,
 ) -> Result<()> {
-    let data = match sealed_for {
-        None => content.encode_onto(vec![PLAIN]),
-        Some(token) => {
+    let mut data = vec![protection.format()];
+    if let Some(header) = header {
+        data =
+            postcard::to_extend(header, data).expect("lengths and bytes always have an encoding");
+    }
+    record.data = match protection {
+        Protection::Client | Protection::Readable => content.encode_onto(data),
+        Protection::Sealed => {
             let plaintext = Zeroizing::new(content.encode_onto(Vec::new()));
-            let mut data = Vec::with_capacity(plaintext.len() + 29);
-            data.push(SEALED);
-            let bound = associated_data(record);
+            let bound = associated_data(&data, record);
+            data.reserve_exact(plaintext.len() + 28);
             encrypt_onto(&data_key(token), entropy, &bound, &plaintext, &mut data)?;
             data
         }
-    };
-    record.data = data.into();
+    }
+    .into();
     Ok(())
 }
 
-/// The content in the data of a record that was loaded under `token`.
+/// The header of a record and the length of what stands before the content; no header where the
+/// client has the record.
 ///
 /// Where sessions are sealed, a readable record is corrupt: someone else wrote it.
-pub(crate) fn read(record: &Record, sealed_for: Option<&Token>) -> Result<Content> {
-    let content = match (record.data.split_first(), sealed_for) {
-        (Some((&PLAIN, _)), None) => Content::decode(&record.data.slice(1..)),
-        (Some((&SEALED, sealed)), Some(token)) => {
-            decrypt(&data_key(token), &associated_data(record), sealed)
-                .and_then(|plaintext| Content::decode(&plaintext.into()))
-        }
-        _ => None,
+pub(crate) fn read_header(
+    record: &Record,
+    protection: Protection,
+) -> Result<(Option<Header>, usize)> {
+    let Some((&format, rest)) = record.data.split_first() else {
+        return Err(ErrorKind::Corrupt.into());
+    };
+    if format != protection.format() {
+        return Err(ErrorKind::Corrupt.into());
+    }
+    if protection == Protection::Client {
+        return Ok((None, 1));
+    }
+    let (header, content) = postcard::take_from_bytes(rest).map_err(|_| ErrorKind::Corrupt)?;
+    Ok((Some(header), record.data.len() - content.len()))
+}
+
+/// The content of a record, which begins at `start`; `token` is the present one.
+pub(crate) fn read_content(
+    record: &Record,
+    protection: Protection,
+    start: usize,
+    token: &Token,
+) -> Result<Content> {
+    let (before, content) = record.data.split_at(start);
+    let content = match protection {
+        Protection::Client | Protection::Readable => Content::decode(&record.data.slice(start..)),
+        Protection::Sealed => decrypt(&data_key(token), &associated_data(before, record), content)
+            .and_then(|plaintext| Content::decode(&plaintext.into())),
     };
     content.ok_or_else(|| ErrorKind::Corrupt.into())
 }
 
-/// HKDF-Expand (RFC 5869, section 3.3: a token is uniformly random and needs no extraction).
-fn data_key(token: &Token) -> Aes256Gcm {
-    let mut key = Zeroizing::new([0; 32]);
-    Hkdf::<Sha256>::from_prk(token.expose())
-        .expect("a server-side token has the 32 bytes of a pseudorandom key")
-        .expand(b"sessionkit data 1", &mut *key)
-        .expect("32 bytes are within the limit of HKDF-SHA-256");
-    Aes256Gcm::new((&*key).into())
+impl Protection {
+    const fn format(self) -> u8 {
+        match self {
+            Self::Client => CLIENT,
+            Self::Sealed => SEALED,
+            Self::Readable => READABLE,
+        }
+    }
 }
 
-/// Every field that changes only together with the data.
-fn associated_data(record: &Record) -> Vec<u8> {
+fn data_key(token: &Token) -> Aes256Gcm {
+    Aes256Gcm::new((&*derive_key(token, b"sessionkit data 2")).into())
+}
+
+/// The format and the header, and every field that changes only together with the data.
+fn associated_data(before: &[u8], record: &Record) -> Vec<u8> {
     let subject = record
         .subject
         .as_ref()
         .map_or("", |subject| subject.as_str());
-    let mut data = Vec::with_capacity(18 + subject.len() + record.label.as_str().len());
-    data.push(SEALED);
+    let label = record.label.as_str();
+    let mut data = Vec::with_capacity(before.len() + 18 + subject.len() + label.len());
     data.extend_from_slice(&record.revision.to_bits().to_le_bytes());
     data.extend_from_slice(&record.created_at.as_millis().to_le_bytes());
     data.push(u8::try_from(subject.len()).expect("a subject has at most 255 bytes"));
     data.extend_from_slice(subject.as_bytes());
-    data.extend_from_slice(record.label.as_str().as_bytes());
+    data.push(u8::try_from(label.len()).expect("a label has at most 255 bytes"));
+    data.extend_from_slice(label.as_bytes());
+    data.extend_from_slice(before);
     data
 }
 

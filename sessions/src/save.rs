@@ -1,11 +1,13 @@
 //! Carries out what `commit` decides: calls the store, merges after a conflict, and settles calls
 //! whose answers were lost.
 
-use tokio::sync::MutexGuard;
+use std::time::Duration;
+
+use tokio::sync::OwnedMutexGuard;
 
 use crate::{
-    Custody, Error, ErrorKind, Record, Result, Revision, SessionStore, Token,
-    commit::{Action, Planned, Stored, too_large},
+    Custody, Error, ErrorKind, Record, Result, Subject, Token,
+    commit::{Action, Draft, Planned, Planner, Reading, too_large},
     session::Inner,
 };
 
@@ -13,8 +15,12 @@ use crate::{
 /// up after the first conflict, so that only other processes can be in the way.
 const MAX_TRIES: u32 = 64;
 
-/// How often a call is repeated whose answer was lost. Each may have taken the store's deadline.
+/// How often a call is repeated whose answer was lost.
 const MAX_LOST_ANSWERS: u32 = 3;
+
+/// Nothing is repeated after this time, the deadline that a store has by default: of a store that
+/// hangs, a save waits for one write and one look at what came of it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a save did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +29,8 @@ pub enum Saved {
     Unchanged,
     /// It called the store, which holds the session as the handler sees it.
     Stored,
-    /// Nothing, and the changes are dropped: another request has ended the session meanwhile.
+    /// Nothing, and the changes are dropped: another request has ended the session meanwhile, or
+    /// renewed it with a change of privilege.
     Gone,
 }
 
@@ -32,9 +39,14 @@ pub(crate) async fn save(session: &Inner) -> Result<Saved> {
     // One save of a session at a time: two would take each other's write for a conflict.
     let _saving = session.saving.lock().await;
     let mut saved = Saved::Unchanged;
-    let mut lane = None;
+    let mut queue = None;
     let (mut tries, mut lost_answers) = (0, 0);
-    while let Some(planned) = session.plan()? {
+    let began = session.manager.clock.now();
+    loop {
+        find_lost_creation(session).await?;
+        let Some(planned) = session.plan()? else {
+            break;
+        };
         match perform(session, &planned.action).await {
             Ok(token) => {
                 session.draft().done(planned, token);
@@ -46,13 +58,31 @@ pub(crate) async fn save(session: &Inner) -> Result<Saved> {
                 if error.kind() != ErrorKind::Ambiguous {
                     session.draft().not_done(&planned);
                 }
-                if tries == MAX_TRIES || lost_answers > MAX_LOST_ANSWERS {
-                    return Err(error);
+                if planned.is_upkeep && !means_another_write(error.kind()) {
+                    // A later request does it: the answer of this one does not depend on it.
+                    tracing::warn!(
+                        session = session.setup.name,
+                        kind = ?error.kind(),
+                        "the use of a session could not be recorded; the next request tries again"
+                    );
+                    break;
                 }
                 if error.kind() == ErrorKind::Conflict {
-                    wait_in_lane(session, &planned, &mut lane, tries).await;
+                    wait_in_queue(session, &planned, &mut queue, tries).await;
                 }
-                settle(session, &planned, error).await?;
+                if !settle(session, &planned, &error).await? {
+                    return Err(error);
+                }
+                let elapsed = session.manager.clock.now().saturating_duration_since(began);
+                let gives_up = tries == MAX_TRIES
+                    || lost_answers > MAX_LOST_ANSWERS
+                    || lost_answers > 0 && elapsed >= PATIENCE;
+                if gives_up {
+                    find_lost_creation(session).await?;
+                    if session.draft().is_unsaved() {
+                        return Err(error);
+                    }
+                }
             }
         }
     }
@@ -62,27 +92,61 @@ pub(crate) async fn save(session: &Inner) -> Result<Saved> {
     Ok(saved)
 }
 
+/// Whether the error says that another request has changed or ended the session.
+fn means_another_write(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Conflict | ErrorKind::Missing)
+}
+
 async fn perform(session: &Inner, action: &Action) -> Result<Token> {
     let store = &session.setup.store;
     let token = match action {
-        Action::Create(token, record) => store.create(token.clone(), record).await,
-        Action::Update(token, expected, record) => store.update(token, *expected, record).await,
-        Action::Touch(token, expires_at) => store.touch(token, *expires_at).await,
-        Action::Rotate(from, to, expected, record) => {
-            store.rotate(from, to.clone(), *expected, record).await
+        Action::Create(token, record) => store.create(token.clone(), record).await?,
+        Action::Update(_, token, expected, record) => {
+            store.update(token, *expected, record).await?
         }
-        Action::Delete(token) => match store.delete(token).await {
-            Err(error) if session.is_with_client() && error.kind() == ErrorKind::Unsupported => {
-                Ok(token.clone())
-            }
-            deleted => deleted.map(|()| token.clone()),
-        },
-    }?;
-    let kept = !matches!(action, Action::Delete(_));
-    if kept && session.is_with_client() {
+        // A client-side store opens the old token; for the others both name the record.
+        Action::Renew(old, new, expected, record) => {
+            let token = if session.is_with_client() { old } else { new };
+            store.renew(token, *expected, record).await?
+        }
+        Action::Touch(token, expires_at) => store.touch(token, *expires_at).await?,
+        Action::Delete(token, expected) => {
+            return match store.delete(token, *expected).await {
+                Err(error)
+                    if session.is_with_client() && error.kind() == ErrorKind::Unsupported =>
+                {
+                    Ok(token.clone())
+                }
+                deleted => deleted.map(|_| token.clone()),
+            };
+        }
+        Action::EndSuccessor(token, subject) => {
+            return end_successor(session, token, subject)
+                .await
+                .map(|()| token.clone());
+        }
+    };
+    if session.is_with_client() {
         check_fit(session, &token)?;
     }
     Ok(token)
+}
+
+/// Ends what another request has made of the session if it has the subject that signs in now: of
+/// two sign-ins with one form, the second one takes the place of the first.
+async fn end_successor(session: &Inner, token: &Token, subject: &Subject) -> Result<()> {
+    let store = &session.setup.store;
+    let successor = match store.load(token).await {
+        // A client-side store says so of a token that a renewal has replaced.
+        Err(error) if session.is_with_client() && error.kind() == ErrorKind::Conflict => None,
+        loaded => loaded?,
+    };
+    match successor {
+        Some(record) if record.subject.as_ref() == Some(subject) => {
+            store.delete(token, Some(record.revision)).await.map(drop)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A client-side store has written nothing yet: what does not fit into the cookie is refused here.
@@ -97,25 +161,23 @@ fn check_fit(session: &Inner, token: &Token) -> Result<()> {
 
 /// Requests of one process that change one session at the same time take turns after the first
 /// conflict; the pause lets other processes finish.
-async fn wait_in_lane<'a>(
-    session: &'a Inner,
+async fn wait_in_queue(
+    session: &Inner,
     planned: &Planned,
-    lane: &mut Option<MutexGuard<'a, ()>>,
+    queue: &mut Option<OwnedMutexGuard<()>>,
     tries: u32,
 ) {
-    if lane.is_some() {
+    if queue.is_some() {
         pause(session, tries).await;
     } else {
-        let lanes = &session.setup.lanes;
-        let index = usize::from(planned.source().key().as_bytes()[0]) % lanes.len();
-        *lane = Some(lanes[index].lock().await);
+        *queue = session.setup.queues.enter(planned.token().key()).await;
     }
 }
 
 #[cfg(feature = "tokio")]
 async fn pause(session: &Inner, tries: u32) {
     const LONGEST: u32 = 32;
-    let longest = std::time::Duration::from_millis(LONGEST.min(1 << tries.min(31)).into());
+    let longest = Duration::from_millis(LONGEST.min(1 << tries.min(31)).into());
     let mut random = [0];
     // Without randomness two processes may collide once more, no worse.
     if session.manager.entropy.fill(&mut random).is_ok() {
@@ -136,120 +198,161 @@ async fn pause(_: &Inner, _: u32) {
     .await;
 }
 
-/// Finds out what the store holds after a call that did not succeed, and prepares the next try.
-async fn settle(session: &Inner, planned: &Planned, error: Error) -> Result<()> {
-    let (source, target, expected) = match &planned.action {
-        Action::Create(token, _) => (None, Some(token), None),
-        Action::Update(token, expected, _) => (Some(token), None, Some(*expected)),
-        Action::Rotate(from, to, expected, _) => (Some(from), Some(to), Some(*expected)),
-        // Repeating these is harmless.
-        Action::Delete(_) if error.kind() == ErrorKind::Ambiguous => return Ok(()),
-        Action::Touch(token, _) => (Some(token), None, None),
-        Action::Delete(_) => return Err(error),
+/// Looks for a creation whose answer was lost or not waited for. If it is not there, the next one
+/// gets another token.
+async fn find_lost_creation(session: &Inner) -> Result<()> {
+    let Some(token) = session.draft().lost_creation() else {
+        return Ok(());
     };
-    match error.kind() {
-        ErrorKind::Missing if target.is_none() || !session.draft().is_unsettled() => {
-            session.draft().set_gone();
-            return Ok(());
+    let found = match load(session, &token, &ErrorKind::Ambiguous.into()).await? {
+        Some(record) => session.read(&record, token, true)?,
+        None => Reading::Ended,
+    };
+    let mut draft = session.draft();
+    match found {
+        Reading::Live(stored) if draft.written_under(stored.revision).is_some() => {
+            draft.recover(*stored)
         }
-        ErrorKind::Missing | ErrorKind::Exists | ErrorKind::Conflict | ErrorKind::Ambiguous => {}
-        _ => return Err(error),
-    }
-    if let Some(target) = target {
-        let unsettled = session.draft().is_unsettled();
-        if unsettled && recover(session, source, target, &error).await? {
-            return Ok(());
+        _ => {
+            draft.give_up_creation();
+            Ok(())
         }
-        if error.kind() == ErrorKind::Exists {
-            session.draft().reject_next_token();
-        }
-    }
-    match source {
-        None => Ok(()),
-        Some(source) => reload(session, source, expected, &error).await,
     }
 }
 
-/// Whether an earlier write of this session is found under the token it was to get.
-async fn recover(
-    session: &Inner,
-    source: Option<&Token>,
-    target: &Token,
-    error: &Error,
-) -> Result<bool> {
-    let found = read_back(session, target, error).await?;
-    let Some(stored) = found.filter(|found| session.draft().wrote(found.revision)) else {
-        return Ok(false);
-    };
-    if let Some(source) = source {
-        // A rotation that failed halfway may have left the old token alive.
-        session.setup.store.delete(source).await?;
+/// Finds out what the store holds after a call that did not succeed, and prepares the next try.
+/// Returns whether there is to be one.
+async fn settle(session: &Inner, planned: &Planned, error: &Error) -> Result<bool> {
+    if session.draft().epoch != planned.epoch {
+        // The handler has ended the session meanwhile; nothing else is left to do.
+        session.draft().doom_write(planned);
+        return Ok(true);
     }
-    session.draft().recover(stored)?;
+    match (&planned.action, error.kind()) {
+        // The next try looks for it, and takes another token if it is not there.
+        (Action::Create(..), ErrorKind::Exists | ErrorKind::Ambiguous) => {}
+        // Repeating these is harmless.
+        (Action::Delete(..), ErrorKind::Ambiguous) => {}
+        (Action::EndSuccessor(..), ErrorKind::Ambiguous | ErrorKind::Conflict) => {}
+        (Action::Delete(token, _), ErrorKind::Conflict) => {
+            let fresh = load(session, token, error).await?;
+            session.draft().doom_at(fresh.map(|fresh| fresh.revision));
+        }
+        (Action::Delete(_, Some(_)), ErrorKind::Corrupt) => session.draft().doom_at(None),
+        (Action::Touch(..), ErrorKind::Missing) => session.draft().set_gone(),
+        (Action::Update(..) | Action::Renew(..), ErrorKind::Missing) => {
+            ended(&mut session.draft())?;
+        }
+        (
+            Action::Update(token, ..) | Action::Renew(token, ..),
+            ErrorKind::Conflict | ErrorKind::Ambiguous,
+        ) => reload(session, token, error).await?,
+        _ => return Ok(false),
+    }
     Ok(true)
 }
 
-async fn reload(
-    session: &Inner,
-    source: &Token,
-    expected: Option<Revision>,
-    error: &Error,
-) -> Result<()> {
-    let fresh = read_back(session, source, error).await?;
-    let mut draft = session.draft();
-    match fresh {
-        None => draft.set_gone(),
-        Some(fresh) if draft.wrote(fresh.revision) => draft.recover(fresh)?,
-        Some(fresh) if expected == Some(fresh.revision) => {}
-        Some(fresh) => draft.rebase(fresh)?,
+/// The record is not there any more. Whether an earlier write of this request was in it is not
+/// known.
+fn ended(draft: &mut Draft) -> Result<()> {
+    if draft.is_unsettled() {
+        return Err(ErrorKind::Ambiguous.into());
     }
+    draft.set_gone();
     Ok(())
 }
 
-/// The session under a token now. When it cannot be read, the error that made us look is the one
-/// to report if it says that a write may have happened.
-async fn read_back(session: &Inner, token: &Token, error: &Error) -> Result<Option<Stored>> {
-    let record = match session.setup.store.load(token).await {
-        Ok(record) => record,
-        Err(_) if error.kind() == ErrorKind::Ambiguous => return Err(ErrorKind::Ambiguous.into()),
-        Err(error) => return Err(error),
+async fn reload(session: &Inner, token: &Token, error: &Error) -> Result<()> {
+    let fresh = load(session, token, error).await?;
+    let Some(fresh) = fresh else {
+        return ended(&mut session.draft());
     };
-    record.map_or(Ok(None), |record| {
-        session.read(&record, token.clone(), true)
+    let own = session.draft().written_under(fresh.revision);
+    let is_own = own.is_some();
+    let reading = session.read(&fresh, own.unwrap_or_else(|| token.clone()), true)?;
+    let mut draft = session.draft();
+    let unsettled = draft.is_unsettled();
+    match reading {
+        Reading::Live(stored) if is_own => draft.recover(*stored),
+        Reading::Live(stored) => {
+            let unchanged = draft
+                .stored
+                .as_ref()
+                .is_some_and(|seen| seen.revision == stored.revision);
+            if unchanged {
+                return Ok(());
+            }
+            draft.rebase(*stored)
+        }
+        // An earlier write of this request may be part of what the other one has renewed or ended.
+        _ if unsettled => Err(ErrorKind::Ambiguous.into()),
+        Reading::Ended if fresh.is_live(session.manager.clock.now()) => {
+            draft.set_renewed();
+            Ok(())
+        }
+        Reading::Ended => {
+            draft.set_gone();
+            Ok(())
+        }
+        Reading::Renewed | Reading::Reused => {
+            draft.set_renewed();
+            Ok(())
+        }
+    }
+}
+
+/// The record under a token now. When it cannot be read, the error that made us look is the one
+/// to report if it says that a write may have happened.
+async fn load(session: &Inner, token: &Token, error: &Error) -> Result<Option<Record>> {
+    session.setup.store.load(token).await.map_err(|failed| {
+        if error.kind() == ErrorKind::Ambiguous {
+            ErrorKind::Ambiguous.into()
+        } else {
+            failed
+        }
     })
 }
 
 /// The session under a token, for a handler that asks for it anew.
 pub(crate) async fn reload_discarding(session: &Inner) -> Result<()> {
     let _saving = session.saving.lock().await;
-    let token = session.draft().stored.as_ref().map(|stored| {
-        let current = stored.token_current;
+    let stored = session.draft().stored.as_ref().map(|stored| {
+        let current = stored.cookie_current;
         (stored.token.clone(), current)
     });
-    let Some((token, current)) = token else {
+    let Some((token, current)) = stored else {
         return Ok(());
     };
-    let record: Option<Record> = session.setup.store.load(&token).await?;
-    let stored = record.map_or(Ok(None), |record| session.read(&record, token, current))?;
+    let record = session.setup.store.load(&token).await?;
+    let reading = match record {
+        Some(record) => session.read(&record, token, current)?,
+        None => Reading::Ended,
+    };
     let mut draft = session.draft();
-    match stored {
-        Some(stored) => draft.reset(stored),
-        None => draft.set_gone(),
+    match reading {
+        Reading::Live(stored) => draft.reset(*stored),
+        Reading::Ended => draft.set_gone(),
+        Reading::Renewed | Reading::Reused => draft.set_renewed(),
     }
     Ok(())
 }
 
 impl Inner {
     fn plan(&self) -> Result<Option<Planned>> {
+        let head_sent = self.is_head_sent();
         let mut draft = self.draft();
-        let planned = draft.plan(
-            &self.setup.policy,
-            self.manager.clock.now(),
-            &*self.manager.entropy,
-            || Token::random(&*self.manager.entropy, self.setup.cookie.name()),
-        )?;
+        let planned = draft.plan(&Planner {
+            policy: &self.setup.policy,
+            now: self.manager.clock.now(),
+            entropy: &*self.manager.entropy,
+            cookie_name: self.setup.cookie.name(),
+            may_rotate: !head_sent,
+        })?;
         if let Some(planned) = &planned {
-            if draft.head_sent && (planned.changes_token() || self.is_with_client()) {
+            if head_sent && (planned.changes_token() || self.is_with_client()) {
+                if planned.is_upkeep {
+                    return Ok(None);
+                }
                 return Err(Error::new(
                     ErrorKind::Unsupported,
                     "the head of the response is sent, and the session needs another cookie",
@@ -260,9 +363,9 @@ impl Inner {
         Ok(planned)
     }
 
-    fn read(&self, record: &Record, token: Token, current: bool) -> Result<Option<Stored>> {
+    fn read(&self, record: &Record, token: Token, current: bool) -> Result<Reading> {
         let now = self.manager.clock.now();
-        Stored::read(record, token, current, &self.setup.policy, now)
+        Reading::of(record, token, current, &self.setup.policy, now)
     }
 
     fn is_with_client(&self) -> bool {

@@ -1,12 +1,15 @@
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    CookieOptions, Error, ErrorKind, Label, Persistence, Result, Saved, StoreKey, Subject,
+    CookieOptions, Custody, Error, ErrorKind, Label, Persistence, Result, Saved, StoreKey, Subject,
     Timestamp,
     commit::{Change, Draft},
     manager::{Manager, Setup},
@@ -16,6 +19,10 @@ use crate::{
 
 /// The queue of messages that have no queue of their own.
 const DEFAULT_QUEUE: &str = "";
+
+/// How many messages of a session may wait to be read: a page that forgets to show them does not
+/// fill the store.
+const MAX_FLASHES: usize = 100;
 
 /// One session of a request: typed values, flash messages, and how long it lives.
 ///
@@ -53,6 +60,16 @@ pub(crate) struct Inner {
     pub(crate) origin: Origin,
     pub(crate) saving: tokio::sync::Mutex<()>,
     draft: Mutex<Draft>,
+    /// Whether the head of the response is on its way: one flag for all sessions of a request.
+    head_sent: Arc<AtomicBool>,
+    /// What the handler's own last save told it, if that was bad news.
+    told: Mutex<Option<BadNews>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum BadNews {
+    Failed,
+    Gone,
 }
 
 /// Where a session comes from.
@@ -67,6 +84,11 @@ pub enum Origin {
     Rejected,
     /// It is new: the session that the cookie names has ended, or never was.
     Ended,
+    /// There is none: another request has renewed the session with a change of privilege a moment
+    /// ago, a sign-in for example, and this one came with the secret from before. What it writes is
+    /// dropped and reported, and the browser keeps the cookie it has, or is about to get;
+    /// [`sign_in`](Session::sign_in) alone begins another session.
+    Renewed,
     /// It is new: the application asked for it in place of one that cannot be read.
     Restarted,
 }
@@ -77,6 +99,7 @@ impl Session {
         setup: Arc<Setup>,
         origin: Origin,
         draft: Draft,
+        head_sent: Arc<AtomicBool>,
     ) -> Self {
         Self(Arc::new(Inner {
             manager,
@@ -84,6 +107,8 @@ impl Session {
             origin,
             saving: tokio::sync::Mutex::default(),
             draft: Mutex::new(draft),
+            head_sent,
+            told: Mutex::default(),
         }))
     }
 
@@ -134,7 +159,8 @@ impl Session {
         present
     }
 
-    /// Removes a value and returns it.
+    /// Removes a value and returns it. Two requests at the same time may both get it: what may be
+    /// used once only, such as the state of an OAuth flow, is for [`claim`](Self::claim).
     ///
     /// # Errors
     /// [`ErrorKind::InvalidValue`] naming the key when the value is not a `T`; it stays then.
@@ -142,6 +168,40 @@ impl Session {
         let value = self.get(key)?;
         self.remove(key);
         Ok(value)
+    }
+
+    /// Removes a value and saves the session: of all requests that do so one gets the value, and the
+    /// others `None`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidValue`] naming the key when the value is not a `T`; it stays then.
+    /// [`ErrorKind::Gone`] when another request has ended or renewed the session.
+    /// [`ErrorKind::Ambiguous`] when the answer of the store was lost: the value may be used up.
+    /// [`ErrorKind::Unsupported`] when the client keeps the session, which can send an old copy
+    /// again. And as [`save`](Self::save).
+    ///
+    /// # Cancel safety
+    /// The value is then used up or not.
+    pub async fn claim<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        if self.0.setup.custody == Custody::Client {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "nothing can be claimed from a session that the client keeps",
+            ));
+        }
+        let value = self.get(key)?;
+        let lost = Arc::new(AtomicBool::new(false));
+        {
+            let mut draft = self.0.draft();
+            let Some(bytes) = draft.snapshot.content.values.get(key).cloned() else {
+                return Ok(None);
+            };
+            draft.change(Change::Claim(key.into(), bytes, Arc::clone(&lost)));
+        }
+        match self.save().await? {
+            Saved::Gone => Err(ErrorKind::Gone.into()),
+            _ => Ok(value.filter(|_| !lost.load(Ordering::Relaxed))),
+        }
     }
 
     /// Removes all values and flash messages. Subject, label and persistence stay.
@@ -185,7 +245,7 @@ impl Session {
     /// Adds a message that lasts until it is read.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidValue`] when the message cannot be serialized.
+    /// As [`flash_to`](Self::flash_to).
     pub fn flash<T: Serialize + ?Sized>(&self, message: &T) -> Result<()> {
         self.flash_to(DEFAULT_QUEUE, message)
     }
@@ -194,10 +254,19 @@ impl Session {
     /// request's in the order in which it added them.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidValue`] naming the queue when the message cannot be serialized.
+    /// [`ErrorKind::InvalidValue`] naming the queue when the message cannot be serialized, and
+    /// [`ErrorKind::TooLarge`] when a hundred messages wait to be read.
     pub fn flash_to<T: Serialize + ?Sized>(&self, queue: &str, message: &T) -> Result<()> {
         let message = encode_value(queue, message)?;
-        self.0.draft().change(Change::Flash(queue.into(), message));
+        let mut draft = self.0.draft();
+        let waiting: usize = draft.snapshot.content.flashes.values().map(Vec::len).sum();
+        if waiting >= MAX_FLASHES {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("{MAX_FLASHES} messages wait to be read, and {queue:?} takes no more"),
+            ));
+        }
+        draft.change(Change::Flash(queue.into(), message));
         Ok(())
     }
 
@@ -209,7 +278,8 @@ impl Session {
         self.flashes_from(DEFAULT_QUEUE)
     }
 
-    /// Takes the messages of a named queue, the oldest first.
+    /// Takes the messages of a named queue, the oldest first. Two requests at the same time may both
+    /// get one.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidValue`] naming the queue when one of them is not a `T`; all of them stay
@@ -225,15 +295,38 @@ impl Session {
         Ok(messages)
     }
 
-    /// Gives the session a new token when it is saved, and ends the old one: to be called whenever
-    /// the user signs in or gains rights, so that a token planted before is worth nothing (session
-    /// fixation, CWE-384). The data stay.
+    /// Gives the session a new secret when it is saved, and makes the old one worthless: to be
+    /// called whenever the user gains rights, so that a token planted before is worth nothing
+    /// (session fixation, CWE-384). The data stay, and the session keeps its
+    /// [`store_key`](Self::store_key). [`sign_in`](Self::sign_in) and a change of subject do it too.
+    ///
+    /// Another request that came with the old secret can change nothing any more: its changes are
+    /// dropped, and it is told [`Saved::Gone`].
     pub fn renew(&self) {
         self.0.draft().renew();
     }
 
-    /// Ends the session: the record is deleted and the cookie removed. What is written afterwards
-    /// begins another session with another token.
+    /// Makes this the session of a user who has just signed in: sets the subject, gives the session
+    /// a new secret as [`renew`](Self::renew) does, and begins its absolute lifetime anew. If it
+    /// was another subject's, the values, flash messages and label of that one go.
+    ///
+    /// A request that is late for another change of privilege, the second click on a form for
+    /// example, begins another session, after it has ended the first one if that has the same
+    /// subject.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] when the store keeps no index by subject.
+    pub fn sign_in(&self, subject: Subject) -> Result<()> {
+        self.0.setup.subjects()?;
+        self.0.draft().sign_in(subject);
+        Ok(())
+    }
+
+    /// Ends the session: the record is deleted and the cookie removed, whatever other requests do
+    /// to it meanwhile. What is written afterwards begins another session with another token.
+    ///
+    /// A request whose secret was worth nothing when it came cannot end the session, and is told
+    /// [`Saved::Gone`].
     pub fn destroy(&self) {
         let has_cookie = self.0.origin != Origin::NoCookie;
         self.0.draft().destroy(has_cookie);
@@ -250,7 +343,8 @@ impl Session {
         Ok(())
     }
 
-    /// Sets whose session this is, so that it is listed and ended with the subject's others.
+    /// Sets whose session this is, so that it is listed and ended with the subject's others. A
+    /// change of subject renews the session; [`sign_in`](Self::sign_in) is the call for a login.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] when the store keeps no index by subject.
@@ -347,20 +441,43 @@ impl Session {
     ///
     /// # Errors
     /// As the store says. [`ErrorKind::Ambiguous`] means that the changes may or may not have been
-    /// stored; with any other kind they were not, and a later save tries again.
+    /// stored; with any other kind they were not. The end of the request does not save what failed
+    /// here, since the handler may have answered accordingly; another call does.
     ///
     /// # Cancel safety
     /// The session is then stored or not, and a later save finds out which.
     pub async fn save(&self) -> Result<Saved> {
-        save::save(&self.0).await
+        let saved = save::save(&self.0).await;
+        *self.0.told() = match saved {
+            Err(_) => Some(BadNews::Failed),
+            Ok(Saved::Gone) => Some(BadNews::Gone),
+            Ok(_) => None,
+        };
+        saved
     }
 
-    /// Loads the session anew and drops every change that was not saved.
+    /// Saves what the handler left to the end of the request.
+    pub(crate) async fn save_at_end(&self) -> Result<()> {
+        let told = *self.0.told();
+        if told == Some(BadNews::Failed) {
+            return Ok(());
+        }
+        save::save(&self.0).await?;
+        if told.is_none() && self.0.draft().has_dropped() {
+            return Err(ErrorKind::Gone.into());
+        }
+        Ok(())
+    }
+
+    /// Loads the session anew and drops every change that was not saved; a renewal that was asked
+    /// for stays.
     ///
     /// # Errors
     /// As the store says; the session stays as it is then.
     pub async fn reload(&self) -> Result<()> {
-        save::reload_discarding(&self.0).await
+        save::reload_discarding(&self.0).await?;
+        *self.0.told() = None;
+        Ok(())
     }
 
     /// Ends every other session of this session's subject, and returns how many were live.
@@ -390,5 +507,13 @@ impl fmt::Debug for Session {
 impl Inner {
     pub(crate) fn draft(&self) -> MutexGuard<'_, Draft> {
         self.draft.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_head_sent(&self) -> bool {
+        self.head_sent.load(Ordering::Relaxed)
+    }
+
+    fn told(&self) -> MutexGuard<'_, Option<BadNews>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,14 +14,17 @@ use crate::{Label, Record, Result, Revision, StoreKey, Subject, Timestamp, Token
 ///
 /// # Contract
 ///
-/// A record is *live* from the `Ok` of the [`create`](Self::create) or [`rotate`](Self::rotate)
-/// that stored it until it is deleted, rotated away or reaches its
-/// [`expires_at`](Record::expires_at), by one clock: the application's, handed to the store when it
-/// is opened, or the server's where [`Capabilities::time_source`] says so. The time zone of a
-/// process, a database or its sessions never matters.
+/// A session has one record under one key, [`Token::key`], for its whole life. Every call is about
+/// one key, and a store needs nothing but a compare-and-swap on it. Tokens of one key name one
+/// record, whatever else differs in them.
 ///
-/// - **Absent.** A token that was never stored, and one whose record was deleted, rotated away or
-///   has expired, are the same: `load` is `Ok(None)`, `delete` is `Ok(())`, and everything else is
+/// A record is *live* from the `Ok` of the [`create`](Self::create) that stored it until it is
+/// deleted or reaches its [`expires_at`](Record::expires_at), by one clock: the application's,
+/// handed to the store when it is opened, or the server's where [`Capabilities::time_source`] says
+/// so. The time zone of a process, a database or its sessions never matters.
+///
+/// - **Absent.** A token that was never stored, and one whose record was deleted or has expired,
+///   are the same: `load` is `Ok(None)`, `delete` is `Ok(false)`, and everything else is
 ///   [`Missing`](crate::ErrorKind::Missing). No call stores anything for such a token except
 ///   `create`, and `create` sees nothing of a record that was there before.
 /// - **Atomic.** Each call takes effect at one instant or not at all, as seen by every handle,
@@ -63,7 +66,7 @@ use crate::{Label, Record, Result, Revision, StoreKey, Subject, Timestamp, Token
 /// };
 /// let token = store.create(token, &record).await?;
 /// assert_eq!(store.load(&token).await?, Some(record));
-/// store.delete(&token).await?;
+/// assert!(store.delete(&token, None).await?);
 /// assert_eq!(store.load(&token).await?, None);
 /// # Ok::<(), sessionkit::Error>(())
 /// # }).unwrap().unwrap();
@@ -98,14 +101,27 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
     /// sealed itself, whatever is wrong with it.
     async fn load(&self, token: &Token) -> Result<Option<Record>>;
 
-    /// Replaces a live record whose revision is `expected`, the expiry included, in one step, and
+    /// Replaces a live record whose revision is `expected` in one step, all of its fields, and
     /// returns the token that names it from now on. Never inserts.
+    ///
+    /// A server-side store returns the token it was given. A renewal is an update too: the token
+    /// has the same key and another secret.
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) when the stored revision is another;
     /// [`Missing`](crate::ErrorKind::Missing); [`TooLarge`](crate::ErrorKind::TooLarge);
     /// [`Full`](crate::ErrorKind::Full); and the errors of the backend.
     async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token>;
+
+    /// [`update`](Self::update), after which every other copy of the session that a client may hold
+    /// is dead. On a server there is one record and no copy: this is `update`, as provided. Only a
+    /// client-side store has more to do.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    async fn renew(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
+        self.update(token, expected, record).await
+    }
 
     /// Sets the expiry of a live record, to a later or an earlier instant, and changes nothing else
     /// (the revision stays). Returns the token that names the record from now on.
@@ -114,32 +130,22 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
     /// [`Missing`](crate::ErrorKind::Missing), and the errors of the backend.
     async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token>;
 
-    /// Moves a live record whose revision is `expected` to the token `to`, with new contents.
+    /// Removes the record of a token. After `Ok` no handle, cache or host returns the record.
     ///
-    /// After `Ok` the old token is dead and the new one holds `record`. After an error or a crash at
-    /// least one of the two is live. Of concurrent rotations of one token at most one succeeds.
+    /// With `None`, whatever is there goes: live, expired or unreadable. With `Some`, a live record
+    /// goes only if that is its revision, in one step.
     ///
-    /// # Errors
-    /// [`Missing`](crate::ErrorKind::Missing) when `from` has no live record;
-    /// [`Conflict`](crate::ErrorKind::Conflict) when its revision is another;
-    /// [`Exists`](crate::ErrorKind::Exists) when `to` has a live record;
-    /// [`TooLarge`](crate::ErrorKind::TooLarge); [`Full`](crate::ErrorKind::Full); and the errors
-    /// of the backend.
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token>;
-
-    /// Removes the record of a token, live, expired or unreadable. Removing what is not there is
-    /// `Ok`. After `Ok` no handle, cache or host returns the record.
+    /// Returns whether this call ended a live record: of any number of concurrent calls for one
+    /// record exactly one says `true`. Nothing there is `Ok(false)`. A store does not repeat a call
+    /// that may have taken effect, since the repetition would say `false`: a lost answer is
+    /// [`Ambiguous`](crate::ErrorKind::Ambiguous).
     ///
     /// # Errors
-    /// The errors of the backend; [`Unsupported`](crate::ErrorKind::Unsupported) from a client-side
-    /// store, which cannot take back what the client holds.
-    async fn delete(&self, token: &Token) -> Result<()>;
+    /// [`Conflict`](crate::ErrorKind::Conflict) when a live record has another revision than
+    /// `expected`, and [`Corrupt`](crate::ErrorKind::Corrupt) when it cannot be read to be compared;
+    /// the record stays then. [`Unsupported`](crate::ErrorKind::Unsupported) from a client-side
+    /// store that cannot take back what the client holds. And the errors of the backend.
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool>;
 
     /// Removes at most `limit` expired records, and what is left over from interrupted writes, and
     /// returns how many records it removed. Fewer than `limit` means that none is left. Safe beside
@@ -152,6 +158,23 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
     /// The errors of the backend; [`Unsupported`](crate::ErrorKind::Unsupported) where
     /// [`Capabilities::sweep`] is [`Sweep::Unsupported`].
     async fn sweep(&self, limit: usize) -> Result<u64>;
+
+    /// [`sweep`](Self::sweep), unless another process is sweeping the same records at the moment:
+    /// `None` then. What a `Sweeper` calls, so that of many processes one at a
+    /// time does the work. As provided, everybody sweeps.
+    ///
+    /// # Errors
+    /// As [`sweep`](Self::sweep).
+    async fn try_sweep(&self, limit: usize) -> Result<Option<u64>> {
+        self.sweep(limit).await.map(Some)
+    }
+
+    /// Whether the backend answers now and would take a write: for a health check.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when it does not, a server that only reads
+    /// included; and the other errors of the backend.
+    async fn ping(&self) -> Result<()>;
 
     /// The index by subject, on stores that keep one.
     fn subjects(&self) -> Option<&dyn SubjectIndex>;
@@ -220,7 +243,7 @@ pub struct SubjectSession {
 pub struct Capabilities {
     /// Who keeps the records.
     pub custody: Custody,
-    /// Whether `update` and `rotate` compare the revision with the one that every other handle
+    /// Whether `update` and `delete` compare the revision with the one that every other handle
     /// sees. Required where the custody is [`Custody::Server`].
     pub compare_and_swap: bool,
     /// The largest [`Record::data`], in bytes.
@@ -371,22 +394,24 @@ impl<S: SessionStore + ?Sized> SessionStore for Arc<S> {
         (**self).touch(token, expires_at).await
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        (**self).rotate(from, to, expected, record).await
+    async fn renew(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
+        (**self).renew(token, expected, record).await
     }
 
-    async fn delete(&self, token: &Token) -> Result<()> {
-        (**self).delete(token).await
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
+        (**self).delete(token, expected).await
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
         (**self).sweep(limit).await
+    }
+
+    async fn try_sweep(&self, limit: usize) -> Result<Option<u64>> {
+        (**self).try_sweep(limit).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        (**self).ping().await
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {

@@ -7,10 +7,11 @@ use crate::{Entropy, Error, ErrorKind, Result};
 
 /// What the client carries to name its session, and the cookie that it belongs to.
 ///
-/// For a store that keeps state on a server this is [`LEN`](Self::LEN) random bytes, and the store
-/// files the record under [`key`](Self::key), never under the token itself. A client-side store
-/// puts the sealed record into the token it returns, and authenticates the
-/// [`cookie`](Self::cookie) with it.
+/// For a store that keeps state on a server this is [`LEN`](Self::LEN) random bytes: the id of the
+/// session, which it keeps for life, and a secret, which a renewal replaces. The store files the
+/// record under [`key`](Self::key), which depends on the id alone, and looks at nothing else: a
+/// session has one record under one key, whatever its secret is. A client-side store puts the
+/// sealed record into the token it returns, and authenticates the [`cookie`](Self::cookie) with it.
 ///
 /// Two tokens are equal when their bytes are; `Debug` shows none of them.
 ///
@@ -30,8 +31,14 @@ pub struct Token {
 }
 
 impl Token {
-    /// The length of a random token, in bytes: 256 bits.
+    /// The length of a random token, in bytes: 128 bits of id and 128 bits of secret.
     pub const LEN: usize = 32;
+
+    /// The length of the id, the first part of a random token, in bytes.
+    pub const ID_LEN: usize = 16;
+
+    /// The length of the secret, the second part of a random token, in bytes.
+    pub(crate) const SECRET_LEN: usize = Self::LEN - Self::ID_LEN;
 
     /// A new token for a session in the cookie of this name.
     ///
@@ -65,12 +72,41 @@ impl Token {
         &self.cookie
     }
 
-    /// The key under which a server-side store files the record.
+    /// The key under which a server-side store files the record. It follows from the id, so that
+    /// it stays the same when the secret is replaced; bytes of another length than a random token's
+    /// are one id as a whole.
     #[must_use]
     pub fn key(&self) -> StoreKey {
-        let mut hash = Sha256::new_with_prefix(b"sessionkit store key 1\0");
-        hash.update(&self.bytes);
+        let id = match self.bytes.len() {
+            Self::LEN => &self.bytes[..Self::ID_LEN],
+            _ => &self.bytes,
+        };
+        let mut hash = Sha256::new_with_prefix(b"sessionkit store key 2\0");
+        hash.update(id);
         StoreKey(hash.finalize().into())
+    }
+
+    /// The token of the same session with another secret.
+    ///
+    /// # Panics
+    /// When this is not a random token: a client-side store makes its own.
+    pub(crate) fn with_secret(&self, secret: &[u8; Self::SECRET_LEN]) -> Self {
+        let mut bytes = [0; Self::LEN];
+        bytes[..Self::ID_LEN].copy_from_slice(&self.bytes[..Self::ID_LEN]);
+        bytes[Self::ID_LEN..].copy_from_slice(secret);
+        Self::from_bytes(Bytes::copy_from_slice(&bytes), &self.cookie)
+    }
+
+    /// The token of the same session with a new random secret.
+    pub(crate) fn with_new_secret(&self, entropy: &dyn Entropy) -> Result<Self> {
+        let mut secret = [0; Self::SECRET_LEN];
+        entropy.fill(&mut secret)?;
+        Ok(self.with_secret(&secret))
+    }
+
+    /// The second part of a random token.
+    pub(crate) fn secret(&self) -> &[u8] {
+        &self.bytes[Self::ID_LEN..]
     }
 }
 
@@ -89,10 +125,11 @@ impl fmt::Debug for Token {
 }
 
 /// The name under which a server-side store files a record: the SHA-256 hash (FIPS 180-4) of a
-/// fixed prefix and the token.
+/// fixed prefix and the id of the session.
 ///
-/// The token cannot be computed from it, so that a copy of the database opens no session. It also
-/// serves as the handle by which one session of a subject is ended.
+/// The token cannot be computed from it, so that a copy of the database opens no session. It stays
+/// the same for the life of the session, over every renewal, and serves as the handle by which
+/// lists, logs and events name the session and by which it is ended.
 ///
 /// ```
 /// use sessionkit::StoreKey;

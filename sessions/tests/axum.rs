@@ -7,6 +7,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     http::{Request, Response, StatusCode, header},
+    middleware,
     routing::get,
 };
 use bytes::Bytes;
@@ -22,11 +23,18 @@ use tower::{ServiceBuilder, ServiceExt, service_fn};
 struct Breakable {
     inner: MemoryStore,
     broken: std::sync::atomic::AtomicBool,
+    ends_before_update: std::sync::atomic::AtomicBool,
 }
 
 impl Breakable {
     fn break_down(&self) {
         self.broken.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// As if another request signed out at the worst moment.
+    fn end_before_the_next_update(&self) {
+        self.ends_before_update
+            .store(true, std::sync::atomic::Ordering::SeqCst);
     }
 
     fn check(&self) -> Result<()> {
@@ -55,6 +63,12 @@ impl SessionStore for Breakable {
 
     async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
         self.check()?;
+        if self
+            .ends_before_update
+            .swap(false, std::sync::atomic::Ordering::SeqCst)
+        {
+            self.inner.delete(token, None).await?;
+        }
         self.inner.update(token, expected, record).await
     }
 
@@ -63,25 +77,19 @@ impl SessionStore for Breakable {
         self.inner.touch(token, expires_at).await
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
         self.check()?;
-        self.inner.rotate(from, to, expected, record).await
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
-        self.check()?;
-        self.inner.delete(token).await
+        self.inner.delete(token, expected).await
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
         self.check()?;
         self.inner.sweep(limit).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.check()?;
+        self.inner.ping().await
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
@@ -167,6 +175,39 @@ async fn a_handler_is_given_its_session() {
         assert_eq!(response.headers()[header::VARY], "cookie");
         assert_eq!(body(response).await, expected);
     }
+}
+
+#[tokio::test]
+async fn a_layer_twice_around_a_handler_is_one() {
+    let keyring = Keyring::new([Key::generate().unwrap()]).unwrap();
+    let manager = SessionManager::new(MemoryStore::new(), keyring).unwrap();
+    let nested = Router::new()
+        .route("/", get(count))
+        .layer(SessionLayer::new(manager.clone()));
+    let router = Router::new()
+        .nest("/count", nested)
+        .layer(middleware::from_fn(
+            async |session: Session, request: Request<Body>, next: middleware::Next| {
+                session.insert("outer", &1).expect("a number is a value");
+                next.run(request).await
+            },
+        ))
+        .layer(SessionLayer::new(manager));
+    let request = Request::get("/count").body(Body::empty()).unwrap();
+    let response = router.oneshot(request).await.unwrap();
+    let cookies = response.headers().get_all(header::SET_COOKIE);
+    assert_eq!(cookies.iter().count(), 1);
+}
+
+#[tokio::test]
+async fn a_handler_whose_changes_were_dropped_does_not_answer_for_them() {
+    let app = app(|builder| builder);
+    let cookie = app.cookie().await;
+    // Another request ends the session while the handler works on it.
+    app.store.end_before_the_next_update();
+    let response = app.get("/count", Some(&cookie)).await;
+    assert_eq!(response.status(), StatusCode::CONFLICT);
+    assert!(response.headers().get(header::SET_COOKIE).is_none());
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let token = store.create(token, &record).await?;
     let found = store.load(&token).await?.ok_or("the session is gone")?;
     println!("{}", String::from_utf8_lossy(&found.data));
-    store.delete(&token).await?;
+    store.delete(&token, None).await?;
     std::fs::remove_file(path)?;
     Ok(())
 }

@@ -118,27 +118,13 @@ impl SessionStore for RedbStore {
         Ok(token.clone())
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        record.check_size(MAX_DATA)?;
-        let (old, new, record) = (from.key(), to.key(), record.clone());
-        self.write(move |sessions| {
-            sessions.check(&old, expected)?;
-            sessions.insert(&new, record)?;
-            sessions.remove(&old)
-        })
-        .await?;
-        Ok(to)
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
         let key = token.key();
-        self.write(move |sessions| sessions.remove(&key)).await
+        self.write(move |sessions| match expected {
+            Some(expected) => sessions.end(&key, expected),
+            None => sessions.remove(&key),
+        })
+        .await
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
@@ -152,6 +138,10 @@ impl SessionStore for RedbStore {
                 .map_err(failed)
         })
         .await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.write(|_| Ok(())).await
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
@@ -200,8 +190,19 @@ impl Sessions<'_> {
             .map_err(failed)
     }
 
-    fn remove(&mut self, key: &StoreKey) -> Result<()> {
-        self.table.remove(key.as_bytes()).map(drop).map_err(failed)
+    /// Ends a live record at this revision.
+    fn end(&mut self, key: &StoreKey, expected: Revision) -> Result<bool> {
+        match self.live(key)? {
+            Some(record) if record.revision != expected => Err(ErrorKind::Conflict.into()),
+            _ => self.remove(key),
+        }
+    }
+
+    /// Removes whatever is there, also what cannot be read, and says whether it was live.
+    fn remove(&mut self, key: &StoreKey) -> Result<bool> {
+        let live = matches!(self.live(key), Ok(Some(_)));
+        self.table.remove(key.as_bytes()).map_err(failed)?;
+        Ok(live)
     }
 }
 

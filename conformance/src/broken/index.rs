@@ -1,6 +1,6 @@
 //! The index by subject, which is a look at every record.
 
-use std::ops::Bound;
+use std::{ops::Bound, time::Duration};
 
 use async_trait::async_trait;
 use sessionkit::{Record, Result, StoreKey, Subject, SubjectIndex, SubjectSession};
@@ -60,17 +60,25 @@ impl SubjectIndex for BrokenStore {
 
     async fn revoke_all(&self, subject: &Subject, except: Option<&StoreKey>) -> Result<u64> {
         self.request().await?;
-        let early = self.sessions_of(&self.disk(), subject);
+        if self.has("revoke-all-never-ends") {
+            while !self.sessions_of(&self.disk(), subject).is_empty() {
+                let sessions = self.sessions_of(&self.disk(), subject);
+                self.disk()
+                    .retain(|name, _| sessions.iter().all(|(theirs, _)| theirs != name));
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        let early = self.disk().clone();
         self.gap("revoke-all-looks-once").await;
         let mut disk = self.disk();
-        let mut sessions = match self.has("revoke-all-looks-once") {
-            true => early,
-            false => self.sessions_of(&disk, subject),
-        };
+        let mut sessions = self.sessions_of(&disk, subject);
         match self.shared.bug {
             "revoke-all-spares-nobody" => {}
             "revoke-all-stops-early" => sessions.truncate(3),
             _ => sessions.retain(|(_, session)| Some(&session.key) != except),
+        }
+        if self.has("revoke-all-looks-once") {
+            sessions.retain(|(name, _)| disk.get(name) == early.get(name));
         }
         let removed = sessions
             .iter()

@@ -121,6 +121,9 @@ impl BrokenStore {
             "tokens-are-prefixes" => key.extend(token.expose().iter().take(6)),
             "tokens-are-paths" if text.contains("..") => key = b"etc/passwd".to_vec(),
             "tokens-are-cut" => key.extend(token.expose().iter().take(64)),
+            "files-under-the-whole-token" => {
+                key.extend(token.expose().iter().map(|byte| byte ^ 0x55));
+            }
             "keys-collide" => key.extend_from_slice(&hex.as_bytes()[..1]),
             _ => key.extend_from_slice(hex.as_bytes()),
         }
@@ -326,6 +329,7 @@ impl SessionStore for BrokenStore {
                         "update-keeps-the-expiry" => record.expires_at = stored.expires_at,
                         "update-drops-the-expiry" => record.expires_at = Timestamp::MAX,
                         "update-keeps-the-revision" => record.revision = stored.revision,
+                        "update-keeps-the-creation" => record.created_at = stored.created_at,
                         _ => {}
                     }
                     if let (Some(old), true) = (stored.subject, self.has("index-keeps-the-old")) {
@@ -341,6 +345,12 @@ impl SessionStore for BrokenStore {
                     return Err(error);
                 }
             }
+        }
+        if self.has("update-removes-first") {
+            let removed = self.disk().remove(&self.key(token));
+            yield_now().await;
+            let mut disk = self.disk();
+            removed.and_then(|record| disk.insert(self.key(token), record));
         }
         if self.has("repeats-lost-calls") && self.shared.fault() == Fault::LoseReplies {
             self.live_at(&self.disk(), token, expected)?;
@@ -384,61 +394,13 @@ impl SessionStore for BrokenStore {
         Ok(token.clone())
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        record.check_size(MAX_DATA)?;
-        self.arrive(Access::Write, Some(from)).await?;
-        let early = self.live_at(&self.disk(), from, expected);
-        self.gap("rotate-checks-then-writes").await;
-        {
-            let mut disk = self.disk();
-            match self.shared.bug {
-                "rotate-checks-then-writes" => drop(early?),
-                "rotate-ignores-the-revision" => {
-                    self.live(&disk, from)?.ok_or(ErrorKind::Missing)?;
-                }
-                "rotate-revives" => {
-                    self.stored(&disk, from)?.ok_or(ErrorKind::Missing)?;
-                }
-                _ => drop(self.live_at(&disk, from, expected)?),
-            }
-            if self.live(&disk, &to)?.is_some() && !self.has("rotate-overwrites") {
-                return Err(ErrorKind::Exists.into());
-            }
-            if !self.has("rotate-keeps-the-old") {
-                disk.remove(&self.key(from));
-            }
-            if self.has("rotate-loses-the-subject") {
-                let subject = None;
-                let record = Record {
-                    subject,
-                    ..record.clone()
-                };
-                self.put(&mut disk, &to, &record);
-            } else if !self.has("rotate-removes-first") {
-                self.put(&mut disk, &to, record);
-            }
-        }
-        if self.has("rotate-removes-first") {
-            yield_now().await;
-            self.put(&mut self.disk(), &to, record);
-        }
-        self.answer().await?;
-        Ok(to)
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
         match self.arrive(Access::Remove, Some(token)).await {
-            Err(_) if self.has("delete-hides-errors") => return Ok(()),
+            Err(_) if self.has("delete-hides-errors") => return Ok(true),
             arrived => arrived?,
         }
         if self.has("delete-does-nothing") {
-            return Ok(());
+            return Ok(true);
         }
         if self.has("delete-stores-an-empty-record") {
             let mut disk = self.disk();
@@ -446,17 +408,32 @@ impl SessionStore for BrokenStore {
                 record.data.clear();
                 self.put(&mut disk, token, &record);
             }
-            return Ok(());
+            return Ok(true);
         }
         if self.has("delete-reads-first") {
             self.stored(&self.disk(), token)?;
         }
-        let removed = self.disk().remove(&self.key(token));
+        let early = self.ends_live(&self.disk(), token, expected);
+        self.gap("delete-checks-then-removes").await;
+        let live = {
+            let mut disk = self.disk();
+            let live = match self.shared.bug {
+                "delete-checks-then-removes" => early?,
+                "delete-ignores-the-revision" => self.ends_live(&disk, token, None)?,
+                _ => self.ends_live(&disk, token, expected)?,
+            };
+            let removed = disk.remove(&self.key(token));
+            if self.has("delete-of-nothing-fails") && removed.is_none() {
+                return Err(ErrorKind::Missing.into());
+            }
+            live
+        };
         lock(&self.cache).remove(&self.key(token));
-        if self.has("delete-of-nothing-fails") && removed.is_none() {
-            return Err(ErrorKind::Missing.into());
+        if self.has("repeats-lost-deletes") && self.shared.fault() == Fault::LoseReplies {
+            return Ok(false);
         }
-        self.answer().await
+        self.answer().await?;
+        Ok(live || self.has("delete-is-always-true"))
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
@@ -465,7 +442,7 @@ impl SessionStore for BrokenStore {
             "claims-no-sweep" => return Ok(0),
             _ => {}
         }
-        self.arrive(Access::Remove, None).await?;
+        self.arrive_or_hang(Access::Remove, "sweep-hangs").await?;
         let now = match self.shared.bug {
             "sweep-has-its-own-clock" => SystemClock.now() + Duration::from_secs(7200),
             "sweep-is-early" => self.now() + Duration::from_secs(120),
@@ -504,12 +481,39 @@ impl SessionStore for BrokenStore {
         }
     }
 
+    async fn try_sweep(&self, limit: usize) -> Result<Option<u64>> {
+        match self.has("try-sweep-leaves-it-to-others") {
+            true => Ok(None),
+            false => self.sweep(limit).await.map(Some),
+        }
+    }
+
+    async fn ping(&self) -> Result<()> {
+        match self.shared.bug {
+            "ping-is-always-ok" => Ok(()),
+            "ping-is-unsupported" => Err(ErrorKind::Unsupported.into()),
+            _ => self.arrive(Access::Remove, None).await,
+        }
+    }
+
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
         (!self.has("keeps-no-subject")).then_some(self as &dyn SubjectIndex)
     }
 }
 
 impl BrokenStore {
+    /// Whether a delete ends a live record.
+    fn ends_live(&self, disk: &Disk, token: &Token, expected: Option<Revision>) -> Result<bool> {
+        let Some(expected) = expected else {
+            // Also what cannot be read goes.
+            return Ok(matches!(self.live(disk, token), Ok(Some(_))));
+        };
+        match self.live_at(disk, token, expected) {
+            Err(error) if error.kind() == ErrorKind::Missing => Ok(false),
+            other => other.map(|_| true),
+        }
+    }
+
     /// The keys of the expired records of the namespace.
     fn expired(&self, disk: &Disk, now: Timestamp) -> Result<Vec<Vec<u8>>> {
         let prefix = self.prefix();

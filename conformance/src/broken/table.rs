@@ -42,6 +42,7 @@ pub const BUGS: &[Bug] = &[
     server("load-stores-a-blank", &["L02"], "stored entries"),
     server("update-merges", &["L03"], "another subject"),
     server("update-keeps-the-revision", &["L03"], "another revision"),
+    server("update-keeps-the-creation", &["L03"], "another created_at"),
     server("delete-does-nothing", &["L04"], "load after delete is None"),
     server("delete-of-nothing-fails", &["L04"], "delete again succeeds"),
     server(
@@ -59,16 +60,6 @@ pub const BUGS: &[Bug] = &[
         &["L06"],
         "create over a live record is Exists",
     ),
-    server(
-        "rotate-keeps-the-old",
-        &["L07"],
-        "old token after rotate is None",
-    ),
-    server(
-        "rotate-overwrites",
-        &["L07"],
-        "rotate to a live token is Exists",
-    ),
     server("empty-is-absent", &["L08"], "load of an empty record"),
     server(
         "delete-stores-an-empty-record",
@@ -80,6 +71,17 @@ pub const BUGS: &[Bug] = &[
         &["L10"],
         "after the namespace was opened again",
     ),
+    server(
+        "delete-is-always-true",
+        &["L11", "F09"],
+        "whether a second delete ended a record is false",
+    ),
+    server(
+        "delete-ignores-the-revision",
+        &["L12", "C09", "C16"],
+        "delete at another revision is Conflict",
+    ),
+    server("ping-is-unsupported", &["L13"], "ping succeeds"),
     server(
         "caches-for-ever",
         &["C11", "L09", "L04"],
@@ -124,7 +126,7 @@ pub const BUGS: &[Bug] = &[
     server("conflict-writes-anyway", &["F09", "C02"], "update("),
     server("tokens-ignore-case", &["K01"], "token in capitals is None"),
     server("tokens-are-trimmed", &["K02"], "with a space behind"),
-    server("tokens-are-prefixes", &["K03"], "that is longer"),
+    server("tokens-are-prefixes", &["K03", "K10"], "that is longer"),
     server("tokens-are-paths", &["K04"], "of a path"),
     server("tokens-are-short", &["K05"], "the length of a token is 32"),
     server("tokens-repeat", &["K05"], "the number of different tokens"),
@@ -138,6 +140,7 @@ pub const BUGS: &[Bug] = &[
         &["K07"],
         "create of a random token succeeds",
     ),
+    server("files-under-the-whole-token", &["K09"], "by another secret"),
     server("tokens-are-cut", &["K08"], "of 255 bytes"),
     server(
         "expiry-is-not-checked",
@@ -181,11 +184,6 @@ pub const BUGS: &[Bug] = &[
         "update of an expired record is Missing",
     ),
     server(
-        "rotate-revives",
-        &["T13"],
-        "rotate of an expired record is Missing",
-    ),
-    server(
         "expired-still-exists",
         &["T13"],
         "create over an expired record succeeds",
@@ -217,21 +215,6 @@ pub const BUGS: &[Bug] = &[
         "the letter that the revision names",
     ),
     server(
-        "touch-checks-then-writes",
-        &["C06"],
-        "after touch and delete is None",
-    ),
-    server(
-        "rotate-checks-then-writes",
-        &["C07"],
-        "1 of 4 rotations of one token succeeds",
-    ),
-    server(
-        "rotate-ignores-the-revision",
-        &["C08", "C09"],
-        "1 of 2 calls, a rotation and an update, succeeds",
-    ),
-    server(
         "sweep-checks-then-deletes",
         &["C10"],
         "created over an expired one",
@@ -243,7 +226,17 @@ pub const BUGS: &[Bug] = &[
     ),
     server("locks-its-pool-twice", &["C13"], "a call is still running"),
     server(
-        "rotate-removes-first",
+        "touch-checks-then-writes",
+        &["C14"],
+        "after touch and delete is None",
+    ),
+    server(
+        "delete-checks-then-removes",
+        &["C15", "C16"],
+        "1 of 32 deletes of one record succeeds",
+    ),
+    server(
+        "update-removes-first",
         &["X01"],
         "the state before or after it",
     ),
@@ -316,6 +309,11 @@ pub const BUGS: &[Bug] = &[
         &["E05"],
         "update whose answer is lost",
     ),
+    server(
+        "repeats-lost-deletes",
+        &["E05"],
+        "delete at its revision whose answer is lost",
+    ),
     server("short-reads", &["E06"], "slowly"),
     server(
         "closed-connection-fails",
@@ -329,6 +327,13 @@ pub const BUGS: &[Bug] = &[
         &["E10"],
         "where somebody else holds the locks",
     ),
+    server(
+        "ping-is-always-ok",
+        &["E12"],
+        "ping of a backend with the fault Down is Unavailable",
+    ),
+    server("sweep-hangs", &["E13"], "sweep ends within"),
+    server("index-hangs", &["E14"], "list ends within"),
     server(
         "files-under-the-token",
         &["S01", "N01"],
@@ -391,6 +396,11 @@ pub const BUGS: &[Bug] = &[
         "a sweep that the backend does by itself removes 0",
     ),
     server("claims-no-sweep", &["W06", "M02"], "sweep is Unsupported"),
+    server(
+        "try-sweep-leaves-it-to-others",
+        &["W07"],
+        "try_sweep that nobody stands in the way of",
+    ),
     server("list-shows-expired", &["N01", "N03"], "the list is"),
     server("list-drops-the-label", &["N01"], "the label is"),
     server(
@@ -406,7 +416,6 @@ pub const BUGS: &[Bug] = &[
         &["N03"],
         "after the subject changed, for the old one",
     ),
-    server("rotate-loses-the-subject", &["N03"], "after a rotation"),
     server(
         "revoke-ignores-the-subject",
         &["N04"],
@@ -441,9 +450,14 @@ pub const BUGS: &[Bug] = &[
     server(
         "revoke-all-looks-once",
         &["N05"],
-        "which rotations ran beside",
+        "which renewals ran beside",
     ),
     server("keeps-no-subject", &["N06"], "another subject"),
+    server(
+        "revoke-all-never-ends",
+        &["N07"],
+        "revoke_all beside sign-ins ends within",
+    ),
     server("the-canary-is-alive", &["M01"], "the canary is alive"),
     server("handles-differ", &["M02"], "a second handle declares"),
     server("destroy-leaves-records", &["M03"], ""),

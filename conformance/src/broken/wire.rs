@@ -127,7 +127,15 @@ impl BrokenStore {
 
     /// The way of a request for the index.
     pub(super) async fn request(&self) -> Result<()> {
-        self.arrive(Access::Read, None).await
+        self.arrive_or_hang(Access::Read, "index-hangs").await
+    }
+
+    /// The way of a request that a bug waits for without a deadline.
+    pub(super) async fn arrive_or_hang(&self, access: Access, bug: &str) -> Result<()> {
+        if self.has(bug) && self.shared.fault() == Fault::Hang {
+            std::future::pending::<()>().await;
+        }
+        self.arrive(access, None).await
     }
 
     /// The way of the answer back.

@@ -11,7 +11,10 @@ use futures_util::{FutureExt, future::BoxFuture};
 use sessionkit::{ErrorKind, Record, Result, SessionStore, Token};
 
 use super::case;
-use crate::{Case, Context, Failure, Outcome, verdict::describe};
+use crate::{
+    Case, Context, Failure, Outcome,
+    verdict::{describe, ended},
+};
 
 pub(super) const CASES: &[Case] = &[
     case!(Canc x01_a_dropped_call_has_taken_effect_or_not [Server]
@@ -62,8 +65,8 @@ enum Kind {
     Load,
     Update,
     Touch,
-    Rotate,
     Delete,
+    DeleteAtRevision,
 }
 
 const KINDS: [Kind; 6] = [
@@ -71,23 +74,22 @@ const KINDS: [Kind; 6] = [
     Kind::Load,
     Kind::Update,
     Kind::Touch,
-    Kind::Rotate,
     Kind::Delete,
+    Kind::DeleteAtRevision,
 ];
 
-/// A call on fresh tokens, and what they hold before it and after it.
+/// A call on a fresh token, and what it holds before the call and after it.
 struct Scene {
     kind: Kind,
     token: Token,
-    to: Token,
     first: Record,
     second: Record,
     before: State,
     after: State,
 }
 
-/// The records of the two tokens.
-type State = [Option<Record>; 2];
+/// The record of the token.
+type State = Option<Record>;
 
 impl Scene {
     async fn set(cx: &Context, store: &Store, kind: Kind) -> Outcome<Self> {
@@ -95,7 +97,7 @@ impl Scene {
         first.subject = Some(cx.subject("before"));
         let mut second = cx.changed(&first, "second");
         second.subject = Some(cx.subject("after"));
-        let (token, to) = (cx.token(), cx.token());
+        let token = cx.token();
         if kind != Kind::Create {
             store.create(token.clone(), &first).await?;
         }
@@ -104,17 +106,15 @@ impl Scene {
             ..first.clone()
         };
         let (before, after) = match kind {
-            Kind::Create => ([None, None], [Some(first.clone()), None]),
-            Kind::Load => ([Some(first.clone()), None], [Some(first.clone()), None]),
-            Kind::Update => ([Some(first.clone()), None], [Some(second.clone()), None]),
-            Kind::Touch => ([Some(first.clone()), None], [Some(touched), None]),
-            Kind::Rotate => ([Some(first.clone()), None], [None, Some(second.clone())]),
-            Kind::Delete => ([Some(first.clone()), None], [None, None]),
+            Kind::Create => (None, Some(first.clone())),
+            Kind::Load => (Some(first.clone()), Some(first.clone())),
+            Kind::Update => (Some(first.clone()), Some(second.clone())),
+            Kind::Touch => (Some(first.clone()), Some(touched)),
+            Kind::Delete | Kind::DeleteAtRevision => (Some(first.clone()), None),
         };
         Ok(Self {
             kind,
             token,
-            to,
             first,
             second,
             before,
@@ -124,30 +124,17 @@ impl Scene {
 
     fn call<'a>(&'a self, store: &'a Store) -> Call<'a> {
         async move {
-            let token = &self.token;
+            let (token, revision) = (&self.token, self.first.revision);
             match self.kind {
                 Kind::Create => drop(store.create(token.clone(), &self.first).await?),
                 Kind::Load => drop(store.load(token).await?),
-                Kind::Update => drop(
-                    store
-                        .update(token, self.first.revision, &self.second)
-                        .await?,
-                ),
+                Kind::Update => drop(store.update(token, revision, &self.second).await?),
                 Kind::Touch => {
-                    let later = self.after[0]
-                        .as_ref()
-                        .map_or(self.first.expires_at, |r| r.expires_at);
+                    let later = self.after.as_ref().unwrap_or(&self.first).expires_at;
                     drop(store.touch(token, later).await?);
                 }
-                Kind::Rotate => {
-                    let to = self.to.clone();
-                    drop(
-                        store
-                            .rotate(token, to, self.first.revision, &self.second)
-                            .await?,
-                    );
-                }
-                Kind::Delete => store.delete(token).await?,
+                Kind::Delete => ended(store.delete(token, None).await)?,
+                Kind::DeleteAtRevision => ended(store.delete(token, Some(revision)).await)?,
             }
             Ok(())
         }
@@ -155,38 +142,23 @@ impl Scene {
     }
 
     async fn state(&self, cx: &Context, store: &Store) -> Outcome<State> {
-        let read = async |token| cx.ok("load after a dropped call", store.load(token).await);
-        // The target first: a rotation that is still under way may only be seen to have happened.
-        let to = read(&self.to).await?;
-        Ok([read(&self.token).await?, to])
+        cx.ok("load after a dropped call", store.load(&self.token).await)
     }
 
     /// Reads the state, which is the one before the call or the one after it.
     async fn look(&self, cx: &Context, store: &Store, when: &str) -> Outcome<bool> {
-        let mut state = self.state(cx, store).await?;
-        if state == [None, None] && self.kind == Kind::Rotate {
-            // Between the two loads the call took effect.
-            state = self.state(cx, store).await?;
-        }
+        let state = self.state(cx, store).await?;
         let after = state == self.after;
         cx.check(
             after || state == self.before,
             format_args!(
                 "{when}, the state before or after it: {} or {}",
-                show(&self.before),
-                show(&self.after)
+                describe(self.before.as_ref()),
+                describe(self.after.as_ref())
             ),
-            show(&state),
+            describe(state.as_ref()),
         )?;
         Ok(after)
-    }
-}
-
-fn show(state: &State) -> String {
-    let [old, new] = state;
-    match new {
-        Some(new) => format!("({} and {})", describe(old.as_ref()), describe(Some(new))),
-        None => format!("({})", describe(old.as_ref())),
     }
 }
 
@@ -287,14 +259,14 @@ async fn index_agrees(cx: &Context, store: &Store, scene: &Scene, when: &str) ->
         let mut wrong = None;
         for subject in ["before", "after"].map(|name| cx.subject(name)) {
             let listed = cx.ok("list", index.list(&subject, None, 1000).await)?;
-            for (token, record) in [&scene.token, &scene.to].into_iter().zip(&state) {
-                let listed = listed.iter().any(|session| session.key == token.key());
-                let theirs = record
-                    .as_ref()
-                    .is_some_and(|r| r.subject.as_ref() == Some(&subject));
-                if listed != theirs {
-                    wrong = Some((theirs, listed));
-                }
+            let listed = listed
+                .iter()
+                .any(|session| session.key == scene.token.key());
+            let theirs = state
+                .as_ref()
+                .is_some_and(|record| record.subject.as_ref() == Some(&subject));
+            if listed != theirs {
+                wrong = Some((theirs, listed));
             }
         }
         let Some((theirs, listed)) = wrong else {

@@ -21,7 +21,7 @@ pub(super) const CASES: &[Case] = &[
         "A client-side store puts the sealed record into the token it returns, and authenticates the [`cookie`](Self::cookie) with it."
         "A cookie of one tenant or purpose is accepted in place of another (CVE-2021-41263)."),
     case!(Client y04_the_expiry_is_inside_the_seal [Client]
-        "A record is *live* from the `Ok` of the [`create`](Self::create) or [`rotate`](Self::rotate) that stored it until"
+        "A record is *live* from the `Ok` of the [`create`](Self::create) that stored it until"
         "A stolen cookie works for ever, because only the browser forgets it (aiohttp, CVE-2018-1000814)."),
     case!(Client y05_the_newest_key_seals_and_a_removed_one_opens_nothing [Client]
         "the newest writes, every one reads"
@@ -156,10 +156,10 @@ async fn y04_the_expiry_is_inside_the_seal(cx: &Context) -> Outcome {
         .update(&token, record.revision, &cx.record("again"))
         .await;
     cx.err("update of an expired token", ErrorKind::Missing, updated)?;
-    let rotated = store
-        .rotate(&token, cx.token(), record.revision, &cx.record("again"))
+    let renewed = store
+        .renew(&token, record.revision, &cx.record("again"))
         .await;
-    cx.err("rotate of an expired token", ErrorKind::Missing, rotated)?;
+    cx.err("renew of an expired token", ErrorKind::Missing, renewed)?;
     let expected = Record {
         expires_at: record.expires_at + cx.moment(),
         ..record
@@ -288,9 +288,9 @@ async fn y07_no_two_seals_are_alike(cx: &Context) -> Outcome {
 async fn y08_what_a_client_keeps_cannot_be_taken_back_unseen(cx: &Context) -> Outcome {
     let store = cx.open().await?;
     let (good, record) = sealed(cx, &store, "hello").await?;
-    match store.delete(&good).await {
+    match store.delete(&good, None).await {
         // A list of revoked sessions is kept.
-        Ok(()) => cx.absent("after delete", &store, &good).await?,
+        Ok(_) => cx.absent("after delete", &store, &good).await?,
         Err(error) => {
             cx.err("delete", ErrorKind::Unsupported, Err::<(), _>(error))?;
             cx.holds("after delete was refused", &store, &good, &record)

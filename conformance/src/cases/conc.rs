@@ -7,7 +7,7 @@ use tokio::task::yield_now;
 use super::{
     case,
     history::c12_random_histories_are_linearizable,
-    rounds::{Rounds, Store, winner},
+    rounds::{Rounds, Store, as_ref, winner},
 };
 use crate::{Case, Context, Failure, Outcome, Random, verdict::describe};
 
@@ -19,7 +19,7 @@ pub(super) const CASES: &[Case] = &[
         "[`Conflict`](crate::ErrorKind::Conflict) when the stored revision is another"
         "Two requests of one user save, and the changes of one of them are lost silently."),
     case!(parallel Conc c03_no_increment_is_lost [Server CompareAndSwap]
-        "Replaces a live record whose revision is `expected`, the expiry included, in one step"
+        "Replaces a live record whose revision is `expected` in one step, all of its fields"
         "Counters, carts and rate limits lose changes under load."),
     case!(parallel Conc c04_no_reader_sees_half_of_a_write [Server]
         "No reader sees half of a write."
@@ -27,15 +27,6 @@ pub(super) const CASES: &[Case] = &[
     case!(parallel Conc c05_an_update_does_not_bring_a_deleted_record_back [Server]
         "Never inserts."
         "A request that was on its way logs the user in again (CVE-2025-46336)."),
-    case!(parallel Conc c06_touch_and_rotate_do_not_bring_a_deleted_record_back [Server]
-        "No call stores anything for such a token except `create`"
-        "A logout is undone by the next request that prolongs or renews the session."),
-    case!(parallel Conc c07_of_two_rotations_one_succeeds [Server]
-        "Of concurrent rotations of one token at most one succeeds."
-        "One login becomes two sessions, and ending one of them leaves the other."),
-    case!(parallel Conc c08_a_rotation_and_an_update_do_not_both_succeed [Server CompareAndSwap]
-        "[`Conflict`](crate::ErrorKind::Conflict) when its revision is another"
-        "A save is acknowledged and lost, because the session moved meanwhile."),
     case!(parallel Conc c09_a_revision_is_not_met_again [Server CompareAndSwap]
         "a revision is never met again, not even after a session was deleted and created anew"
         "A change made for an earlier session is applied to a later one (ABA)."),
@@ -51,6 +42,15 @@ pub(super) const CASES: &[Case] = &[
     case!(parallel Conc c13_64_tasks_share_a_handle [Server]
         "Each call ends within the deadline"
         "Under load, requests wait for each other for ever."),
+    case!(parallel Conc c14_a_touch_does_not_bring_a_deleted_record_back [Server]
+        "No call stores anything for such a token except `create`"
+        "A logout is undone by the next request that prolongs the session."),
+    case!(parallel Conc c15_of_many_deletes_of_one_record_one_is_true [Server]
+        "of any number of concurrent calls for one record exactly one says `true`"
+        "Two requests are both told that they have ended the session, and both act on it."),
+    case!(parallel Conc c16_an_update_and_a_delete_at_one_revision_do_not_both_succeed [Server CompareAndSwap]
+        "With `Some`, a live record goes only if that is its revision, in one step."
+        "A renewal is acknowledged and the session is gone, or a sign-out is and the session lives."),
 ];
 
 async fn c01_of_many_creates_of_one_token_one_succeeds(cx: &Context) -> Outcome {
@@ -223,7 +223,7 @@ async fn c05_an_update_does_not_bring_a_deleted_record_back(cx: &Context) -> Out
             .unwrap_or_else(|| first.clone());
         let second = cx.changed(&loaded, "second");
         if rounds.round % 2 == 0 {
-            rounds.handles[1].delete(&token).await?;
+            rounds.handles[1].delete(&token, None).await?;
             let updated = rounds.handles[0]
                 .update(&token, loaded.revision, &second)
                 .await;
@@ -235,7 +235,7 @@ async fn c05_an_update_does_not_bring_a_deleted_record_back(cx: &Context) -> Out
         } else {
             let calls = vec![
                 rounds.update(0, &token, loaded.revision, &second),
-                rounds.delete(1, &token),
+                rounds.delete(1, &token, None),
             ];
             let mut answers = rounds.race(calls).await?;
             cx.ok("delete during an update", answers.remove(1))?;
@@ -252,121 +252,11 @@ async fn c05_an_update_does_not_bring_a_deleted_record_back(cx: &Context) -> Out
     Ok(())
 }
 
-async fn c06_touch_and_rotate_do_not_bring_a_deleted_record_back(cx: &Context) -> Outcome {
-    let mut rounds = Rounds::new(cx).await?;
-    while rounds.next() {
-        let (token, first) = rounds.start().await?;
-        let calls = vec![
-            rounds.touch(0, &token, first.expires_at + cx.moment()),
-            rounds.delete(1, &token),
-        ];
-        let mut answers = rounds.race(calls).await?;
-        cx.ok("delete during a touch", answers.remove(1))?;
-        if let Err(error) = answers.remove(0) {
-            cx.err(
-                "touch during a delete",
-                ErrorKind::Missing,
-                Err::<(), _>(error),
-            )?;
-        }
-        rounds.gone("after touch and delete", &token).await?;
-
-        let (token, first) = rounds.start().await?;
-        let (to, second) = (cx.token(), cx.changed(&first, "second"));
-        let calls = vec![
-            rounds.rotate(0, &token, &to, first.revision, &second),
-            rounds.delete(1, &token),
-        ];
-        let mut answers = rounds.race(calls).await?;
-        cx.ok("delete during a rotation", answers.remove(1))?;
-        rounds
-            .gone("of the old token after rotate and delete", &token)
-            .await?;
-        match answers.remove(0) {
-            Ok(_) => {
-                rounds
-                    .kept("of the new token after rotate", &to, &second)
-                    .await?
-            }
-            Err(error) => {
-                cx.err(
-                    "rotate during a delete",
-                    ErrorKind::Missing,
-                    Err::<(), _>(error),
-                )?;
-                rounds
-                    .gone("of the new token after rotate failed", &to)
-                    .await?;
-            }
-        }
-    }
-    Ok(())
-}
-
-async fn c07_of_two_rotations_one_succeeds(cx: &Context) -> Outcome {
-    let mut rounds = Rounds::new(cx).await?;
-    while rounds.next() {
-        let (token, first) = rounds.start().await?;
-        let targets: Vec<_> = (0..4)
-            .map(|_| (cx.token(), cx.changed(&first, "moved")))
-            .collect();
-        let calls = targets.iter().enumerate().map(|(number, (to, record))| {
-            rounds.rotate(number, &token, to, first.revision, record)
-        });
-        let answers = rounds.race(calls.collect()).await?;
-        let kinds = [ErrorKind::Missing, ErrorKind::Conflict];
-        let won = winner(cx, "rotations of one token", &answers, &kinds)?;
-        rounds.gone("of the old token", &token).await?;
-        for (number, (to, record)) in targets.iter().enumerate() {
-            if number == won {
-                rounds.kept("of the target that won", to, record).await?;
-            } else {
-                rounds.gone("of a target that lost", to).await?;
-            }
-        }
-    }
-    Ok(())
-}
-
-async fn c08_a_rotation_and_an_update_do_not_both_succeed(cx: &Context) -> Outcome {
-    let mut rounds = Rounds::new(cx).await?;
-    while rounds.next() {
-        let (token, first) = rounds.start().await?;
-        let (to, moved, changed) = (
-            cx.token(),
-            cx.changed(&first, "moved"),
-            cx.changed(&first, "changed"),
-        );
-        let calls = vec![
-            rounds.rotate(0, &token, &to, first.revision, &moved),
-            rounds.update(1, &token, first.revision, &changed),
-        ];
-        let answers = rounds.race(calls).await?;
-        let kinds = [ErrorKind::Missing, ErrorKind::Conflict];
-        if winner(cx, "calls, a rotation and an update,", &answers, &kinds)? == 0 {
-            rounds
-                .gone("of the old token after the rotation won", &token)
-                .await?;
-            rounds
-                .kept("of the new token after the rotation won", &to, &moved)
-                .await?;
-        } else {
-            rounds
-                .kept("after the update won", &token, &changed)
-                .await?;
-            rounds
-                .gone("of the target after the update won", &to)
-                .await?;
-        }
-    }
-    Ok(())
-}
-
 async fn c09_a_revision_is_not_met_again(cx: &Context) -> Outcome {
     let rounds = Rounds::new(cx).await?;
     for _ in 0..32 {
         let (token, first) = rounds.start().await?;
-        rounds.handles[1].delete(&token).await?;
+        rounds.handles[1].delete(&token, None).await?;
         let second = cx.record("second");
         rounds.handles[1].create(token.clone(), &second).await?;
         let late = cx.changed(&first, "late");
@@ -378,13 +268,11 @@ async fn c09_a_revision_is_not_met_again(cx: &Context) -> Outcome {
             ErrorKind::Conflict,
             updated,
         )?;
-        let rotated = rounds.handles[0]
-            .rotate(&token, cx.token(), first.revision, &late)
-            .await;
+        let deleted = rounds.handles[0].delete(&token, Some(first.revision)).await;
         cx.err(
-            "rotate with the revision of an earlier record",
+            "delete at the revision of an earlier record",
             ErrorKind::Conflict,
-            rotated,
+            deleted,
         )?;
         cx.contended();
         rounds.kept("after they failed", &token, &second).await?;
@@ -467,7 +355,7 @@ async fn c11_what_was_deleted_is_not_loaded_by_anybody(cx: &Context) -> Outcome 
     let mut rounds = Rounds::new(cx).await?;
     while rounds.next() {
         let (token, _) = rounds.start().await?;
-        let mut calls = vec![rounds.delete(0, &token)];
+        let mut calls = vec![rounds.delete(0, &token, None)];
         for number in 0..6 {
             let (store, token) = (rounds.handle(number), token.clone());
             calls.push(async move { store.load(&token).await.map(|_| token) }.boxed());
@@ -505,6 +393,75 @@ async fn c13_64_tasks_share_a_handle(cx: &Context) -> Outcome {
         });
         for answer in cx.race(calls).await? {
             cx.ok("load and update by one of 64 tasks", answer)?;
+        }
+    }
+    Ok(())
+}
+
+async fn c14_a_touch_does_not_bring_a_deleted_record_back(cx: &Context) -> Outcome {
+    let mut rounds = Rounds::new(cx).await?;
+    while rounds.next() {
+        let (token, first) = rounds.start().await?;
+        let expected = (rounds.round % 2 == 0).then_some(first.revision);
+        let calls = vec![
+            rounds.touch(0, &token, first.expires_at + cx.moment()),
+            rounds.delete(1, &token, expected),
+        ];
+        let mut answers = rounds.race(calls).await?;
+        cx.ok("delete during a touch", answers.remove(1))?;
+        if let Err(error) = answers.remove(0) {
+            cx.err(
+                "touch during a delete",
+                ErrorKind::Missing,
+                Err::<(), _>(error),
+            )?;
+        }
+        rounds.gone("after touch and delete", &token).await?;
+    }
+    Ok(())
+}
+
+async fn c15_of_many_deletes_of_one_record_one_is_true(cx: &Context) -> Outcome {
+    let mut rounds = Rounds::new(cx).await?;
+    while rounds.next() {
+        let (token, first) = rounds.start().await?;
+        let calls = (0..32).map(|number| {
+            // Pairs, because the two handles take turns.
+            let expected = (number / 2 % 2 == 0).then_some(first.revision);
+            rounds.delete(number, &token, expected)
+        });
+        let answers = rounds.race(calls.collect()).await?;
+        winner(cx, "deletes of one record", &answers, &[ErrorKind::Missing])?;
+        rounds.gone("after the deletes", &token).await?;
+    }
+    Ok(())
+}
+
+async fn c16_an_update_and_a_delete_at_one_revision_do_not_both_succeed(cx: &Context) -> Outcome {
+    let mut rounds = Rounds::new(cx).await?;
+    while rounds.next() {
+        let (token, first) = rounds.start().await?;
+        let second = cx.changed(&first, "second");
+        let calls = vec![
+            rounds.update(0, &token, first.revision, &second),
+            rounds.delete(1, &token, Some(first.revision)),
+        ];
+        let answers = rounds.race(calls).await?;
+        let kinds = [ErrorKind::Missing, ErrorKind::Conflict];
+        if winner(cx, "calls, an update and a delete,", &answers, &kinds)? == 0 {
+            cx.err(
+                "delete after the update",
+                ErrorKind::Conflict,
+                as_ref(&answers[1]),
+            )?;
+            rounds.kept("after the update won", &token, &second).await?;
+        } else {
+            cx.err(
+                "update after the delete",
+                ErrorKind::Missing,
+                as_ref(&answers[0]),
+            )?;
+            rounds.gone("after the delete won", &token).await?;
         }
     }
     Ok(())

@@ -207,7 +207,7 @@ async fn f07_an_unreadable_value_is_corrupt_and_can_be_deleted(cx: &Context) -> 
     }
     let intact = cx.raw_dump().await?;
     // What is stored for one token is found by its absence, the format being the store's affair.
-    store.delete(&tokens[0]).await?;
+    store.delete(&tokens[0], None).await?;
     let others = cx.raw_dump().await?;
     store.create(tokens[0].clone(), &record).await?;
     let Some(entry) = intact
@@ -246,7 +246,13 @@ async fn f07_an_unreadable_value_is_corrupt_and_can_be_deleted(cx: &Context) -> 
             &record,
         )
         .await?;
-        cx.ok(&format!("delete of {what}"), fresh.delete(&tokens[0]).await)?;
+        if unreadable {
+            let deleted = fresh.delete(&tokens[0], Some(record.revision)).await;
+            let call = format!("delete of {what} at a revision");
+            cx.err(&call, ErrorKind::Corrupt, deleted)?;
+        }
+        let deleted = fresh.delete(&tokens[0], None).await;
+        cx.ok(&format!("delete of {what}"), deleted)?;
         cx.absent(&format!("after delete of {what}"), &fresh, &tokens[0])
             .await?;
         let created = fresh.create(tokens[0].clone(), &record).await;

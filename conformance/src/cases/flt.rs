@@ -7,7 +7,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use sessionkit::{Error, ErrorKind, Record, Result, SessionStore, Sweep, Token};
 
 use super::case;
-use crate::{Case, Context, Failure, Fault, Outcome};
+use crate::{Case, Context, Failure, Fault, Outcome, verdict::ended};
 
 pub(super) const CASES: &[Case] = &[
     case!(Flt e01_a_backend_that_is_down_is_an_error_never_none [Server]
@@ -40,10 +40,28 @@ pub(super) const CASES: &[Case] = &[
     case!(parallel Flt e10_a_busy_backend_is_no_conflict [Server]
         "Each call ends within the deadline that the store was opened with"
         "A lock that somebody else holds is taken for a change of the session, and the save is dropped."),
+    case!(Flt e12_ping_tells_whether_the_backend_answers [Server]
+        "[`Unavailable`](crate::ErrorKind::Unavailable) when it does not, a server that only reads included"
+        "A health check keeps a host in service whose backend is gone, or that writes to a demoted server."),
+    case!(Flt e13_a_sweep_ends_when_the_server_hangs [Server ExplicitSweep]
+        "Each call ends within the deadline that the store was opened with, five seconds unless configured otherwise, also when the server hangs."
+        "The task that sweeps hangs for ever, and nothing is removed any more."),
+    case!(Flt e14_calls_of_the_index_end_when_the_server_hangs [Server Subjects]
+        "Each call ends within the deadline that the store was opened with, five seconds unless configured otherwise, also when the server hangs."
+        "Logging out everywhere hangs, and the page with it."),
 ];
 
 type Store = Arc<dyn SessionStore>;
 type Call = BoxFuture<'static, Result<()>>;
+
+/// The calls of a [`Target`] that write.
+const WRITES: [&str; 5] = [
+    "create",
+    "update",
+    "touch",
+    "delete at its revision",
+    "delete",
+];
 
 /// A token with a record, the calls of which are to fail or not.
 #[derive(Clone)]
@@ -69,8 +87,7 @@ impl Target {
 
     /// The writes, each by its name.
     fn writes(&self, store: &Store) -> Vec<(&'static str, Call)> {
-        let names = ["create", "update", "touch", "rotate", "delete"];
-        names
+        WRITES
             .into_iter()
             .map(|name| (name, self.write(name, store)))
             .collect()
@@ -92,11 +109,8 @@ impl Target {
                     .await
                     .map(drop),
                 "touch" => store.touch(&token, first.expires_at).await.map(drop),
-                "rotate" => store
-                    .rotate(&token, fresh, first.revision, &second)
-                    .await
-                    .map(drop),
-                _ => store.delete(&token).await,
+                "delete at its revision" => ended(store.delete(&token, Some(first.revision)).await),
+                _ => ended(store.delete(&token, None).await),
             }
         }
         .boxed()
@@ -105,19 +119,23 @@ impl Target {
     /// Nothing has changed, and both handles know it.
     async fn intact(&self, cx: &Context, when: &str, store: &Store) -> Outcome {
         cx.holds(when, store, &self.token, &self.first).await?;
-        cx.absent(&format!("of the target {when}"), store, &self.fresh)
+        cx.absent(&format!("of the other token {when}"), store, &self.fresh)
             .await
     }
 }
 
-const GONE: [ErrorKind; 2] = [ErrorKind::Unavailable, ErrorKind::Ambiguous];
+pub(super) const GONE: [ErrorKind; 2] = [ErrorKind::Unavailable, ErrorKind::Ambiguous];
 
 /// What the deadline allows, and what a busy machine needs on top.
 fn patience(cx: &Context) -> Duration {
     cx.harness().deadline() + Duration::from_millis(1500)
 }
 
-async fn in_time<T>(cx: &Context, what: &str, call: impl Future<Output = T>) -> Outcome<T> {
+pub(super) async fn in_time<T>(
+    cx: &Context,
+    what: &str,
+    call: impl Future<Output = T>,
+) -> Outcome<T> {
     let limit = patience(cx);
     let begun = Instant::now();
     let late = format!("{what} ends within {:?}", cx.harness().deadline());
@@ -175,6 +193,8 @@ async fn e01_a_backend_that_is_down_is_an_error_never_none(cx: &Context) -> Outc
             ErrorKind::Unavailable,
             listed,
         )?;
+        let revoked = in_time(cx, "revoke", index.revoke(&subject, &target.token.key())).await?;
+        cx.err_in("revoke on a backend that is down", &GONE, revoked)?;
         let revoked = in_time(cx, "revoke_all", index.revoke_all(&subject, None)).await?;
         cx.err_in("revoke_all on a backend that is down", &GONE, revoked)?;
     }
@@ -265,7 +285,7 @@ async fn e04_every_call_ends_when_the_server_hangs(cx: &Context) -> Outcome {
 
 async fn e05_a_lost_answer_is_ambiguous_and_not_repeated_blindly(cx: &Context) -> Outcome {
     let store = cx.open().await?;
-    for name in ["create", "update", "touch", "rotate", "delete"] {
+    for name in WRITES {
         let target = Target::create(cx, &store).await?;
         cx.fault(Fault::LoseReplies).await?;
         let answer = in_time(cx, name, target.write(name, &store)).await?;
@@ -315,7 +335,8 @@ async fn e06_a_slow_network_changes_no_answer(cx: &Context) -> Outcome {
         )?;
         cx.holds("after update, slowly", &store, &token, &second)
             .await?;
-        cx.ok("delete, slowly", store.delete(&token).await)?;
+        let deleted = store.delete(&token, None).await;
+        cx.ok("delete, slowly", ended(deleted))?;
         cx.absent("after delete, slowly", &store, &token).await?;
     }
     cx.fault(Fault::None).await
@@ -357,7 +378,7 @@ async fn e08_a_full_backend_refuses_and_keeps_what_it_has(cx: &Context) -> Outco
     target.intact(cx, "in a full backend", &store).await?;
     cx.ok(
         "delete in a full backend",
-        store.delete(&target.token).await,
+        ended(store.delete(&target.token, None).await),
     )?;
     cx.absent("after delete in a full backend", &store, &target.token)
         .await?;
@@ -419,4 +440,76 @@ async fn e10_a_busy_backend_is_no_conflict(cx: &Context) -> Outcome {
     }
     let updated = in_time(cx, "touch", target.write("touch", &store)).await?;
     cx.ok("touch when the locks are free again", updated)
+}
+
+async fn e12_ping_tells_whether_the_backend_answers(cx: &Context) -> Outcome {
+    let store = cx.open().await?;
+    let target = Target::create(cx, &store).await?;
+    cx.ok("ping", store.ping().await)?;
+    let mut missing = Vec::new();
+    for fault in [Fault::Down, Fault::Hang, Fault::ReadOnly] {
+        if let Err(hook) = cx.fault(fault).await {
+            missing.push(hook);
+            continue;
+        }
+        let answer = in_time(cx, "ping", store.ping()).await?;
+        let call = format!("ping of a backend with the fault {fault:?}");
+        cx.err(&call, ErrorKind::Unavailable, answer)?;
+        cx.fault(Fault::None).await?;
+        recovered(cx, &store, &target.token).await?;
+        cx.ok("ping when the backend works again", store.ping().await)?;
+    }
+    match missing.pop() {
+        Some(hook) if missing.len() == 2 => Err(hook),
+        _ => Ok(()),
+    }
+}
+
+async fn e13_a_sweep_ends_when_the_server_hangs(cx: &Context) -> Outcome {
+    let store = cx.open().await?;
+    let target = Target::create(cx, &store).await?;
+    cx.fault(Fault::Hang).await?;
+    for limit in [10, 1_000_000] {
+        let swept = in_time(cx, "sweep", store.sweep(limit)).await?;
+        cx.err_in("sweep on a server that hangs", &GONE, swept)?;
+    }
+    let swept = in_time(cx, "try_sweep", store.try_sweep(10)).await?;
+    cx.err_in("try_sweep on a server that hangs", &GONE, swept)?;
+    cx.fault(Fault::None).await?;
+    recovered(cx, &store, &target.token).await?;
+    let swept = store.sweep(10).await;
+    cx.ok("sweep when the server answers again", swept)
+        .map(drop)
+}
+
+async fn e14_calls_of_the_index_end_when_the_server_hangs(cx: &Context) -> Outcome {
+    let store = cx.open().await?;
+    let target = Target::create(cx, &store).await?;
+    let alice = cx.subject("alice");
+    let mut owned = cx.record("alice's");
+    owned.subject = Some(alice.clone());
+    let token = store.create(cx.token(), &owned).await?;
+    let index = || {
+        store
+            .subjects()
+            .ok_or_else(|| Failure::error("the index has disappeared"))
+    };
+    cx.fault(Fault::Hang).await?;
+    let listed = in_time(cx, "list", index()?.list(&alice, None, 10)).await?;
+    cx.err(
+        "list on a server that hangs",
+        ErrorKind::Unavailable,
+        listed,
+    )?;
+    let revoked = in_time(cx, "revoke", index()?.revoke(&alice, &token.key())).await?;
+    cx.err_in("revoke on a server that hangs", &GONE, revoked)?;
+    let revoked = in_time(cx, "revoke_all", index()?.revoke_all(&alice, None)).await?;
+    cx.err_in("revoke_all on a server that hangs", &GONE, revoked)?;
+    cx.fault(Fault::None).await?;
+    recovered(cx, &store, &target.token).await?;
+    let revoked = index()?.revoke_all(&alice, None).await;
+    cx.ok("revoke_all when the server answers again", revoked)?;
+    cx.absent("after revoke_all", &store, &token).await?;
+    cx.holds("of another session", &store, &target.token, &target.first)
+        .await
 }

@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use sessionkit::{Entropy, Error, ErrorKind, OsEntropy, Result, Token};
 
 use super::case;
-use crate::{Case, Context, Outcome};
+use crate::{Case, Context, Outcome, verdict::ended};
 
 pub(super) const CASES: &[Case] = &[
     case!(Key k01_tokens_that_differ_in_letter_case_are_two_sessions [Server]
@@ -30,9 +30,16 @@ pub(super) const CASES: &[Case] = &[
     case!(Key k08_long_and_short_tokens_are_keys_like_any_other [Server]
         "A server-side store returns the token it was given"
         "A key column that is too short cuts ids until two of them are the same."),
+    case!(Key k09_tokens_with_one_id_name_one_record [Server]
+        "Tokens of one key name one record, whatever else differs in them."
+        "A renewal gives the session a new secret, and the store does not find it any more."),
+    case!(Key k10_tokens_that_differ_in_the_id_are_two_sessions [Server]
+        "The store files the record under [`key`](Self::key), which depends on the id alone"
+        "Two ids that differ in a few bits open one session."),
 ];
 
 /// Tokens of readable bytes, as a store would meet them that files records under the token itself.
+/// None of them has the length of a random token, so that all of its bytes are the id.
 fn spelled(cx: &Context, text: impl AsRef<[u8]>) -> Token {
     Token::from_bytes(text.as_ref().to_vec(), cx.cookie())
 }
@@ -64,7 +71,7 @@ async fn stand_apart(cx: &Context, own: &Token, others: &[(&str, Token)]) -> Out
         cx.holds(&format!("of the token {what}"), &store, other, &theirs)
             .await?;
         cx.holds("of the first token", &store, own, &record).await?;
-        cx.ok("delete", store.delete(other).await)?;
+        cx.ok("delete", ended(store.delete(other, None).await))?;
         cx.holds("of the first token after that", &store, own, &record)
             .await?;
     }
@@ -200,4 +207,68 @@ async fn k08_long_and_short_tokens_are_keys_like_any_other(cx: &Context) -> Outc
         ("of 4097 bytes", spelled(cx, format!("{long}y"))),
     ];
     stand_apart(cx, &spelled(cx, &long), &others).await
+}
+
+/// A token of this id and this secret.
+fn composed(cx: &Context, id: &[u8], secret: &[u8]) -> Token {
+    Token::from_bytes([id, secret].concat(), cx.cookie())
+}
+
+async fn k09_tokens_with_one_id_name_one_record(cx: &Context) -> Outcome {
+    let (store, other) = (cx.open().await?, cx.open().await?);
+    let first = cx.token();
+    let id = &first.expose()[..Token::ID_LEN];
+    let [second, third] = [(); 2].map(|()| composed(cx, id, &cx.token().expose()[Token::ID_LEN..]));
+    let mut record = cx.record("first");
+    record.subject = Some(cx.subject("alice"));
+    store.create(first.clone(), &record).await?;
+    for handle in [&store, &other] {
+        cx.holds("by another secret", handle, &second, &record)
+            .await?;
+        let created = handle.create(third.clone(), &cx.record("third")).await;
+        cx.err(
+            "create with a live id and another secret",
+            ErrorKind::Exists,
+            created,
+        )?;
+    }
+    let renewed = cx.changed(&record, "renewed");
+    let updated = store.renew(&second, record.revision, &renewed).await;
+    cx.ok("renew by another secret", updated)?;
+    cx.settle().await;
+    for token in [&first, &second, &third] {
+        cx.holds("after renew", &other, token, &renewed).await?;
+    }
+    if let (Some(index), Some(subject)) = (store.subjects(), &renewed.subject) {
+        let listed = cx.ok("list", index.list(subject, None, 10).await)?;
+        let keys: Vec<_> = listed.iter().map(|session| session.key).collect();
+        let expected = vec![first.key()];
+        cx.check(keys == expected, "one session in the list", keys.len())?;
+    }
+    let deleted = other.delete(&third, Some(renewed.revision)).await;
+    cx.ok("delete by another secret", ended(deleted))?;
+    cx.settle().await;
+    for token in [&first, &second, &third] {
+        cx.absent("after delete by another secret", &store, token)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn k10_tokens_that_differ_in_the_id_are_two_sessions(cx: &Context) -> Outcome {
+    let own = cx.token();
+    let (id, secret) = own.expose().split_at(Token::ID_LEN);
+    let differing = (0..Token::ID_LEN).map(|at| {
+        let mut near = id.to_vec();
+        near[at] ^= 1;
+        (at, composed(cx, &near, secret))
+    });
+    let others: Vec<_> = differing
+        .map(|(at, token)| (format!("with another byte {at}"), token))
+        .collect();
+    let others: Vec<_> = others
+        .iter()
+        .map(|(what, token)| (what.as_str(), token.clone()))
+        .collect();
+    stand_apart(cx, &own, &others).await
 }

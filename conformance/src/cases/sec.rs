@@ -4,7 +4,9 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
-use sessionkit::{Error, Key, Keyring, Label, SessionStore, StoreKey, Subject, Sweep, Token};
+use sessionkit::{
+    Error, Key, Keyring, Label, Record, SessionStore, StoreKey, Subject, Sweep, Token,
+};
 use tracing::instrument::WithSubscriber;
 
 use super::case;
@@ -222,7 +224,11 @@ async fn act(
             cause = error.source();
         }
     };
-    let record = cx.record(CANARY);
+    let subject = cx.subject("alice");
+    let record = Record {
+        subject: Some(subject.clone()),
+        ..cx.record(CANARY)
+    };
     let (given, unknown) = (cx.token(), cx.token());
     let token = store.create(given.clone(), &record).await?;
     for token in [&given, &token, &unknown] {
@@ -245,14 +251,18 @@ async fn act(
         note(store.update(&token, cx.revision(), &record).await.err());
         note(store.update(&unknown, record.revision, &record).await.err());
         note(store.touch(&unknown, record.expires_at).await.err());
-        note(
-            store
-                .rotate(&unknown, cx.token(), record.revision, &record)
-                .await
-                .err(),
-        );
-        note(store.delete(&unknown).await.err());
+        note(store.renew(&token, cx.revision(), &record).await.err());
+        note(store.delete(&token, Some(cx.revision())).await.err());
+        note(store.delete(&unknown, None).await.err());
         note(store.sweep(1).await.err());
+        note(store.try_sweep(1).await.err());
+        note(store.ping().await.err());
+        if let Some(index) = store.subjects() {
+            note(index.list(&subject, None, 10).await.err());
+            note(index.revoke(&subject, &unknown.key()).await.err());
+            let but_one = index.revoke_all(&subject, Some(&token.key())).await;
+            note(but_one.err());
+        }
         if fault.is_some() {
             cx.fault(Fault::None).await?;
         }

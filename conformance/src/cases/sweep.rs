@@ -1,6 +1,9 @@
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use sessionkit::{ErrorKind, Record};
+use sessionkit::{ErrorKind, Record, SessionStore};
 
 use super::case;
 use crate::{Case, Context, Outcome, RawEntry};
@@ -21,7 +24,12 @@ pub(super) const CASES: &[Case] = &[
     case!(Sweep w06_a_store_without_a_sweep_refuses_it [NoSweep]
         "[`Unsupported`](crate::ErrorKind::Unsupported) where [`Capabilities::sweep`] is [`Sweep::Unsupported`]."
         "An operator believes that old sessions are removed."),
+    case!(parallel Sweep w07_try_sweep_sweeps_or_leaves_it_to_another [Server ExplicitSweep]
+        "unless another process is sweeping the same records at the moment: `None` then."
+        "Every host sweeps at the same time, or each leaves it to the others and nobody does."),
 ];
+
+type Store = Arc<dyn SessionStore>;
 
 fn expired(cx: &Context, data: &'static str) -> Record {
     let expires_at = cx.now() - cx.moment();
@@ -141,7 +149,7 @@ async fn w04_a_sweep_steps_over_what_it_cannot_read(cx: &Context) -> Outcome {
         .await?;
     cx.ok(
         "delete of the unreadable record",
-        store.delete(&ruined).await,
+        store.delete(&ruined, None).await,
     )?;
     let left = cx.raw_dump().await?;
     cx.check(
@@ -165,6 +173,8 @@ async fn w05_a_backend_that_sweeps_by_itself_does_it(cx: &Context) -> Outcome {
         &swept,
         &0,
     )?;
+    let tried = cx.ok("try_sweep", store.try_sweep(100).await)?;
+    cx.equal("and try_sweep", &tried, &Some(0))?;
     let Ok(empty) = empty else {
         return Ok(());
     };
@@ -182,5 +192,66 @@ async fn w05_a_backend_that_sweeps_by_itself_does_it(cx: &Context) -> Outcome {
 
 async fn w06_a_store_without_a_sweep_refuses_it(cx: &Context) -> Outcome {
     let store = cx.open().await?;
-    cx.err("sweep", ErrorKind::Unsupported, store.sweep(100).await)
+    cx.err("sweep", ErrorKind::Unsupported, store.sweep(100).await)?;
+    let tried = store.try_sweep(100).await;
+    cx.err("try_sweep", ErrorKind::Unsupported, tried)
+}
+
+/// Sweeps as a background task does, until nothing is left: somebody else is at it only for a while.
+async fn try_until_empty(cx: &Context, store: &Store, limit: u64) -> Outcome<u64> {
+    let mut total = 0;
+    let mut left_to_others = 0;
+    loop {
+        match cx.ok("try_sweep", store.try_sweep(limit as usize).await)? {
+            Some(swept) => {
+                cx.check(
+                    swept <= limit,
+                    format_args!("try_sweep of at most {limit} records"),
+                    swept,
+                )?;
+                total += swept;
+                if swept < limit {
+                    return Ok(total);
+                }
+            }
+            None => {
+                left_to_others += 1;
+                cx.check(
+                    left_to_others < 500,
+                    "try_sweep that nobody stands in the way of",
+                    "500 times None",
+                )?;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+}
+
+async fn w07_try_sweep_sweeps_or_leaves_it_to_another(cx: &Context) -> Outcome {
+    let (store, other) = (cx.open().await?, cx.open().await?);
+    let live = cx.record("live");
+    let kept = store.create(cx.token(), &live).await?;
+    for round in 0..3 {
+        let stale = expired(cx, "stale");
+        for _ in 0..100 {
+            store.create(cx.token(), &stale).await?;
+        }
+        let tries = (0..4).map(|number| {
+            let store = [&store, &other][number % 2].clone();
+            async move { store.try_sweep(30).await }
+        });
+        let mut total = 0;
+        for tried in cx.race(tries.collect::<Vec<_>>()).await? {
+            total += cx.ok("one of four calls of try_sweep", tried)?.unwrap_or(0);
+        }
+        total += try_until_empty(cx, &store, 30).await?;
+        cx.equal(
+            &format!("in round {round}, all calls of try_sweep together remove"),
+            &total,
+            &100,
+        )?;
+        cx.holds("of a live record after try_sweep", &store, &kept, &live)
+            .await?;
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@ use std::{collections::HashMap, fmt};
 
 use sessionkit::{Revision, StoreKey, Timestamp};
 
-use super::{Deepest, Outcome, Search, groups, keys};
+use super::{Deepest, Outcome, Search};
 use crate::history::{Answer, Call, History, Operation, Version};
 
 /// A report shows at most this many calls, the last ones.
@@ -17,27 +17,21 @@ const SHOWN: usize = 24;
 pub struct Violation {
     operations: Vec<Operation>,
     order: Vec<usize>,
-    stored: Vec<(StoreKey, Option<Version>)>,
+    stored: Option<Version>,
     total: usize,
 }
 
 impl Violation {
-    /// Cuts down a history that is known to be a violation.
+    /// Cuts down the history of one key that is known to be a violation.
     pub(super) fn find(history: History, budget: usize) -> Self {
         let total = history.operations.len();
         let fails =
             |history: &History| matches!(Search::new(history, budget).run(), Outcome::Stuck(_));
         let history = shortest_prefix(history, fails);
         let history = without_onlookers(history, fails);
-        let history = without_bystanders(history, fails);
-        let search = Search::new(&history, budget);
-        let slots = search.slots.clone();
-        let (order, stored) = match search.run() {
-            Outcome::Stuck(Deepest { order, state, .. }) => {
-                let stored = slots.iter().map(|(key, &slot)| (*key, state.records[slot]));
-                (order, stored.collect())
-            }
-            _ => (Vec::new(), Vec::new()),
+        let (order, stored) = match Search::new(&history, budget).run() {
+            Outcome::Stuck(Deepest { order, state, .. }) => (order, state.record),
+            _ => (Vec::new(), None),
         };
         Self {
             operations: history.operations,
@@ -128,19 +122,10 @@ fn without_onlookers(mut history: History, fails: impl Fn(&History) -> bool) -> 
 }
 
 fn changed_nothing(operation: &Operation) -> bool {
-    matches!(operation.answer, Answer::Found(_) | Answer::Failed(_))
-}
-
-/// Leaves out the keys that only a failed rotation connected with the ones that matter.
-fn without_bystanders(history: History, fails: impl Fn(&History) -> bool) -> History {
-    groups(&history.operations)
-        .into_iter()
-        .map(|operations| History {
-            operations,
-            granularity: history.granularity,
-        })
-        .find(|group| fails(group))
-        .unwrap_or(history)
+    matches!(
+        operation.answer,
+        Answer::Found(_) | Answer::Ended(false) | Answer::Failed(_)
+    )
 }
 
 impl fmt::Display for Violation {
@@ -165,7 +150,12 @@ impl fmt::Display for Violation {
             write!(f, " #{}", index + 1)?;
         }
         f.write_str("\nit leaves ")?;
-        names.write_stored(f, &self.stored)?;
+        let key = self.operations.first().map(|operation| operation.key);
+        let key = key.map_or_else(String::new, |key| names.key(key));
+        match self.stored {
+            Some(version) => write!(f, "{key} = {}", names.version(version))?,
+            None => write!(f, "nothing under {key}")?,
+        }
         f.write_str("\nand then these cannot have been answered so:")?;
         for (index, operation) in self.unplaced() {
             write!(f, "\n  #{} {}", index + 1, names.story(operation))?;
@@ -197,17 +187,13 @@ impl Names {
                 .filter(|_| time_matters(operations)),
         };
         for operation in operations {
-            for key in keys(operation) {
-                let next = names.keys.len();
-                names.keys.entry(key).or_insert(next);
-            }
+            let next = names.keys.len();
+            names.keys.entry(operation.key).or_insert(next);
             for revision in revisions(operation) {
                 let next = names.revisions.len() + 1;
                 names.revisions.entry(revision).or_insert(next);
             }
-            if let Call::Create(new) | Call::Update { new, .. } | Call::Rotate { new, .. } =
-                operation.call
-            {
+            if let Call::Create(new) | Call::Update { new, .. } = operation.call {
                 names.contents.insert(new.revision, new.contents);
             }
         }
@@ -253,13 +239,10 @@ impl Names {
                 self.version(new)
             ),
             Call::Touch(expires_at) => format!("touch {key}{}", self.expiry(expires_at)),
-            Call::Rotate { to, expected, new } => format!(
-                "rotate {key} at {} to {} = {}",
-                self.revision(expected),
-                self.key(to),
-                self.version(new)
-            ),
-            Call::Delete => format!("delete {key}"),
+            Call::Delete(None) => format!("delete {key}"),
+            Call::Delete(Some(expected)) => {
+                format!("delete {key} at {}", self.revision(expected))
+            }
         }
     }
 
@@ -267,26 +250,12 @@ impl Names {
         match answer {
             Answer::Done => "ok".to_owned(),
             Answer::Found(None) => "nothing".to_owned(),
+            Answer::Ended(true) => "ended".to_owned(),
+            Answer::Ended(false) => "nothing to end".to_owned(),
             Answer::Found(Some(version)) => self.version(version),
             Answer::Failed(kind) => format!("{kind:?}"),
             Answer::Unknown => "no answer".to_owned(),
         }
-    }
-
-    fn write_stored(
-        &self,
-        f: &mut fmt::Formatter<'_>,
-        stored: &[(StoreKey, Option<Version>)],
-    ) -> fmt::Result {
-        let mut stored: Vec<String> = stored
-            .iter()
-            .map(|(key, version)| match version {
-                Some(version) => format!("{} = {}", self.key(*key), self.version(*version)),
-                None => format!("nothing under {}", self.key(*key)),
-            })
-            .collect();
-        stored.sort_unstable();
-        f.write_str(&stored.join(", "))
     }
 
     fn key(&self, key: StoreKey) -> String {
@@ -336,10 +305,8 @@ fn time_matters(operations: &[Operation]) -> bool {
     let latest = operations.iter().filter(answered).map(|o| o.latest).max();
     operations.iter().any(|operation| match operation.call {
         Call::Touch(_) => true,
-        Call::Create(new) | Call::Update { new, .. } | Call::Rotate { new, .. } => {
-            Some(new.expires_at) <= latest
-        }
-        Call::Load | Call::Delete => false,
+        Call::Create(new) | Call::Update { new, .. } => Some(new.expires_at) <= latest,
+        Call::Load | Call::Delete(_) => false,
     })
 }
 
@@ -347,9 +314,8 @@ fn revisions(operation: &Operation) -> Vec<Revision> {
     let of = |version: Version| version.revision;
     match (operation.call, operation.answer) {
         (Call::Create(new), _) => vec![of(new)],
-        (Call::Update { expected, new } | Call::Rotate { expected, new, .. }, _) => {
-            vec![expected, of(new)]
-        }
+        (Call::Update { expected, new }, _) => vec![expected, of(new)],
+        (Call::Delete(Some(expected)), _) => vec![expected],
         (_, Answer::Found(Some(version))) => vec![of(version)],
         _ => Vec::new(),
     }

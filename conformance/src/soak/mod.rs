@@ -1,7 +1,7 @@
 //! A store under work while its server is broken, and the count of what went wrong.
 //!
-//! A [`Crew`] of workers uses sessions through one handle, creates, updates, rotates, drops calls,
-//! ends sessions, and knows what each has to look like. Whoever holds it breaks the server, asks
+//! A [`Crew`] of workers uses sessions through one handle, creates, updates and renews them,
+//! drops calls, ends sessions in every way there is, and knows what each has to look like. Whoever holds it breaks the server, asks
 //! how long it takes until every worker has an answer again, and reads the [`Counts`] at the end.
 //! [`break_server`] does that with a server in a container.
 //!

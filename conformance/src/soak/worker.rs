@@ -8,7 +8,7 @@ use std::{
 
 use sessionkit::{
     Clock, CookieName, Error, ErrorKind, OsEntropy, Record, Result, Revision, SessionStore,
-    SystemClock, Timestamp, Token,
+    Subject, SystemClock, Timestamp, Token,
 };
 use tokio::{
     task::JoinHandle,
@@ -137,10 +137,11 @@ impl Worker {
     async fn live(&self, dead: &mut Vec<Token>) {
         let mut session = self.create().await;
         for change in 1..LIFE {
-            if change == LIFE / 2 {
-                dead.push(self.rotate(&mut session).await);
-            }
             self.update(&mut session).await;
+            if change % (LIFE / 4) == 0 {
+                // A renewal: the same record under the same key, by another secret from now on.
+                session.token = renewed(&session.token);
+            }
             self.drop_call(&session).await;
             let seen = self.load(&session.token).await;
             if seen.as_ref() != Some(&session.record) {
@@ -150,13 +151,14 @@ impl Worker {
                 break;
             }
         }
-        self.delete(&session).await;
+        self.end(&mut session).await;
         dead.push(session.token);
         self.count(|counts| counts.sessions += 1);
     }
 
     async fn create(&self) -> Session {
-        let (token, record) = (token(), self.record());
+        let (token, subject) = (token(), self.subject());
+        let record = self.record(Some(&subject));
         let mut unsure = false;
         while let Err(error) = self
             .call(self.shared.store.create(token.clone(), &record))
@@ -174,7 +176,7 @@ impl Worker {
 
     /// Until the next record is there.
     async fn update(&self, session: &mut Session) {
-        let next = self.record();
+        let next = self.record(session.record.subject.as_ref());
         // Whether an attempt may have taken effect, or still will: the server may read it late.
         let mut unsure = false;
         loop {
@@ -203,48 +205,21 @@ impl Worker {
         session.record = next;
     }
 
-    /// Until the session is under another token, and returns the old one.
-    async fn rotate(&self, session: &mut Session) -> Token {
-        let (to, next) = (token(), self.record());
-        let mut unsure = false;
-        loop {
-            let rotate = self.shared.store.rotate(
-                &session.token,
-                to.clone(),
-                session.record.revision,
-                &next,
-            );
-            let Err(error) = self.call(rotate).await else {
-                break;
-            };
-            unsure |= error.kind() == ErrorKind::Ambiguous;
-            if self.load(&to).await.as_ref() == Some(&next) {
-                self.is_false(!unsure);
-                // After an error both may be there.
-                self.until_ok(|| self.shared.store.delete(&session.token))
-                    .await;
-                break;
-            }
-            let seen = self.load(&session.token).await;
-            if seen.as_ref() != Some(&session.record)
-                && self.load(&to).await.as_ref() != Some(&next)
-            {
-                self.lost(session).await;
-                break;
-            }
-        }
-        session.record = next;
-        std::mem::replace(&mut session.token, to)
-    }
-
-    /// Ends a session while other requests still use it.
-    async fn delete(&self, session: &Session) {
+    /// Ends a session in one of the ways there are, while other requests still use it.
+    async fn end(&self, session: &mut Session) {
         let store = &self.shared.store;
+        let way = match store.subjects() {
+            Some(_) => self.random.below(4),
+            None => self.random.below(2),
+        };
+        if way == 0 {
+            return self.sign_out(session).await;
+        }
         let (token, record) = (&session.token, &session.record);
-        let next = self.record();
+        let next = self.record(record.subject.as_ref());
         let (_, updated, touched) = tokio::join!(
-            self.until_ok(|| store.delete(token)),
-            store.update(token, record.revision, &next),
+            self.until_ok(|| self.end_in(way, session)),
+            store.renew(token, record.revision, &next),
             store.touch(token, record.expires_at),
         );
         for error in updated.err().into_iter().chain(touched.err()) {
@@ -254,6 +229,49 @@ impl Worker {
             }
         }
         self.expect_dead(token).await;
+    }
+
+    async fn end_in(&self, way: usize, session: &Session) -> Result<()> {
+        let (store, token) = (&self.shared.store, &session.token);
+        match (way, store.subjects(), &session.record.subject) {
+            (2, Some(index), Some(subject)) => index.revoke(subject, &token.key()).await.map(drop),
+            (3, Some(index), Some(subject)) => index.revoke_all(subject, None).await.map(drop),
+            _ => store.delete(token, None).await.map(drop),
+        }
+    }
+
+    /// Ends the session at the revision that is there, as a sign-out does: nobody else is to change
+    /// it, but a call whose answer was lost may have ended it.
+    async fn sign_out(&self, session: &mut Session) {
+        let store = &self.shared.store;
+        let mut unsure = false;
+        loop {
+            let delete = store.delete(&session.token, Some(session.record.revision));
+            match self.call(delete).await {
+                Ok(true) => break,
+                Ok(false) => {
+                    self.is_false(!unsure);
+                    break;
+                }
+                Err(error) => {
+                    unsure |= error.kind() == ErrorKind::Ambiguous;
+                    self.is_false(error.kind() == ErrorKind::Conflict);
+                }
+            }
+            let seen = self.load(&session.token).await;
+            match seen {
+                None => {
+                    self.is_false(!unsure);
+                    break;
+                }
+                Some(seen) if seen == session.record => {}
+                Some(_) => {
+                    self.lost(session).await;
+                    return;
+                }
+            }
+        }
+        self.expect_dead(&session.token).await;
     }
 
     /// Begins a call that changes nothing, and does not wait for its end.
@@ -329,8 +347,14 @@ impl Worker {
         self.shared.stop.load(Ordering::Relaxed)
     }
 
+    /// Somebody who has no other session.
+    fn subject(&self) -> Subject {
+        let name = format!("soak-{}-{:016x}", self.number, self.random.next());
+        Subject::new(name).expect("a short text")
+    }
+
     /// A record unlike any other, of any length.
-    fn record(&self) -> Record {
+    fn record(&self, subject: Option<&Subject>) -> Record {
         let mut data = format!("{}:", self.number).into_bytes();
         data.extend(self.random.bytes(self.random.below(2000)));
         Record {
@@ -338,7 +362,7 @@ impl Worker {
             revision: Revision::random(&OsEntropy).expect("randomness"),
             created_at: SystemClock.now(),
             expires_at: self.expires_at,
-            subject: None,
+            subject: subject.cloned(),
             label: Default::default(),
         }
     }
@@ -347,4 +371,14 @@ impl Worker {
 fn token() -> Token {
     let name = CookieName::new("id").expect("a cookie name");
     Token::random(&OsEntropy, &name).expect("randomness")
+}
+
+/// The token of the same session with another secret.
+fn renewed(of: &Token) -> Token {
+    let fresh = token();
+    let (id, secret) = (
+        &of.expose()[..Token::ID_LEN],
+        &fresh.expose()[Token::ID_LEN..],
+    );
+    Token::from_bytes([id, secret].concat(), of.cookie())
 }

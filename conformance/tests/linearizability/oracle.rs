@@ -1,9 +1,9 @@
 //! Thousands of small random histories, judged by our checker and by the one of `todc-utils`.
 //!
-//! The oracle knows neither expiry nor lost answers nor calls about two keys, so these are put to it
-//! in other terms than ours: the clock's steps are operations of a client of their own, a lost
-//! answer comes at the very end and fits always, and the state is all keys with the clock. What the
-//! two sides share is the list of calls and answers, nothing else.
+//! The oracle knows neither expiry nor lost answers, so these are put to it in other terms than ours:
+//! the clock's steps are operations of a client of their own, a lost answer comes at the very end
+//! and fits always, and the state is all keys with the clock. What the two sides share is the list
+//! of calls and answers, nothing else.
 
 use sessionkit::{ErrorKind, StoreKey, Timestamp};
 use sessionkit_conformance::{
@@ -13,7 +13,7 @@ use sessionkit_conformance::{
 };
 use todc_utils::{Action, History as OracleHistory, Specification, WGLChecker};
 
-use super::{Done, Failed, Found, Unknown, until};
+use super::{Done, Ended, Failed, Found, Unknown, until};
 
 const KEYS: [StoreKey; 2] = [StoreKey::from_bytes([1; 32]), StoreKey::from_bytes([2; 32])];
 
@@ -27,8 +27,6 @@ struct Store {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Call(Operation),
-    /// A rotation without an answer that stored the copy and left the original.
-    HalfRotation(Operation),
     Tick,
 }
 
@@ -50,25 +48,23 @@ impl Store {
             Call::Load => return Found(live),
             Call::Create(_) if live.is_some() => return Failed(ErrorKind::Exists),
             Call::Create(new) => Some(new),
-            Call::Delete => None,
+            Call::Delete(_) if live.is_none() => return Ended(false),
+            Call::Delete(Some(expected)) if revision != Some(expected) => {
+                return Failed(ErrorKind::Conflict);
+            }
+            Call::Delete(_) => {
+                self.records[Self::slot(key)] = None;
+                return Ended(true);
+            }
             _ if live.is_none() => return Failed(ErrorKind::Missing),
             Call::Touch(expires_at) => live.map(|mut version| {
                 version.expires_at = expires_at;
                 version
             }),
-            Call::Update { expected, .. } | Call::Rotate { expected, .. }
-                if revision != Some(expected) =>
-            {
+            Call::Update { expected, .. } if revision != Some(expected) => {
                 return Failed(ErrorKind::Conflict);
             }
             Call::Update { new, .. } => Some(new),
-            Call::Rotate { to, .. } if self.live(to).is_some() => {
-                return Failed(ErrorKind::Exists);
-            }
-            Call::Rotate { to, new, .. } => {
-                self.records[Self::slot(to)] = Some(new);
-                None
-            }
         };
         self.records[Self::slot(key)] = stored;
         Done
@@ -92,25 +88,9 @@ impl Specification for Contract {
                 next.now += 1;
                 true
             }
-            Step::HalfRotation(operation) => {
-                let original = next.records[Store::slot(operation.key)];
-                if next.call(operation.key, operation.call) == Done {
-                    next.records[Store::slot(operation.key)] = original;
-                }
-                true
-            }
             Step::Call(operation) => {
                 let answer = next.call(operation.key, operation.call);
-                match operation.answer {
-                    Unknown => true,
-                    // The contract leaves open which of two true reasons is given.
-                    Failed(ErrorKind::Exists) => match operation.call {
-                        Call::Create(_) => answer == operation.answer,
-                        Call::Rotate { to, .. } => state.live(to).is_some(),
-                        _ => false,
-                    },
-                    given => answer == given,
-                }
+                operation.answer == Unknown || operation.answer == answer
             }
         };
         (fits, if fits { next } else { *state })
@@ -191,11 +171,8 @@ impl Scenario {
             3..5 => Call::Create(new),
             5..7 => Call::Update { expected, new },
             7 => Call::Touch(Timestamp::from_millis(random.below(20) as i64)),
-            8 => Call::Delete,
-            _ => {
-                let to = KEYS[random.below(2)];
-                Call::Rotate { to, expected, new }
-            }
+            8 => Call::Delete(None),
+            _ => Call::Delete(Some(expected)),
         };
         self.events.push(Event::Begin(index));
         self.operations.push(Operation {
@@ -247,32 +224,14 @@ impl Scenario {
         self.operations.iter().copied().collect()
     }
 
-    /// The oracle's answer: whether any choice of halves for the rotations without an answer leads
-    /// to an order.
     fn is_linearizable_to_the_oracle(&self) -> bool {
-        let lost: Vec<usize> = (0..self.operations.len())
-            .filter(|&index| {
-                let operation = &self.operations[index];
-                operation.answer == Unknown && matches!(operation.call, Call::Rotate { .. })
-            })
-            .collect();
-        (0..1_u32 << lost.len()).any(|halves| {
-            let is_half = |index| {
-                lost.iter()
-                    .position(|&other| other == index)
-                    .is_some_and(|bit| halves >> bit & 1 == 1)
-            };
-            let actions = self.actions(is_half);
-            actions.is_empty()
-                || WGLChecker::<Contract>::is_linearizable(OracleHistory::from_actions(actions))
-        })
+        let actions = self.actions();
+        actions.is_empty()
+            || WGLChecker::<Contract>::is_linearizable(OracleHistory::from_actions(actions))
     }
 
-    fn actions(&self, is_half: impl Fn(usize) -> bool) -> Vec<(usize, Action<Step>)> {
-        let step = |index: usize| match self.operations[index] {
-            operation if is_half(index) => Step::HalfRotation(operation),
-            operation => Step::Call(operation),
-        };
+    fn actions(&self) -> Vec<(usize, Action<Step>)> {
+        let step = |index: usize| Step::Call(self.operations[index]);
         let is_lost_load = |index: usize| {
             let operation = &self.operations[index];
             operation.call == Call::Load && operation.answer == Unknown

@@ -162,26 +162,17 @@ impl<S: Published> SessionStore for Adapter<S> {
         Ok(token.clone())
     }
 
-    /// What their `Session::cycle_id` does, and the save at the end of its request: their load,
-    /// their delete of the old id, their create of the new one.
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        record.check_size(self.capabilities.max_data)?;
-        self.found_at(from, expected).await?;
-        if self.load(&to).await?.is_some() {
-            return Err(ErrorKind::Exists.into());
-        }
-        self.delete(from).await?;
-        self.create(to, record).await
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
-        self.store.delete(Row::id(token)).await
+    /// Their load, the comparison, their delete, which does not say whether it removed anything.
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
+        let live = match expected {
+            Some(expected) => match self.found_at(token, expected).await {
+                Err(error) if error.kind() == ErrorKind::Missing => false,
+                other => other.map(|_| true)?,
+            },
+            None => matches!(self.load(token).await, Ok(Some(_))),
+        };
+        self.store.delete(Row::id(token)).await?;
+        Ok(live)
     }
 
     async fn sweep(&self, _limit: usize) -> Result<u64> {
@@ -189,6 +180,11 @@ impl<S: Published> SessionStore for Adapter<S> {
             sessionkit::Sweep::Native => Ok(0),
             _ => Err(ErrorKind::Unsupported.into()),
         }
+    }
+
+    /// They have none: a load is what there is to ask with.
+    async fn ping(&self) -> Result<()> {
+        self.store.load(0).await.map(drop)
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {

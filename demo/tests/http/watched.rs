@@ -86,22 +86,16 @@ impl SessionStore for Watched {
         self.call()?.touch(token, expires_at).await
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        self.call()?.rotate(from, to, expected, record).await
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
-        self.call()?.delete(token).await
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
+        self.call()?.delete(token, expected).await
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
         self.call()?.sweep(limit).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.call()?.ping().await
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {

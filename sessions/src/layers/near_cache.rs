@@ -25,7 +25,7 @@ const GENERATIONS: usize = 64;
 ///
 /// Writes go to the store. Whatever one through this handle or a clone of it comes to, its session
 /// is loaded from the store the next time: after the `Ok` of a
-/// [`delete`](SessionStore::delete), a [`rotate`](SessionStore::rotate) or a revocation no load
+/// [`delete`](SessionStore::delete) or a revocation no load
 /// that begins later returns the record, not even when one was on its way meanwhile. Expired
 /// records are never returned, and that a session does not exist is never remembered.
 ///
@@ -154,20 +154,22 @@ impl<S: SessionStore> SessionStore for NearCache<S> {
         self.store.touch(token, expires_at).await
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        let _forget = (self.cache.forget(from.key()), self.cache.forget(to.key()));
-        self.store.rotate(from, to, expected, record).await
+    async fn renew(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
+        let _forget = self.cache.forget(token.key());
+        self.store.renew(token, expected, record).await
     }
 
-    async fn delete(&self, token: &Token) -> Result<()> {
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
         let _forget = self.cache.forget(token.key());
-        self.store.delete(token).await
+        self.store.delete(token, expected).await
+    }
+
+    async fn try_sweep(&self, limit: usize) -> Result<Option<u64>> {
+        self.store.try_sweep(limit).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.store.ping().await
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {

@@ -98,19 +98,20 @@ impl<S: SessionStore> SessionStore for Timeout<S> {
         self.write(self.store.touch(token, expires_at)).await
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        self.write(self.store.rotate(from, to, expected, record))
-            .await
+    async fn renew(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
+        self.write(self.store.renew(token, expected, record)).await
     }
 
-    async fn delete(&self, token: &Token) -> Result<()> {
-        self.write(self.store.delete(token)).await
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
+        self.write(self.store.delete(token, expected)).await
+    }
+
+    async fn try_sweep(&self, limit: usize) -> Result<Option<u64>> {
+        self.write(self.store.try_sweep(limit)).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.read(self.store.ping()).await
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {

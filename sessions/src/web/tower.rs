@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{Failure, SessionManager, Sessions};
+use crate::{SessionManager, Sessions};
 
 /// Gives every request its [`Sessions`], as a request extension, and saves them before the head of
 /// the response is sent.
@@ -21,6 +21,9 @@ use crate::{Failure, SessionManager, Sessions};
 /// service has to be made from bytes for that. A body that is still being streamed comes too late:
 /// what it changes is saved only by [`Session::save`](crate::Session::save), and not if the session
 /// is new then, or renewed, or kept by the client, because its cookie could not be sent.
+///
+/// Twice around one handler, on a nested router for example, the layers of one manager are one: the
+/// outer one loads and saves.
 ///
 /// If the client disconnects, the server drops the request: sessions that were being saved are then
 /// saved or not.
@@ -78,8 +81,15 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let sessions = self.manager.begin(request.headers());
-        request.extensions_mut().insert(sessions.clone());
+        // A layer outside of this one, around a nested router, has begun and will finish them.
+        let begun = request.extensions().get::<Sessions>();
+        let sessions = if begun.is_some_and(|sessions| sessions.belong_to(&self.manager)) {
+            None
+        } else {
+            let sessions = self.manager.begin(request.headers());
+            request.extensions_mut().insert(sessions.clone());
+            Some(sessions)
+        };
         SessionFuture {
             handler: self.inner.call(request),
             sessions,
@@ -95,7 +105,7 @@ pin_project! {
     pub struct SessionFuture<F, B> {
         #[pin]
         handler: F,
-        sessions: Sessions,
+        sessions: Option<Sessions>,
         finish: Option<Finish<B>>,
     }
 }
@@ -111,10 +121,14 @@ where
         let this = self.project();
         if this.finish.is_none() {
             let response = ready!(this.handler.poll(context))?;
-            if !this.sessions.is_used() {
+            let Some(sessions) = this.sessions else {
+                return Poll::Ready(Ok(response));
+            };
+            if !sessions.is_used() {
+                sessions.head_sent();
                 return Poll::Ready(Ok(response));
             }
-            *this.finish = Some(Box::pin(finish(this.sessions.clone(), response)));
+            *this.finish = Some(Box::pin(finish(sessions.clone(), response)));
         }
         match this.finish {
             Some(finish) => finish.as_mut().poll(context).map(Ok),
@@ -136,7 +150,7 @@ async fn finish<B: From<Bytes> + Send>(
     mut response: Response<B>,
 ) -> Response<B> {
     if let Err(errors) = sessions.finish(response.headers_mut()).await
-        && let Some(replacement) = sessions.failure_response(&Failure::Save(&errors))
+        && let Some(replacement) = sessions.failure_response(&errors.failure())
     {
         response = replacement.map(B::from);
         sessions.write_headers(response.headers_mut());

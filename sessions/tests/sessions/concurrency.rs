@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use sessionkit::{Origin, Saved};
+use sessionkit::{Failure, Origin, Saved};
 
 use crate::support::{Browser, Fault, World};
 
@@ -153,7 +153,8 @@ async fn a_request_in_flight_does_not_undo_a_logout() {
         .unwrap();
     quick.visit(|session| session.destroy()).await;
 
-    slow.finish(&in_flight).await.unwrap();
+    let errors = slow.finish(&in_flight).await.unwrap_err();
+    assert!(matches!(errors.failure(), Failure::Gone(_)));
     assert!(slow.set_cookies().is_empty());
     assert!(world.store.inner.is_empty());
     let origin = slow.visit(|session| session.origin()).await;
@@ -168,7 +169,7 @@ async fn a_renewal_in_flight_does_not_undo_a_logout() {
     let in_flight = slow.begin();
     in_flight.session().await.unwrap().renew();
     quick.visit(|session| session.destroy()).await;
-    slow.finish(&in_flight).await.unwrap();
+    assert!(slow.finish(&in_flight).await.is_err());
     assert!(slow.set_cookies().is_empty());
     assert!(world.store.inner.is_empty());
 }
@@ -211,7 +212,8 @@ async fn of_two_parallel_renewals_one_successor_lives() {
     first.session().await.unwrap().renew();
     second.session().await.unwrap().renew();
     one.finish(&first).await.unwrap();
-    two.finish(&second).await.unwrap();
+    let errors = two.finish(&second).await.unwrap_err();
+    assert!(matches!(errors.failure(), Failure::Gone(_)));
     assert_eq!(world.store.inner.len(), 1);
     assert_eq!(one.set_cookies().len() + two.set_cookies().len(), 1);
     assert_eq!(one.get::<String>("user").await.as_deref(), Some("alice"));

@@ -147,3 +147,18 @@ async fn a_late_reader_does_not_take_a_message_it_has_not_seen() {
         .unwrap();
     assert_eq!(read, ["new"]);
 }
+
+#[tokio::test]
+async fn messages_that_nobody_reads_have_a_limit() {
+    let session = World::new().browser().begin().session().await.unwrap();
+    for number in 0..100 {
+        session
+            .flash_to(&format!("queue {}", number % 3), &number)
+            .unwrap();
+    }
+    let error = session.flash_to("notices", &1).unwrap_err();
+    assert_eq!(error.kind(), sessionkit::ErrorKind::TooLarge);
+    assert!(error.to_string().contains("\"notices\""), "{error}");
+    assert_eq!(session.flashes_from::<u32>("queue 0").unwrap().len(), 34);
+    session.flash_to("notices", &1).unwrap();
+}

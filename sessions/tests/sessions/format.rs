@@ -13,9 +13,10 @@ use crate::support::{START, SpyStore, TestEntropy, World, set_cookies};
 const KEY: &str = "f1e2d3c4b5a697887766554433221100ffeeddccbbaa99881029384756afbecd";
 
 const COOKIE: &str =
-    "Af2QuHoAAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHzuNcKbruTb5hmg-7p0ZYRK_YswVrf6tZi2qyEnRpRdd";
-const SEALED: &str = "AigpKissLS4vMDEyM/+4JQoOuOhrD9A8yp7Luv3lyIFRyUgx4Y18IETlVB3NlDek2NYLeVZcRUDBkrsG5PpU1YgJUieUaS6YLg==";
-const READABLE: &str = "AQGAowUBAgVjb3VudAEHBHVzZXIGpWFsaWNlAQdub3RpY2VzAQAGpXNhdmVk";
+    "Af2QuHoAAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eH3lSJB6cIpRVwqi0x3ecyIgmiSla0IRaDlhP6pOWAJYH";
+const SEALED: &str = "A3H9xcAXU7VlW0BGVwzGDfMAAAAoKSorLC0uLzAxMjOumhwHL44NVWosVuzgabWP9PpxuOLUxXRohC7SLdiJxbGst0hSFSslA82EGC9YYbvrEVBzTVNdOcn5OPk=";
+const READABLE: &str =
+    "BHH9xcAXU7VlW0BGVwzGDfMAAAABgKMFAQIFY291bnQBBwR1c2VyBqVhbGljZQEHbm90aWNlcwEABqVzYXZlZA==";
 
 fn manager(store: &Arc<SpyStore>, sealed: bool) -> SessionManager {
     let config = SessionConfig::new(Arc::clone(store));
@@ -119,8 +120,25 @@ async fn sealed_data_copied_to_another_token_are_corrupt() {
     let world = World::new();
     let (mut alice, mallory) = (world.signed_in().await, world.signed_in().await);
     let stolen = world.store.written()[0].clone();
-    world.store.tamper(move |record| *record = stolen.clone());
+    let own = world.store.written()[1].clone();
+    let whole = stolen.clone();
+    world.store.tamper(move |record| *record = whole.clone());
     assert_eq!(alice.get::<String>("user").await.as_deref(), Some("alice"));
+    let session = mallory.begin().session().await.unwrap();
+    assert_eq!(
+        session.origin(),
+        sessionkit::Origin::Ended,
+        "not her secret"
+    );
+
+    // The contents alone, behind the header that knows her secret.
+    let header = 20;
+    world.store.tamper(move |record| {
+        *record = stolen.clone();
+        record.data = [&own.data[..header], &stolen.data[header..]]
+            .concat()
+            .into();
+    });
     let error = mallory.begin().session().await.unwrap_err();
     assert_eq!(error.kind(), sessionkit::ErrorKind::Corrupt);
 }

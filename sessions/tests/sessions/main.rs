@@ -13,6 +13,8 @@ mod headers;
 mod keys;
 mod lifetimes;
 mod registry;
+mod renewals;
+mod rotation;
 mod subjects;
 mod tokens;
 mod values;

@@ -190,6 +190,7 @@ pub(crate) struct SpyStore {
     faults: Mutex<VecDeque<(&'static str, Fault)>>,
     tamper: Mutex<Option<Tamper>>,
     written: Mutex<Vec<Record>>,
+    created: Mutex<Vec<Token>>,
 }
 
 impl std::fmt::Debug for SpyStore {
@@ -206,6 +207,7 @@ impl SpyStore {
             faults: Mutex::default(),
             tamper: Mutex::default(),
             written: Mutex::default(),
+            created: Mutex::default(),
         }
     }
 
@@ -241,6 +243,23 @@ impl SpyStore {
 
     pub(crate) fn last_written(&self) -> Record {
         self.written().pop().expect("something was written")
+    }
+
+    /// Every token that was given to a creation, in order.
+    pub(crate) fn created(&self) -> Vec<Token> {
+        self.created.lock().unwrap().clone()
+    }
+
+    /// The last created session is overwritten by somebody who knows nothing of secrets.
+    pub(crate) async fn overwrite(&self, expected: Revision, record: &Record) {
+        let token = self.created().pop().expect("something was created");
+        self.inner.update(&token, expected, record).await.unwrap();
+    }
+
+    /// The record of the session that was created last.
+    pub(crate) async fn stored(&self) -> Option<Record> {
+        let token = self.created().pop().expect("something was created");
+        self.inner.load(&token).await.unwrap()
     }
 
     fn fault(&self, operation: &'static str) -> Option<Fault> {
@@ -287,6 +306,7 @@ impl SessionStore for SpyStore {
     }
 
     async fn create(&self, token: Token, record: &Record) -> Result<Token> {
+        self.created.lock().unwrap().push(token.clone());
         self.call("create", Some(record), self.inner.create(token, record))
             .await
     }
@@ -309,23 +329,17 @@ impl SessionStore for SpyStore {
             .await
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        let rotate = self.inner.rotate(from, to, expected, record);
-        self.call("rotate", Some(record), rotate).await
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
-        self.call("delete", None, self.inner.delete(token)).await
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
+        self.call("delete", None, self.inner.delete(token, expected))
+            .await
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
         self.call("sweep", None, self.inner.sweep(limit)).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.inner.ping().await
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {

@@ -1,7 +1,7 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sessionkit::{Origin, Session};
 
-use crate::support::{Browser, World, keyring};
+use crate::support::{Browser, MINUTE, World, keyring};
 
 fn with_cookie(world: &World, value: &str) -> Browser {
     let mut browser = world.browser();
@@ -215,7 +215,7 @@ async fn ten_thousand_unknown_cookies_store_nothing() {
     for number in 0..10_000_u32 {
         let mut token = [0; 32];
         token[..4].copy_from_slice(&number.to_le_bytes());
-        let signed = world.keyring.sign("session token", "__Host-id", &token);
+        let signed = world.keyring.sign("session token 2", "__Host-id", &token);
         let mut browser = with_cookie(&world, &URL_SAFE_NO_PAD.encode(signed));
         browser.manager = manager.clone();
         browser
@@ -247,6 +247,11 @@ async fn signing_in_gives_a_new_token_and_ends_the_old_one() {
         browser.visit(|session| session.keys()).await,
         ["cart", "user"]
     );
+    assert_eq!(
+        planted.clone().visit(Session::origin).await,
+        Origin::Renewed
+    );
+    world.clock.advance(MINUTE);
     assert_eq!(planted.clone().visit(Session::origin).await, Origin::Ended);
 }
 
