@@ -8,7 +8,6 @@ mod codec;
 mod connection;
 mod fault;
 mod index;
-mod moving;
 mod node;
 mod options;
 mod race;

@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use redis::{ProtocolVersion, RedisConnectionInfo, Value};
-use sessionkit::{Durability, Error, ErrorKind, Result};
+use sessionkit::{Durability, Error, ErrorKind, Result, SessionStore};
 
 use crate::{
     RedisStore,

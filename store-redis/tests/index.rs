@@ -120,43 +120,91 @@ async fn a_session_that_begins_again_while_it_is_ended_is_listed() {
     }
 }
 
-/// The first spares a session that is renewed beside both, and that the second has to end.
 #[tokio::test]
-async fn of_two_ends_of_all_sessions_neither_undoes_the_other() {
+async fn renewals_and_sign_ins_race_with_two_ends_of_all_sessions_and_none_survives() {
     for (url, store) in stores("races").await {
         let index = store.subjects().unwrap();
-        for round in 0..5 {
-            let record = record(Some(alice()));
-            let creates = (0..600).map(|_| store.create(token(), &record));
-            let tokens: Vec<_> = join_all(creates)
-                .await
-                .into_iter()
-                .map(Result::unwrap)
-                .collect();
-            let last = tokens.iter().max_by_key(|token| token.key()).unwrap();
-            let alice = alice();
-            let second = async {
-                let some_are_ended =
-                    async { while index.list(&alice, None, 600).await.unwrap().len() > 300 {} };
-                some_are_ended.await;
-                index.revoke_all(&alice, None).await
-            };
-            let to = token();
-            let renewed = async {
-                while index.list(&alice, None, 600).await.unwrap().len() > 550 {}
-                store
-                    .rotate(last, to.clone(), record.revision, &record)
-                    .await
-            };
-            let except = last.key();
-            let (first, second, _) =
-                tokio::join!(index.revoke_all(&alice, Some(&except)), second, renewed);
-            first.unwrap();
-            second.unwrap();
-            for token in tokens.iter().chain([&to]) {
+        for round in 0..20 {
+            let first = record(Some(alice()));
+            let creates = (0..32).map(|_| store.create(token(), &first));
+            let tokens = join_all(creates).await.into_iter().map(Result::unwrap);
+            let tokens: Vec<_> = tokens.collect();
+            let second = record(Some(alice()));
+            let renewals = join_all(
+                tokens
+                    .iter()
+                    .map(|token| store.update(token, first.revision, &second)),
+            );
+            let (alice, spared) = (alice(), tokens[0].key());
+            let (one, other, _) = tokio::join!(
+                index.revoke_all(&alice, Some(&spared)),
+                index.revoke_all(&alice, None),
+                renewals
+            );
+            let ended = one.unwrap() + other.unwrap();
+            assert_eq!(ended, 32, "{url}, round {round}");
+            for token in &tokens {
                 let loaded = store.load(token).await.unwrap();
                 assert_eq!(loaded, None, "{url}, round {round}");
             }
+        }
+    }
+}
+
+/// As a process leaves it that ends between the two steps.
+#[tokio::test]
+async fn a_session_that_may_still_be_stored_keeps_the_end_of_all_from_saying_ok() {
+    let url = RedisCluster::shared().await.unwrap();
+    let options = RedisOptions::from_url(&url).unwrap().prefix("beginning");
+    let store = options
+        .deadline(Duration::from_secs(1))
+        .open()
+        .await
+        .unwrap();
+    let mut admin = Admin::connect(&url).await.unwrap();
+    let (token, record) = (token(), record(Some(alice())));
+    let ends = record.expires_at.as_millis();
+    let revision = record.revision.to_bits().to_be_bytes();
+    let mark = [b"?", &token.key().as_bytes()[..], &revision].concat();
+    let soon = SystemClock.now() + Duration::from_secs(20);
+    let mut begin = ::redis::cmd("ZADD");
+    begin.arg("beginning@alice");
+    begin.arg(ends).arg(token.key().as_bytes());
+    begin.arg(soon.as_millis()).arg(mark);
+    admin.take(&begin).await.unwrap();
+    let index = store.subjects().unwrap();
+    let error = index.revoke_all(&alice(), None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    // The entry is still there when the record comes.
+    let mut set = ::redis::cmd("ZSCORE");
+    set.arg("beginning@alice").arg(token.key().as_bytes());
+    admin.take(&set).await.unwrap();
+    store.create(token.clone(), &record).await.unwrap();
+    assert_eq!(index.revoke_all(&alice(), None).await.unwrap(), 1);
+    assert_eq!(index.revoke_all(&alice(), None).await.unwrap(), 0);
+}
+
+/// A session that was ended a moment after it began is not taken for one that is about to come.
+#[tokio::test]
+async fn what_has_ended_holds_nobody_up() {
+    for (url, store) in stores("ended").await {
+        let (index, alice) = (store.subjects().unwrap(), alice());
+        for way in ["delete", "delete the revision", "revoke", "revoke_all"] {
+            let record = record(Some(alice.clone()));
+            let token = store.create(token(), &record).await.unwrap();
+            let ended = match way {
+                "delete" => store.delete(&token, None).await,
+                "revoke" => index.revoke(&alice, &token.key()).await,
+                "revoke_all" => index.revoke_all(&alice, None).await.map(|ended| ended == 1),
+                _ => store.delete(&token, Some(record.revision)).await,
+            };
+            assert!(ended.unwrap(), "{way}: {url}");
+            assert!(index.list(&alice, None, 10).await.unwrap().is_empty());
+            assert_eq!(
+                index.revoke_all(&alice, None).await.unwrap(),
+                0,
+                "{way}: {url}"
+            );
         }
     }
 }

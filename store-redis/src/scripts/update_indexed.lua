@@ -1,18 +1,16 @@
 -- Replaces a record by one with a subject. KEYS: record, index (not on a cluster). ARGV: expected
--- head, record, expiry, subject, key, indexed until, '1' when the index holds that already, and the
--- prefix.
-local head = redis.call('GETRANGE', KEYS[1], 0, 283)
+-- head, record, expiry, subject, key, '1' when the index was told before, and the prefix.
+local head = redis.call('GETRANGE', KEYS[1], 0, SUBJECT_END)
 if string.sub(head, 1, 9) ~= ARGV[1] then return mismatch(KEYS[1], head) end
-local subject, till = subject_of(head)
-if subject == ARGV[4] and tonumber(ARGV[3]) <= till then
-  redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[3])
-  redis.call('SETRANGE', KEYS[1], 23, string.sub(head, 24, 29))
-  return DONE
-end
+local expiry, when = tonumber(ARGV[3]), BEFORE
+if subject_of(head) == ARGV[4] then when = tell(head, expiry) end
 if KEYS[2] then
-  keep(KEYS[2], ARGV[5], ARGV[6], ARGV[8])
-elseif ARGV[7] ~= '1' then
+  if when then keep(KEYS[2], ARGV[5], expiry, ARGV[7]) end
+elseif when == BEFORE and ARGV[6] ~= '1' then
   return INDEX_FIRST
 end
-redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[3])
-return DONE
+local record = ARGV[2]
+record = string.sub(record, 1, 23) .. (when and told(expiry) or string.sub(head, 24, 35))
+    .. string.sub(record, 36)
+redis.call('SET', KEYS[1], record, 'PXAT', ARGV[3])
+return when == SOME_TIME and not KEYS[2] and TELL or DONE
