@@ -10,12 +10,15 @@
 //! | 1 | length of the label |
 //! | 6 | only with a subject: when the subject's index was last told of the session |
 //! | 6 | only with a subject: of which expiry it was told |
+//! | 4 | only with a subject: a random number that the record has for its life |
 //! | | subject, label, data |
 //!
 //! Numbers are big-endian. The scripts know these places too.
 
 use bytes::Bytes;
-use sessionkit::{Error, ErrorKind, Label, Record, Result, Revision, Subject, Timestamp};
+use sessionkit::{
+    Entropy, Error, ErrorKind, Label, OsEntropy, Record, Result, Revision, Subject, Timestamp,
+};
 
 /// The only format so far.
 const FORMAT: u8 = 1;
@@ -25,18 +28,21 @@ const FIXED: usize = 23;
 
 const TIME_LEN: usize = 6;
 
-/// When an index was told, and of which expiry.
-const TOLD_LEN: usize = 2 * TIME_LEN;
+/// When an index was told, of which expiry, and the record's number.
+const INDEXED_LEN: usize = 2 * TIME_LEN + size_of::<Number>();
+
+/// Tells two records apart that were at one place one after the other.
+pub(crate) type Number = [u8; 4];
 
 /// The longest header: what has to be read to list a session.
-pub(crate) const MAX_HEAD: usize = FIXED + TOLD_LEN + Subject::MAX_LEN + Label::MAX_LEN;
+pub(crate) const MAX_HEAD: usize = FIXED + INDEXED_LEN + Subject::MAX_LEN + Label::MAX_LEN;
 
-/// The value of a record whose index is told at its beginning. An update by a script keeps what was
-/// there about that, or says when it was.
-pub(crate) fn encode(record: &Record) -> Vec<u8> {
+/// The value of a record whose index is told at its beginning. The script of an update keeps what was
+/// there about that, or says when it was, and keeps the number.
+pub(crate) fn encode(record: &Record, number: Number) -> Vec<u8> {
     let (subject, label) = (subject_bytes(record), record.label.as_str().as_bytes());
     let mut out =
-        Vec::with_capacity(FIXED + TOLD_LEN + subject.len() + label.len() + record.data.len());
+        Vec::with_capacity(FIXED + INDEXED_LEN + subject.len() + label.len() + record.data.len());
     out.extend(head(record.revision));
     out.extend(time(record.expires_at));
     out.extend(time(record.created_at));
@@ -45,6 +51,7 @@ pub(crate) fn encode(record: &Record) -> Vec<u8> {
     if !subject.is_empty() {
         out.extend(time(record.created_at));
         out.extend(time(record.expires_at));
+        out.extend(number);
     }
     out.extend(subject);
     out.extend(label);
@@ -59,10 +66,11 @@ pub(crate) fn head(revision: Revision) -> [u8; 9] {
     head
 }
 
-/// The revision that a stored record begins with.
-pub(crate) fn read_revision(stored: &[u8]) -> Option<Revision> {
-    let bits = stored.get(1..9)?.try_into().ok()?;
-    Some(Revision::from_bits(u64::from_be_bytes(bits)))
+/// A new number.
+pub(crate) fn number() -> Result<Number> {
+    let mut number = Number::default();
+    OsEntropy.fill(&mut number)?;
+    Ok(number)
 }
 
 /// An instant as the six bytes of a header.
@@ -89,6 +97,7 @@ pub(crate) struct Head {
     pub(crate) revision: Revision,
     pub(crate) created_at: Timestamp,
     pub(crate) expires_at: Timestamp,
+    pub(crate) number: Number,
     pub(crate) subject: Option<Subject>,
     pub(crate) label: Label,
 }
@@ -105,10 +114,12 @@ impl Head {
         let expires_at = read_time(&mut rest)?;
         let created_at = read_time(&mut rest)?;
         let [subject_len, label_len] = take(&mut rest)?;
+        let mut number = Number::default();
         let subject = match subject_len {
             0 => None,
             len => {
-                take::<TOLD_LEN>(&mut rest)?;
+                take::<{ 2 * TIME_LEN }>(&mut rest)?;
+                number = take(&mut rest)?;
                 Some(Subject::new(text(&mut rest, len)?).ok()?)
             }
         };
@@ -117,6 +128,7 @@ impl Head {
             revision,
             created_at,
             expires_at,
+            number,
             subject,
             label,
         };
@@ -165,6 +177,8 @@ fn text<'a>(rest: &mut &'a [u8], len: u8) -> Option<&'a str> {
 mod tests {
     use super::*;
 
+    const NUMBER: Number = [0, 0, 0, 7];
+
     fn record(subject: &str, label: &str, data: &'static [u8]) -> Record {
         Record {
             data: Bytes::from_static(data),
@@ -182,7 +196,7 @@ mod tests {
         for (subject, label) in [("", ""), ("user", ""), ("", "Firefox"), (&*long, &*long)] {
             for data in [&b""[..], b"\0\xff", b"\x01text"] {
                 let record = record(subject, label, data);
-                assert_eq!(decode(encode(&record)).unwrap(), record);
+                assert_eq!(decode(encode(&record, NUMBER)).unwrap(), record);
             }
         }
     }
@@ -198,15 +212,16 @@ mod tests {
             b"\x01\x01",
             b"\x01\x8b\xcf\xe5\x68\x00",
             b"\x01\x8b\xcf\xe6\x52\x60",
+            b"\0\0\0\x07",
             b"uldata",
         ]
         .concat();
-        assert_eq!(encode(&record), expected);
+        assert_eq!(encode(&record, NUMBER), expected);
     }
 
     #[test]
     fn every_shortened_header_is_corrupt_and_no_bit_flip_panics() {
-        let whole = encode(&record("user", "label", b""));
+        let whole = encode(&record("user", "label", b""), NUMBER);
         for len in 0..whole.len() {
             let error = decode(whole[..len].to_vec()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{len}");
@@ -221,6 +236,6 @@ mod tests {
     #[test]
     fn the_longest_header_fits_what_a_listing_reads() {
         let long = "x".repeat(255);
-        assert_eq!(encode(&record(&long, &long, b"")).len(), MAX_HEAD);
+        assert_eq!(encode(&record(&long, &long, b""), NUMBER).len(), MAX_HEAD);
     }
 }

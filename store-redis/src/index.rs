@@ -5,15 +5,13 @@ use std::{collections::BTreeSet, time::Duration};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use redis::Value;
-use sessionkit::{
-    Error, ErrorKind, Result, Revision, StoreKey, Subject, SubjectIndex, SubjectSession,
-};
+use sessionkit::{Error, ErrorKind, Result, StoreKey, Subject, SubjectIndex, SubjectSession};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
     RedisStore,
     backend::odd,
-    codec::{self, Head, MAX_HEAD},
+    codec::{Head, MAX_HEAD, Number},
     fault::Effect,
     script::{self, Answer, Call},
 };
@@ -63,11 +61,11 @@ impl SubjectIndex for RedisStore {
 
     async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
         let deadline = self.backend.deadline();
-        let Removed::Session(revision) = self.remove(subject, key, deadline).await? else {
+        let Removed::Session(number) = self.remove(subject, key, deadline).await? else {
             return Ok(false);
         };
         if self.backend.is_cluster() {
-            let gone = [(*key, Some(revision))];
+            let gone = [(*key, Some(number))];
             self.prune(subject, &gone, deadline).await;
         }
         Ok(true)
@@ -86,10 +84,10 @@ impl SubjectIndex for RedisStore {
                 let removals = batch.iter().map(|key| self.remove(subject, key, deadline));
                 for (key, removed) in batch.iter().zip(join_all(removals).await) {
                     match removed? {
-                        Removed::Session(revision) => {
+                        Removed::Session(number) => {
                             ended += 1;
                             seen.insert(**key);
-                            gone.push((**key, Some(revision)));
+                            gone.push((**key, Some(number)));
                         }
                         Removed::Other => {}
                         Removed::Nothing => {
@@ -129,7 +127,7 @@ impl Entries {
         let mut entries = Self::default();
         for member in members {
             match *member.as_slice() {
-                [b'?', ref rest @ ..] if rest.len() == 40 => {
+                [b'?', ref rest @ ..] if rest.len() == 36 => {
                     let key = rest.first_chunk().copied().map(StoreKey::from_bytes);
                     entries.beginning.extend(key);
                 }
@@ -145,7 +143,7 @@ impl Entries {
 
 /// What was under a key of an index.
 enum Removed {
-    Session(Revision),
+    Session(Number),
     /// A session of somebody else, or none.
     Other,
     Nothing,
@@ -192,12 +190,12 @@ impl RedisStore {
         Entries::read(self.backend.run(&call, Effect::Read, deadline).await?)
     }
 
-    /// Drops the entries of sessions that are gone, with the revisions of those that were seen. Entries
+    /// Drops the entries of sessions that are gone, with the numbers of those that were seen. Entries
     /// that stay do no harm.
     pub(crate) async fn prune(
         &self,
         subject: &Subject,
-        gone: &[(StoreKey, Option<Revision>)],
+        gone: &[(StoreKey, Option<Number>)],
         deadline: Instant,
     ) {
         if gone.is_empty() {
@@ -206,10 +204,8 @@ impl RedisStore {
         let on_cluster = self.backend.is_cluster();
         let sessions: Vec<_> = gone
             .iter()
-            .map(|(key, revision)| match revision {
-                Some(revision) if on_cluster => {
-                    [&key.as_bytes()[..], &revision.to_bits().to_be_bytes()].concat()
-                }
+            .map(|(key, number)| match number {
+                Some(number) if on_cluster => [&key.as_bytes()[..], number].concat(),
                 _ => key.as_bytes().to_vec(),
             })
             .collect();
@@ -235,9 +231,9 @@ impl RedisStore {
         let args: [&[u8]; 2] = [subject.as_str().as_bytes(), key.as_bytes()];
         let call = script::REVOKE.call(&keys[..count], &args);
         match self.backend.run(&call, Effect::Write, deadline).await {
-            Ok(Value::BulkString(head)) => codec::read_revision(&head)
+            Ok(Value::BulkString(number)) => Number::try_from(number)
                 .map(Removed::Session)
-                .ok_or_else(odd),
+                .map_err(|_| odd()),
             Ok(Value::Int(number)) => match Answer::from_number(number) {
                 Some(Answer::Missing) => Ok(Removed::Nothing),
                 _ => Ok(Removed::Other),

@@ -390,7 +390,8 @@ impl RedisOptions {
             tls: tls.then(|| self.certificates.connector()).transpose()?,
             client_name: self.client_name.clone(),
             timeout: self.connect_timeout,
-            confirm_timeout: self.deadline,
+            // A backstop: lost packets are sent again several times in this time.
+            confirm_timeout: self.deadline.max(Duration::from_secs(5)),
         })
     }
 }

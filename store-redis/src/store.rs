@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::{
     RedisOptions,
     backend::{Backend, odd},
-    codec::{self, Head},
+    codec::{self, Head, Number},
     fault::Effect,
     script::{self, Answer, Call, decimal},
 };
@@ -20,6 +20,9 @@ use crate::{
 /// would take 16 bytes more of the server's memory, and 160 bits of a hash of random tokens tell any
 /// number of sessions apart.
 pub(crate) const KEY_LEN: usize = 20;
+
+/// Of a record that keeps the one it has, or whose entry is written in one step with it.
+const NO_NUMBER: Number = [0; 4];
 
 /// For how much longer than its caller waits the record of a session that begins on a cluster may
 /// come, and for how long at most the index expects it.
@@ -65,19 +68,19 @@ impl RedisStore {
         [self.prefix.as_bytes(), b"@", subject.as_bytes()].concat()
     }
 
-    /// Tells the index of a subject about a session, with the revision of one that begins. What it
+    /// Tells the index of a subject about a session, with the number of one that begins. What it
     /// holds too much does no harm: whoever reads it looks at the records.
     async fn keep(
         &self,
         subject: &str,
         key: &StoreKey,
         expires_at: Timestamp,
-        beginning: Option<Revision>,
+        beginning: Option<Number>,
         deadline: Instant,
     ) -> Result<()> {
-        let (revision, how) = match beginning {
-            Some(revision) => (
-                revision.to_bits().to_be_bytes().to_vec(),
+        let (number, how) = match beginning {
+            Some(number) => (
+                number.to_vec(),
                 decimal(
                     (self.backend.deadline + CREATE_MARGIN)
                         .min(LONGEST_CREATE)
@@ -88,7 +91,7 @@ impl RedisStore {
         };
         let call = script::KEEP.call(
             &[&self.index_key(subject)],
-            &[key.as_bytes(), &millis(expires_at), &revision, &how],
+            &[key.as_bytes(), &millis(expires_at), &number, &how],
         );
         done(self.backend.answer(&call, Effect::Write, deadline).await?)
     }
@@ -105,26 +108,39 @@ impl RedisStore {
         record: &Record,
         deadline: Instant,
     ) -> Result<()> {
-        if let Some(subject) = &record.subject {
-            let beginning = Some(record.revision);
-            self.keep(
-                subject.as_str(),
-                key,
-                record.expires_at,
-                beginning,
-                deadline,
-            )
+        let number = codec::number()?;
+        let value = codec::encode(record, number);
+        let until = record.expires_at;
+        let Some(subject) = &record.subject else {
+            return self.set_new(key, value, until, deadline).await;
+        };
+        let subject = subject.as_str();
+        self.keep(subject, key, until, Some(number), deadline)
             .await?;
+        let created = self.set_new(key, value, until, deadline).await;
+        if let Err(error) = &created
+            && error.kind() != ErrorKind::Ambiguous
+        {
+            // Nothing is coming; the entry may be that of another session under this key.
+            let mark = [b"?", &key.as_bytes()[..], &number].concat();
+            let call = Call::new("ZREM", &self.index_key(subject)).arg(mark);
+            drop(self.backend.run(&call, Effect::Read, deadline).await);
         }
-        self.set_new(key, record, deadline).await
+        created
     }
 
-    async fn set_new(&self, key: &StoreKey, record: &Record, deadline: Instant) -> Result<()> {
+    async fn set_new(
+        &self,
+        key: &StoreKey,
+        value: Vec<u8>,
+        expires_at: Timestamp,
+        deadline: Instant,
+    ) -> Result<()> {
         let call = Call::new("SET", &self.record_key(key))
-            .arg(codec::encode(record))
+            .arg(value)
             .arg("NX")
             .arg("PXAT")
-            .arg(expiry(record.expires_at));
+            .arg(expiry(expires_at));
         match self.backend.run(&call, Effect::Write, deadline).await? {
             Value::Okay => Ok(()),
             Value::Nil => Err(ErrorKind::Exists.into()),
@@ -142,7 +158,7 @@ impl RedisStore {
         let call = script::CREATE.call(
             &[&self.record_key(key), &self.index_key(subject.as_str())],
             &[
-                &codec::encode(record),
+                &codec::encode(record, NO_NUMBER),
                 &millis(record.expires_at),
                 key.as_bytes(),
                 self.prefix.as_bytes(),
@@ -171,7 +187,7 @@ impl RedisStore {
                 keys,
                 &[
                     &codec::head(expected),
-                    &codec::encode(record),
+                    &codec::encode(record, NO_NUMBER),
                     &millis(record.expires_at),
                     subject.as_str().as_bytes(),
                     key.as_bytes(),
@@ -261,7 +277,7 @@ impl RedisStore {
                 if let Some((head, _)) = Head::read(&removed)
                     && let Some(subject) = &head.subject
                 {
-                    let gone = [(*key, Some(head.revision))];
+                    let gone = [(*key, Some(head.number))];
                     self.prune(subject, &gone, deadline).await;
                 }
                 Ok(true)
@@ -296,7 +312,10 @@ impl SessionStore for RedisStore {
         match &record.subject {
             _ if self.backend.is_cluster() => self.create_on_cluster(&key, record, deadline).await,
             Some(subject) => self.create_indexed(&key, subject, record, deadline).await,
-            None => self.set_new(&key, record, deadline).await,
+            None => {
+                let value = codec::encode(record, NO_NUMBER);
+                self.set_new(&key, value, record.expires_at, deadline).await
+            }
         }?;
         Ok(token)
     }
@@ -322,7 +341,7 @@ impl SessionStore for RedisStore {
             &[&self.record_key(&key)],
             &[
                 &codec::head(expected),
-                &codec::encode(record),
+                &codec::encode(record, NO_NUMBER),
                 &millis(record.expires_at),
             ],
         );

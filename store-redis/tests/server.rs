@@ -7,11 +7,11 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use sessionkit::{ErrorKind, SessionStore, Subject};
 use sessionkit_conformance::{
-    containers::{RedisCluster, Server},
+    containers::{RedisCluster, RedisSentinel, Server},
     proxy::{Direction, Proxy, Traffic},
 };
 use sessionkit_redis::{RedisOptions, RedisStore, deadpool_redis};
-use support::{Admin, CA, record, tls_server, token};
+use support::{Admin, CA, CERTIFICATE, KEY, record, tls_server, tls_setup, token};
 
 /// Every operation once or twice, with and without a subject.
 async fn use_everything(store: &RedisStore) {
@@ -332,6 +332,48 @@ async fn an_encrypted_server_is_trusted_only_with_its_authority() {
         error.kind(),
         ErrorKind::InvalidConfig | ErrorKind::Unavailable
     ));
+}
+
+#[tokio::test]
+async fn a_client_is_known_by_its_certificate() {
+    let container = tls_setup().start().await.unwrap();
+    let setting = ["config", "set", "tls-auth-clients", "yes"];
+    let tls = ["redis-cli", "--tls", "--cacert", "/tls/ca.pem"];
+    container
+        .exec(&[&tls[..], &setting].concat())
+        .await
+        .unwrap();
+    let options = RedisOptions::from_url(container.url()).unwrap();
+    let options = options.root_certificates(CA);
+    options.clone().open().await.unwrap_err();
+    let options = options.client_certificate(CERTIFICATE, KEY);
+    use_everything(&options.open().await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_write_waits_for_the_replicas_that_have_to_confirm_it() {
+    let set = RedisSentinel::start().await.unwrap();
+    let master = set.master().await.unwrap();
+    let options = RedisOptions::from_url(&format!("redis://127.0.0.1:{master}")).unwrap();
+    let store = options.replicas(1).open().await.unwrap();
+    use_everything(&store).await;
+    let servers = set.servers().iter();
+    let replica = servers.copied().find(|port| *port != master).unwrap();
+    set.kill(replica).await.unwrap();
+    let (token, record) = (token(), record(None));
+    let created = store.create(token.clone(), &record).await;
+    assert_eq!(created.unwrap_err().kind(), ErrorKind::Ambiguous);
+    assert_eq!(store.load(&token).await.unwrap(), Some(record));
+}
+
+#[tokio::test]
+async fn connections_have_the_name_that_they_are_given() {
+    let container = Server::Redis.setup().start().await.unwrap();
+    let options = RedisOptions::from_url(container.url()).unwrap();
+    let store = options.client_name("shop").open().await.unwrap();
+    use_everything(&store).await;
+    let clients = container.exec(&["redis-cli", "client", "list"]).await;
+    assert!(clients.unwrap().contains("name=shop"));
 }
 
 #[tokio::test]

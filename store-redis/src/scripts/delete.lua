@@ -1,7 +1,7 @@
 -- Removes a record. KEYS: record. ARGV: the head that it has to have ('' for any, also of what is no
 -- record), key, the prefix ('' on a cluster). On a cluster, the header comes back when an index has
 -- to forget the session.
-local head = redis.pcall('GETRANGE', KEYS[1], 0, 544)
+local head = redis.pcall('GETRANGE', KEYS[1], 0, 548)
 if type(head) == 'table' then
   if ARGV[1] ~= '' then return head end
   head = ''

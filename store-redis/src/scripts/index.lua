@@ -1,7 +1,7 @@
 -- Shared by the scripts that write to the index of a subject: a sorted set of session keys, each
 -- with the time (in milliseconds) until which it is held. On a cluster, where the record is stored
--- after its entry, the set also has a mark for each session that is beginning: '?', the key and the
--- revision, with the time after which its record cannot come any more.
+-- after its entry, the set also has a mark for each session that is beginning: '?', the key and a
+-- number that the record has too, with the time after which its record cannot come any more.
 
 local MARK = '?'
 
@@ -25,7 +25,7 @@ local function marks(index)
   local found = {}
   local latest = string.format('%.0f', now() + 3600000)
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', latest)) do
-    if #member == 41 and string.sub(member, 1, 1) == MARK then
+    if #member == 37 and string.sub(member, 1, 1) == MARK then
       found[string.sub(member, 2, 33)] = true
     end
   end

@@ -1,4 +1,4 @@
--- Tells an index about a session. KEYS: index. ARGV: key, expiry, and either the revision of a session
+-- Tells an index about a session. KEYS: index. ARGV: key, expiry, and either the number of a session
 -- that begins with how long (in milliseconds) that may take, or '' and 'prolong' for one that is there:
 -- a full server has to let that pass, and does after a write that takes no room (see keep).
 if ARGV[4] == 'prolong' then drop_over(KEYS[1]) end
