@@ -73,32 +73,28 @@ impl SubjectIndex for RedisStore {
 
     async fn revoke_all(&self, subject: &Subject, except: Option<&StoreKey>) -> Result<u64> {
         let deadline = self.backend.deadline();
-        let (mut ended, mut seen) = (0, BTreeSet::new());
+        let mut entries = self.entries(subject, deadline).await?;
+        let mut keys: Vec<_> = entries.keys.iter().copied().collect();
+        keys.retain(|key| Some(key) != except);
+        let mut ended = 0;
         loop {
-            let mut entries = self.entries(subject, deadline).await?;
-            entries.keys.retain(|key| Some(key) != except);
-            let mut may_come = false;
-            let mut gone = Vec::new();
-            let keys: Vec<_> = entries.keys.iter().collect();
+            let (mut beginning, mut gone) = (Vec::new(), Vec::new());
             for batch in keys.chunks(BATCH) {
                 let removals = batch.iter().map(|key| self.remove(subject, key, deadline));
                 for (key, removed) in batch.iter().zip(join_all(removals).await) {
                     match removed? {
                         Removed::Session(number) => {
                             ended += 1;
-                            seen.insert(**key);
-                            gone.push((**key, Some(number)));
+                            gone.push((*key, Some(number)));
                         }
                         Removed::Other => {}
-                        Removed::Nothing => {
-                            may_come |= entries.beginning.contains(key) && !seen.contains(key);
-                            gone.push((**key, None));
-                        }
+                        Removed::Nothing if entries.beginning.contains(key) => beginning.push(*key),
+                        Removed::Nothing => gone.push((*key, None)),
                     }
                 }
             }
             self.prune(subject, &gone, deadline).await;
-            if !may_come {
+            if beginning.is_empty() {
                 return Ok(ended);
             }
             let next = Instant::now() + NEXT_PASS;
@@ -109,6 +105,9 @@ impl SubjectIndex for RedisStore {
                 ));
             }
             sleep_until(next).await;
+            // Only those: what has begun since the call did is not its business.
+            keys = beginning;
+            entries = self.entries(subject, deadline).await?;
         }
     }
 }

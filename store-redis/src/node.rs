@@ -129,7 +129,8 @@ impl Node {
     ) -> Result<Value, Fault> {
         let mode = self.mode(effect, false);
         let index = self.place(effect);
-        let sent = match self.send_once(index, cmd, mode, deadline).await {
+        let connection = self.connection(index, deadline).await?;
+        let sent = match connection.send(cmd, mode, deadline).await {
             // The connection was closed while it was idle: one more attempt with a new one.
             Err(Fault::Unsent(_)) => Box::pin(self.send_once(index, cmd, mode, deadline)).await,
             sent => sent,
@@ -155,12 +156,17 @@ impl Node {
         mode: Mode,
         deadline: Instant,
     ) -> Result<Value, Fault> {
-        let connection = match self.shared.places[index].open_connection() {
-            Some(connection) => connection,
-            // In a box, because what it needs would make every call larger.
-            None => Box::pin(self.connect(index, deadline)).await?,
-        };
+        let connection = self.connection(index, deadline).await?;
         connection.send(cmd, mode, deadline).await
+    }
+
+    /// An open connection for a place.
+    async fn connection(&self, index: usize, deadline: Instant) -> Result<Arc<Connection>, Fault> {
+        match self.shared.places[index].open_connection() {
+            Some(connection) => Ok(connection),
+            // In a box, because what it needs would make every call larger.
+            None => Box::pin(self.connect(index, deadline)).await,
+        }
     }
 
     fn mode(&self, effect: Effect, asking: bool) -> Mode {
@@ -204,7 +210,7 @@ impl Node {
         }
     }
 
-    /// An open connection for a place: a new one, or one of another place while that is made.
+    /// A new connection for a place, or the one of another place while that is made.
     async fn connect(&self, index: usize, deadline: Instant) -> Result<Arc<Connection>, Fault> {
         let place = &self.shared.places[index];
         let failures = place.failures.load(Ordering::Acquire);

@@ -240,6 +240,8 @@ faults! { redis, FaultyServer::start(Server::Redis).await,
     e07_a_closed_connection_is_replaced_without_an_error
     e08_a_full_backend_refuses_and_keeps_what_it_has
     e09_a_read_only_backend_refuses_writes_and_answers_reads
+    e12_ping_tells_whether_the_backend_answers
+    e14_calls_of_the_index_end_when_the_server_hangs
 }
 
 faults! { valkey, FaultyServer::start(Server::Valkey).await,
@@ -247,6 +249,8 @@ faults! { valkey, FaultyServer::start(Server::Valkey).await,
     e04_every_call_ends_when_the_server_hangs
     e08_a_full_backend_refuses_and_keeps_what_it_has
     e09_a_read_only_backend_refuses_writes_and_answers_reads
+    e12_ping_tells_whether_the_backend_answers
+    e14_calls_of_the_index_end_when_the_server_hangs
 }
 
 faults! { cluster, FaultyCluster::start().await,
@@ -256,6 +260,8 @@ faults! { cluster, FaultyCluster::start().await,
     e07_a_closed_connection_is_replaced_without_an_error
     e08_a_full_backend_refuses_and_keeps_what_it_has
     e09_a_read_only_backend_refuses_writes_and_answers_reads
+    e12_ping_tells_whether_the_backend_answers
+    e14_calls_of_the_index_end_when_the_server_hangs
 }
 
 /// Sessions that are created, changed and read over a time in which something happens.

@@ -4,6 +4,7 @@
 if ARGV[4] == 'prolong' then drop_over(KEYS[1]) end
 keep(KEYS[1], ARGV[1], tonumber(ARGV[2]))
 if ARGV[3] ~= '' then
-  redis.call('ZADD', KEYS[1], string.format('%.0f', now() + ARGV[4]), MARK .. ARGV[1] .. ARGV[3])
+  local latest = math.min(now() + ARGV[4], tonumber(ARGV[2]))
+  redis.call('ZADD', KEYS[1], string.format('%.0f', latest), MARK .. ARGV[1] .. ARGV[3])
 end
 return DONE
