@@ -26,6 +26,8 @@ mod sqlite;
 mod sweeper;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod table;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod url;
 
 #[cfg(feature = "mysql")]
 pub use mysql::MysqlStore;

@@ -528,7 +528,7 @@ fn caller(
         let options = options();
         Box::pin(async move { options.connect().await }) as BoxFuture<'static, _>
     };
-    Caller::new(connect, limit, store.deadline)
+    Caller::new(connect, limit, store.deadline, None)
 }
 
 fn tuned(connect: SqliteConnectOptions, options: &StoreOptions) -> SqliteConnectOptions {
