@@ -280,11 +280,13 @@ impl Writes {
         let Some(row) = answer.rows.first() else {
             return Ok(None);
         };
-        let revision = record::timestamp::<Sqlite>(row, 1).and_then(|expires_at| {
-            let is_live = expires_at > self.clock.now();
-            is_live
-                .then(|| record::revision::<Sqlite>(row, 0))
-                .transpose()
+        let timestamp = |index| record::timestamp::<Sqlite>(row, index);
+        let revision = timestamp(1).and_then(|expires_at| {
+            if expires_at <= self.clock.now() {
+                return Ok(None);
+            }
+            timestamp(2)?;
+            record::revision::<Sqlite>(row, 0).map(Some)
         });
         revision.map_err(|error| Undone::Rule(error.kind()))
     }

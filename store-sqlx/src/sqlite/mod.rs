@@ -75,7 +75,8 @@ impl SqliteStore {
 
     /// Opens a database by its URL, `sqlite:path/to/file` or `sqlite::memory:`.
     ///
-    /// A file is made, readable by its owner only, if there is none. It is put into WAL mode, and
+    /// A file is made, readable by its owner only, if there is none and the URL does not end in
+    /// `?mode=rw`. It is put into WAL mode, and
     /// written over one connection while others read. A database in memory has one connection
     /// altogether and ends with the store.
     ///
@@ -90,11 +91,21 @@ impl SqliteStore {
             let only = caller(move || connect.clone(), 1, &options);
             Self::new(only.clone(), only, 1, Durability::Process, options)?
         } else {
+            let mode = mode(url);
+            if mode == Some("ro") {
+                return Err(Error::new(
+                    ErrorKind::InvalidConfig,
+                    "a store that may only read cannot keep sessions",
+                ));
+            }
+            let create = mode != Some("rw");
             let connect = parse_url::<Sqlite>(url)?
-                .create_if_missing(cfg!(not(unix)))
+                .create_if_missing(create && cfg!(not(unix)))
                 .journal_mode(SqliteJournalMode::Wal);
             #[cfg(unix)]
-            file::create_private(connect.get_filename())?;
+            if create {
+                file::create_private(connect.get_filename())?;
+            }
             let connect = tuned(connect, &options);
             let readers = options.max_connections.unwrap_or(4);
             let durability = durability(&options);
@@ -540,6 +551,14 @@ fn tuned(connect: SqliteConnectOptions, options: &StoreOptions) -> SqliteConnect
         })
         .busy_timeout(busy_timeout(options.deadline))
         .disable_statement_logging()
+}
+
+/// How the URL says that the file is to be opened.
+fn mode(url: &str) -> Option<&str> {
+    let (_, query) = url.split_once('?')?;
+    query
+        .split('&')
+        .find_map(|option| option.strip_prefix("mode="))
 }
 
 fn durability(options: &StoreOptions) -> Durability {

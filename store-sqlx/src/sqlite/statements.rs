@@ -1,5 +1,6 @@
 //! The statements, each over many rows.
 
+use sessionkit::Timestamp;
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 use crate::{
@@ -39,6 +40,7 @@ pub(super) struct Statements {
     /// As `update`.
     pub(super) touch: Sized,
     pub(super) touch_locked: SqlStr,
+    /// Of a record that can be read.
     pub(super) delete_at: Sized,
     pub(super) delete: Sized,
     pub(super) find: SqlStr,
@@ -110,8 +112,11 @@ impl Statements {
             delete_at: Sized::new(|n| {
                 format!(
                     "DELETE FROM {t} WHERE (session_key, revision) IN (VALUES {}) \
-                     AND expires_at > {now} RETURNING session_key",
-                    rows(n, 2)
+                     AND expires_at > {now} AND created_at BETWEEN {} AND {} \
+                     RETURNING session_key",
+                    rows(n, 2),
+                    Timestamp::MIN.as_millis(),
+                    Timestamp::MAX.as_millis()
                 )
             }),
             delete: Sized::new(|n| {
@@ -122,7 +127,7 @@ impl Statements {
                 )
             }),
             find: safe(format!(
-                "SELECT revision, expires_at FROM {t} WHERE session_key = ?1"
+                "SELECT revision, expires_at, created_at FROM {t} WHERE session_key = ?1"
             )),
             // Takes the lock for writing, and writes nothing: no key is empty.
             ping: safe(format!("DELETE FROM {t} WHERE session_key = x''")),
