@@ -107,6 +107,8 @@ struct Shared {
     upstream: SocketAddr,
     rule: watch::Sender<Rule>,
     accepted: AtomicUsize,
+    /// The connections before this one are swallowed.
+    swallowed: AtomicUsize,
     cut: AtomicUsize,
 }
 
@@ -143,6 +145,7 @@ impl Proxy {
             upstream,
             rule: watch::Sender::default(),
             accepted: AtomicUsize::new(0),
+            swallowed: AtomicUsize::new(0),
             cut: AtomicUsize::new(0),
         });
         let (commands, receiver) = mpsc::channel(1);
@@ -185,6 +188,13 @@ impl Proxy {
     /// When the runtime that the proxy was started on has ended.
     pub async fn close_connections(&self) -> io::Result<()> {
         self.command(Command::Close).await
+    }
+
+    /// Forwards nothing of the connections that are open any more, in neither direction, and leaves
+    /// them open, as a firewall does that has forgotten them. New ones are welcome.
+    pub fn swallow_connections(&self) {
+        let accepted = self.shared.accepted.load(Ordering::SeqCst);
+        self.shared.swallowed.store(accepted, Ordering::SeqCst);
     }
 
     /// Makes one of the kit's faults, or ends it.
@@ -335,7 +345,7 @@ async fn connection(mut client: TcpStream, number: usize, shared: Arc<Shared>) {
     let ended = {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
-        let pump = |direction, seed| Pump::new(&shared, direction, Random::new(seed));
+        let pump = |direction, seed| Pump::new(&shared, number, direction, Random::new(seed));
         let seed = 2 * number as u64;
         tokio::try_join!(
             pump(Direction::ToServer, seed).run(from_client, to_server),
@@ -360,6 +370,8 @@ async fn connection(mut client: TcpStream, number: usize, shared: Arc<Shared>) {
 /// One direction of one connection.
 struct Pump<'a> {
     shared: &'a Shared,
+    /// Of the connection.
+    number: usize,
     direction: Direction,
     random: Random,
     /// The rule that `passed` counts for.
@@ -368,9 +380,10 @@ struct Pump<'a> {
 }
 
 impl<'a> Pump<'a> {
-    fn new(shared: &'a Shared, direction: Direction, random: Random) -> Self {
+    fn new(shared: &'a Shared, number: usize, direction: Direction, random: Random) -> Self {
         Self {
             shared,
+            number,
             direction,
             random,
             rule: 0,
@@ -416,6 +429,9 @@ impl<'a> Pump<'a> {
         bytes: &[u8],
         to: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), Cut> {
+        if self.number < self.shared.swallowed.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         let rule = *self.shared.rule.borrow();
         if rule.number != self.rule {
             (self.rule, self.passed) = (rule.number, 0);

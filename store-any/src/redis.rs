@@ -11,14 +11,23 @@ use crate::{
 };
 
 /// The options of every layout.
-const COMMON: [&str; 6] = [
+const COMMON: [&str; 12] = [
     "prefix",
     "namespace",
     "max_connections",
     "deadline_ms",
+    "connect_timeout",
+    "client_name",
     "durability",
+    "replicas",
     "ca",
+    "cert",
+    "key",
+    "ssl_cert_reqs",
 ];
+
+/// Those of the schemes for Sentinels.
+const OF_SENTINELS: [&str; 2] = ["sentinel_username", "sentinel_password"];
 
 pub(crate) async fn open(address: Address, opener: &Opener) -> Result<Arc<dyn SessionStore>> {
     Ok(Arc::new(opened(address, opener).await?))
@@ -30,8 +39,11 @@ pub(crate) async fn destroy(address: Address, opener: &Opener) -> Result<()> {
 
 async fn opened(address: Address, opener: &Opener) -> Result<RedisStore> {
     let mut url = address.base().to_owned();
-    let by_socket = address.scheme() == "redis+unix";
-    let own: &[&str] = if by_socket { &["db"] } else { &[] };
+    let own: &[&str] = match address.scheme() {
+        "redis+unix" => &["db"],
+        "redis-sentinel" | "rediss-sentinel" => &OF_SENTINELS,
+        _ => &[],
+    };
     let options = address.options(&[&COMMON[..], own].concat())?;
     if let Some(database) = options.get("db") {
         url = format!("{url}?db={database}");
@@ -58,13 +70,56 @@ fn configured(store: RedisOptions, options: &Options, opener: &Opener) -> Result
     if let Some(millis) = options.parse("deadline_ms")? {
         store = store.deadline(Duration::from_millis(millis));
     }
+    if let Some(seconds) = options.parse("connect_timeout")? {
+        store = store.connect_timeout(Duration::from_secs(seconds));
+    }
+    if let Some(name) = options.get("client_name") {
+        store = store.client_name(name);
+    }
     if let Some(durability) = options.get("durability") {
         store = store.durability(declared(durability)?);
     }
-    if let Some(path) = options.get("ca") {
-        store = store.root_certificates(certificates(path)?);
+    if let Some(replicas) = options.parse("replicas")? {
+        store = store.replicas(replicas);
     }
-    Ok(store)
+    store = match (
+        options.get("sentinel_username"),
+        options.get("sentinel_password"),
+    ) {
+        (user, Some(password)) => store.sentinel_login(user, password),
+        (Some(_), None) => return Err(invalid("`sentinel_username` comes with a password")),
+        (None, None) => store,
+    };
+    with_certificates(store, options)
+}
+
+fn with_certificates(mut store: RedisOptions, options: &Options) -> Result<RedisOptions> {
+    // What other clients call it, as the URLs of providers have it.
+    let required = ["required", "CERT_REQUIRED"];
+    if options
+        .get("ssl_cert_reqs")
+        .is_some_and(|text| !required.contains(&text))
+    {
+        return Err(invalid(
+            "the certificate of a Redis server is always verified: `ssl_cert_reqs` is `required`, \
+             and `ca` names the roots to trust",
+        ));
+    }
+    if let Some(path) = options.get("ca") {
+        let message = "the root certificates that `ca` names cannot be read";
+        store = store.root_certificates(contents(path, message)?);
+    }
+    match (options.get("cert"), options.get("key")) {
+        (Some(cert), Some(key)) => {
+            let chain = contents(cert, "the certificates that `cert` names cannot be read")?;
+            let key = contents(key, "the private key that `key` names cannot be read")?;
+            Ok(store.client_certificate(chain, key))
+        }
+        (None, None) => Ok(store),
+        _ => Err(invalid(
+            "a client's certificate (`cert`) and its private `key` come together",
+        )),
+    }
 }
 
 /// What the server is configured to survive, in the words of its own options.
@@ -79,12 +134,7 @@ fn declared(durability: &str) -> Result<Durability> {
     }
 }
 
-fn certificates(path: &str) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| {
-        Error::new(
-            ErrorKind::InvalidConfig,
-            "the root certificates that `ca` names cannot be read",
-        )
-        .with_source(error)
-    })
+fn contents(path: &str, message: &'static str) -> Result<Vec<u8>> {
+    std::fs::read(path)
+        .map_err(|error| Error::new(ErrorKind::InvalidConfig, message).with_source(error))
 }

@@ -39,7 +39,10 @@ async fn works(url: &str) {
         format!("{url}{mark}{options}")
     };
     let store = open(&with(&format!("prefix={prefix}"))).await.unwrap();
-    let options = format!("namespace={prefix}&max_connections=2&deadline_ms=4000");
+    let options = format!(
+        "namespace={prefix}&max_connections=2&deadline_ms=4000&connect_timeout=3\
+         &client_name=any&ssl_cert_reqs=required"
+    );
     let same = open(&with(&options)).await.unwrap();
     let other = Opener::new().namespace(random_prefix());
     let other = other.open(url).await.unwrap();
@@ -50,19 +53,16 @@ async fn works(url: &str) {
     let token = store.create(token(), &first).await.unwrap();
     assert_eq!(same.load(&token).await.unwrap(), Some(first.clone()));
     assert_eq!(other.load(&token).await.unwrap(), None);
-    let moved = self::token();
-    let moved = same
-        .rotate(&token, moved, first.revision, &second)
-        .await
-        .unwrap();
-    assert_eq!(store.load(&token).await.unwrap(), None);
-    assert_eq!(store.load(&moved).await.unwrap(), Some(second));
+    let updated = same.update(&token, first.revision, &second).await;
+    updated.unwrap();
+    assert_eq!(store.load(&token).await.unwrap(), Some(second));
+    store.ping().await.unwrap();
     let kept = other.create(self::token(), &first).await.unwrap();
     let destroyer = Opener::new().namespace(prefix);
     destroyer.destroy(url).await.unwrap();
-    assert_eq!(store.load(&moved).await.unwrap(), None);
+    assert_eq!(store.load(&token).await.unwrap(), None);
     assert_eq!(other.load(&kept).await.unwrap(), Some(first));
-    other.delete(&kept).await.unwrap();
+    other.delete(&kept, None).await.unwrap();
 
     let durable = open(&with("durability=always")).await.unwrap();
     assert_eq!(durable.capabilities().durability, Durability::Disk);
@@ -76,6 +76,15 @@ async fn works(url: &str) {
         "deadline_ms=0",
         "durability=maybe",
         "ca=/nowhere/ca.pem",
+        "cert=/nowhere/cert.pem",
+        "cert=/nowhere/cert.pem&key=/nowhere/key.pem",
+        "ssl_cert_reqs=none",
+        "connect_timeout=0",
+        "connect_timeout=soon",
+        "client_name=",
+        "client_name=a%20b",
+        "replicas=some",
+        "sentinel_username=u",
         "table=x",
     ] {
         let error = open(&with(refused)).await.unwrap_err();
@@ -102,6 +111,27 @@ async fn redis_cluster_urls_open_a_cluster() {
 #[tokio::test]
 async fn redis_sentinel_urls_open_the_master() {
     works(&RedisSentinel::shared().await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn sentinels_may_have_a_login_of_their_own() {
+    let set = RedisSentinel::start().await.unwrap();
+    let with = |options: &str| format!("{}?{options}", set.url());
+    set.require_login("geheim").await.unwrap();
+    let error = open(&with("deadline_ms=500")).await.unwrap_err();
+    assert!(!format!("{error:?}").contains("geheim"));
+    let error = open(&with("deadline_ms=500&sentinel_password=falsch")).await;
+    assert!(!format!("{:?}", error.unwrap_err()).contains("falsch"));
+    let store = open(&with("sentinel_password=geheim")).await.unwrap();
+    store.ping().await.unwrap();
+    for login in [
+        "sentinel_username=default",
+        "sentinel_username=default&sentinel_password=",
+    ] {
+        let url = Server::Redis.shared().await.unwrap();
+        let error = open(&format!("{url}?{login}")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    }
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! Runs commands: in time, again where that is safe, and with the whole script where the server
 //! does not know its hash.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use redis::{Cmd, Value};
 use sessionkit::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep_until};
@@ -15,8 +16,8 @@ use crate::{
 };
 
 pub(crate) enum Topology {
-    One(Node),
-    Cluster(Box<Cluster>),
+    One(Arc<Node>),
+    Cluster(Arc<Cluster>),
 }
 
 pub(crate) struct Backend {
@@ -38,13 +39,34 @@ impl Backend {
         Instant::now() + self.deadline
     }
 
-    /// Sends a command to every master, once.
-    pub(crate) async fn ask_all(&self, cmd: &Cmd, deadline: Instant) -> Result<Vec<Value>> {
-        let answers = match &self.topology {
-            Topology::One(node) => node.send(cmd, deadline).await.map(|answer| vec![answer]),
-            Topology::Cluster(cluster) => cluster.send_to_all(cmd, deadline).await,
+    /// Every master.
+    pub(crate) async fn nodes(&self, deadline: Instant) -> Result<Vec<Arc<Node>>> {
+        match &self.topology {
+            Topology::One(node) => Ok(vec![Arc::clone(node)]),
+            Topology::Cluster(cluster) => cluster
+                .nodes(deadline)
+                .await
+                .map_err(|fault| fault.into_error(Effect::Read)),
+        }
+    }
+
+    /// Writes, without a change, to every master.
+    pub(crate) async fn ping(&self, prefix: &[u8], deadline: Instant) -> Result<()> {
+        let keys = match &self.topology {
+            Topology::One(_) => vec![prefix.to_vec()],
+            Topology::Cluster(cluster) => cluster
+                .key_on_each_node(prefix, deadline)
+                .await
+                .map_err(|fault| fault.into_error(Effect::Read))?,
         };
-        answers.map_err(|fault| fault.into_error(Effect::Read))
+        let calls: Vec<_> = keys.iter().map(|key| Call::new("DEL", key)).collect();
+        let pings = calls
+            .iter()
+            .map(|call| self.run(call, Effect::Read, deadline));
+        join_all(pings)
+            .await
+            .into_iter()
+            .try_for_each(|ping| ping.map(drop))
     }
 
     /// The numeric answer of a script.
@@ -78,14 +100,14 @@ impl Backend {
         deadline: Instant,
     ) -> Result<Value, Fault> {
         let mut pause = FIRST_PAUSE;
-        let mut reread = false;
+        let (mut reread, mut left) = (false, false);
         loop {
-            let fault = match self.send(call, deadline).await {
+            let fault = match self.send(call, effect, deadline).await {
                 Ok(answer) => return Ok(answer),
                 Err(fault) => fault,
             };
             let again = match &fault {
-                Fault::Unsent(_) => self.fails_over(),
+                Fault::Unsent(_) | Fault::Replica => self.fails_over(),
                 // A read without an answer may be repeated; where nobody takes over, only to find
                 // out whether the server is still there.
                 Fault::Lost(_) => {
@@ -94,10 +116,15 @@ impl Backend {
                 }
                 Fault::Refused(refusal) => match refusal.code() {
                     Code::Later => true,
-                    Code::ReadOnly | Code::Moved | Code::Ask => self.fails_over(),
+                    Code::Moved | Code::Ask => self.fails_over(),
+                    // The connections were left, and new ones may lead to the present master.
+                    Code::ReadOnly => self.fails_over() || !std::mem::replace(&mut left, true),
                     _ => false,
                 },
-                Fault::Late | Fault::Misconfigured(..) => false,
+                Fault::Late
+                | Fault::Unconfirmed
+                | Fault::ClusterNode
+                | Fault::Misconfigured(..) => false,
             };
             let next = Instant::now() + pause;
             if !again || next >= deadline {
@@ -108,22 +135,28 @@ impl Backend {
         }
     }
 
-    async fn send(&self, call: &Call, deadline: Instant) -> Result<Value, Fault> {
-        let sent = self.dispatch(&call.key, &call.cmd, deadline).await;
+    async fn send(&self, call: &Call, effect: Effect, deadline: Instant) -> Result<Value, Fault> {
+        let sent = self.dispatch(&call.key, &call.cmd, effect, deadline).await;
         if let Err(Fault::Refused(refusal)) = &sent
             && refusal.code() == Code::NoScript
             && let Some(cmd) = call.with_source()
         {
-            return Box::pin(self.dispatch(&call.key, &cmd, deadline)).await;
+            return Box::pin(self.dispatch(&call.key, &cmd, effect, deadline)).await;
         }
         sent
     }
 
-    async fn dispatch(&self, key: &[u8], cmd: &Cmd, deadline: Instant) -> Result<Value, Fault> {
+    async fn dispatch(
+        &self,
+        key: &[u8],
+        cmd: &Cmd,
+        effect: Effect,
+        deadline: Instant,
+    ) -> Result<Value, Fault> {
         match &self.topology {
-            Topology::One(node) => node.send(cmd, deadline).await,
+            Topology::One(node) => node.send(cmd, effect, deadline).await,
             // In a box, because it would make every call to a single server larger.
-            Topology::Cluster(cluster) => Box::pin(cluster.send(key, cmd, deadline)).await,
+            Topology::Cluster(cluster) => Box::pin(cluster.send(key, cmd, effect, deadline)).await,
         }
     }
 

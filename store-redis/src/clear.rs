@@ -3,15 +3,9 @@
 use futures_util::future::join_all;
 use redis::from_redis_value;
 use sessionkit::Result;
+use tokio::time::Instant;
 
-use crate::{
-    RedisStore,
-    backend::{Topology, odd},
-    fault::Effect,
-    node::Node,
-    script::Call,
-    store::KEY_LEN,
-};
+use crate::{RedisStore, backend::odd, fault::Effect, node::Node, script::Call, store::KEY_LEN};
 
 /// About how many keys the server looks at for one answer.
 const BATCH: usize = 1000;
@@ -19,31 +13,27 @@ const BATCH: usize = 1000;
 impl RedisStore {
     /// Removes every session of this store's prefix: for tests, and for an application that has
     /// moved elsewhere. Looks at every key of the database, a thousand at a time, and removes what
-    /// it finds; a session that begins meanwhile may stay. Calling it again is safe.
+    /// it finds; a session that begins meanwhile may stay. Calling it again is safe. A database whose
+    /// keys cannot be looked at within the deadline takes a store that is opened with a longer one.
     ///
     /// # Errors
-    /// Those of the server. Some of the sessions may have been removed.
+    /// Those of the server, and [`Unavailable`](sessionkit::ErrorKind::Unavailable) when the deadline is over. Some of the
+    /// sessions may have been removed.
     pub async fn clear(&self) -> Result<()> {
-        match &self.backend.topology {
-            Topology::One(node) => self.clear_node(node).await,
-            Topology::Cluster(cluster) => {
-                let nodes = cluster.nodes(self.backend.deadline()).await;
-                for node in nodes.map_err(|fault| fault.into_error(Effect::Read))? {
-                    self.clear_node(&node).await?;
-                }
-                Ok(())
-            }
+        let deadline = self.backend.deadline();
+        for node in self.backend.nodes(deadline).await? {
+            self.clear_node(&node, deadline).await?;
         }
+        Ok(())
     }
 
-    async fn clear_node(&self, node: &Node) -> Result<()> {
+    async fn clear_node(&self, node: &Node, deadline: Instant) -> Result<()> {
         let mut cursor = b"0".to_vec();
         loop {
-            let deadline = self.backend.deadline();
             let mut scan = redis::cmd("SCAN");
             scan.arg(&cursor).arg("MATCH").arg(self.pattern());
             scan.arg("COUNT").arg(BATCH);
-            let answer = node.send(&scan, deadline).await;
+            let answer = node.send(&scan, Effect::Read, deadline).await;
             let answer = answer.map_err(|fault| fault.into_error(Effect::Read))?;
             let (next, keys): (_, Vec<Vec<u8>>) = from_redis_value(answer).map_err(|_| odd())?;
             let ours = keys.iter().filter(|key| self.is_ours(key));

@@ -9,35 +9,36 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
 use redis::{Cmd, Value};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     address::Address,
-    fault::{Code, Fault, Refusal},
-    line::{Dialer, Target},
-    node::{Node, Supply},
+    connection::Connector,
+    fault::{Code, Effect, Fault, Refusal},
+    node::{Node, Settings, Supply},
+    race::first_ok,
 };
 
 const SLOTS: usize = 16384;
 
-/// How often a command follows the pointers of the nodes before it is put off.
+/// How often a command follows the redirections of the nodes before it is put off.
 const MAX_HOPS: usize = 5;
 
-/// How long one node may take to describe the cluster.
+/// How long one node may take to describe the cluster, and when the next one is asked too.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_millis(700);
+const NEXT_NODE: Duration = Duration::from_millis(100);
 
 pub(crate) struct Cluster {
-    dialer: Dialer,
-    connections: usize,
+    connector: Connector,
+    settings: Settings,
     seeds: Vec<Address>,
     map: RwLock<Arc<Map>>,
     /// Nodes that others have pointed to and that serve no slot: those that are about to get some.
-    guests: Mutex<HashMap<Address, Arc<Node>>>,
+    importing: Mutex<HashMap<Address, Arc<Node>>>,
     /// Whether something hints at a change since the map was made.
-    stale: AtomicBool,
-    describing: tokio::sync::Mutex<()>,
+    stale: Arc<AtomicBool>,
+    describing: Arc<tokio::sync::Mutex<()>>,
     /// How often the cluster was described.
     descriptions: AtomicUsize,
 }
@@ -50,40 +51,41 @@ struct Map {
 }
 
 impl Cluster {
-    pub(crate) fn new(dialer: Dialer, seeds: Vec<Address>, connections: usize) -> Self {
+    pub(crate) fn new(connector: Connector, seeds: Vec<Address>, settings: Settings) -> Self {
         Self {
-            dialer,
-            connections,
+            connector,
+            settings,
             seeds,
             map: RwLock::default(),
-            guests: Mutex::default(),
-            stale: AtomicBool::new(true),
-            describing: tokio::sync::Mutex::default(),
+            importing: Mutex::default(),
+            stale: Arc::new(AtomicBool::new(true)),
+            describing: Arc::default(),
             descriptions: AtomicUsize::new(0),
         }
     }
 
     /// Sends a command to the node of a key, and after it where that node points.
     pub(crate) async fn send(
-        &self,
+        self: &Arc<Self>,
         key: &[u8],
         cmd: &Cmd,
+        effect: Effect,
         deadline: Instant,
     ) -> Result<Value, Fault> {
         let mut node = self.node_of(slot(key), deadline).await?;
         let mut asking = false;
         for _ in 0..MAX_HOPS {
             let sent = if asking {
-                node.send_asking(cmd, deadline).await
+                node.send_asking(cmd, effect, deadline).await
             } else {
-                node.send(cmd, deadline).await
+                node.send(cmd, effect, deadline).await
             };
             match sent {
                 Err(Fault::Refused(refusal)) => {
                     asking = refusal.code() == Code::Ask;
                     node = match self.follow(&refusal, &node) {
                         Some(node) => node,
-                        None => return Err(self.doubt_refused(refusal)),
+                        None => return Err(self.judge(refusal)),
                     };
                 }
                 Err(fault) => return Err(self.doubt(fault)),
@@ -94,33 +96,42 @@ impl Cluster {
     }
 
     /// Every node that serves slots.
-    pub(crate) async fn nodes(&self, deadline: Instant) -> Result<Vec<Arc<Node>>, Fault> {
-        if self.stale.load(Ordering::Acquire) {
-            self.describe(deadline).await?;
-        }
+    pub(crate) async fn nodes(
+        self: &Arc<Self>,
+        deadline: Instant,
+    ) -> Result<Vec<Arc<Node>>, Fault> {
+        self.refresh(deadline).await?;
         Ok(self.map().nodes.values().cloned().collect())
     }
 
-    /// Sends a command to every node that serves slots.
-    pub(crate) async fn send_to_all(
-        &self,
-        cmd: &Cmd,
+    /// For every node that serves slots, a key of one of them which begins with `prefix`.
+    pub(crate) async fn key_on_each_node(
+        self: &Arc<Self>,
+        prefix: &[u8],
         deadline: Instant,
-    ) -> Result<Vec<Value>, Fault> {
-        if self.stale.load(Ordering::Acquire) {
-            self.describe(deadline).await?;
-        }
+    ) -> Result<Vec<Vec<u8>>, Fault> {
+        self.refresh(deadline).await?;
         let map = self.map();
-        let answers = map.nodes.values().map(|node| node.send(cmd, deadline));
-        let answers = join_all(answers).await.into_iter();
-        answers
-            .map(|answer| answer.map_err(|fault| self.doubt(fault)))
-            .collect()
+        if map.slots.iter().any(Option::is_none) {
+            return Err(self.doubt(Fault::Unsent("no node serves some of the slots".into())));
+        }
+        let mut found = HashMap::new();
+        for number in 0_u32.. {
+            if found.len() == map.nodes.len() {
+                break;
+            }
+            let key = [prefix, number.to_string().as_bytes()].concat();
+            let node = map.slots[slot(&key)].as_ref();
+            if let Some(address) = node.and_then(|node| node.address()) {
+                found.entry(address).or_insert(key);
+            }
+        }
+        Ok(found.into_values().collect())
     }
 
     /// The node of a slot. One that is known is tried while another request asks how the cluster
     /// looks now: that may take time, and what has not changed should not wait for it.
-    async fn node_of(&self, slot: usize, deadline: Instant) -> Result<Arc<Node>, Fault> {
+    async fn node_of(self: &Arc<Self>, slot: usize, deadline: Instant) -> Result<Arc<Node>, Fault> {
         let known = || self.map().slots.get(slot).cloned().flatten();
         if self.stale.load(Ordering::Acquire) {
             let node = known();
@@ -152,14 +163,14 @@ impl Cluster {
         if let Some(node) = self.map().nodes.get(&address) {
             return Some(Arc::clone(node));
         }
-        let mut guests = self.guests();
-        let guest = guests.entry(address);
+        let mut importing = self.importing();
+        let node = importing.entry(address);
         Some(Arc::clone(
-            guest.or_insert_with_key(|address| self.node(address.clone())),
+            node.or_insert_with_key(|address| self.node(address.clone())),
         ))
     }
 
-    fn doubt_refused(&self, refusal: Refusal) -> Fault {
+    fn judge(&self, refusal: Refusal) -> Fault {
         if matches!(refusal.code(), Code::ReadOnly | Code::Later | Code::Moved) {
             self.stale.store(true, Ordering::Release);
         }
@@ -171,52 +182,84 @@ impl Cluster {
         fault
     }
 
-    /// Asks the nodes, one after the other, how the cluster looks. One request does, the others wait
-    /// for it.
-    async fn describe(&self, deadline: Instant) -> Result<(), Fault> {
-        let _describing = timeout_at(deadline, self.describing.lock())
+    async fn refresh(self: &Arc<Self>, deadline: Instant) -> Result<(), Fault> {
+        match self.stale.load(Ordering::Acquire) {
+            true => self.describe(deadline).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Asks how the cluster looks. One request does, the others wait for it; it is done to its end,
+    /// also when nobody has the patience.
+    async fn describe(self: &Arc<Self>, deadline: Instant) -> Result<(), Fault> {
+        let late = || Fault::Unsent("the cluster was not described in time".into());
+        let describing = timeout_at(deadline, Arc::clone(&self.describing).lock_owned())
             .await
-            .map_err(|_| Fault::Unsent("the cluster was not described in time".into()))?;
+            .map_err(|_| late())?;
         if !self.stale.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
-        let mut fault = Fault::Unsent("no node of the cluster answers".into());
-        let old = self.map();
-        for (address, node) in self.witnesses(&old) {
-            let mut cmd = redis::cmd("CLUSTER");
-            cmd.arg("SLOTS");
-            match timeout(DESCRIBE_TIMEOUT, node.send(&cmd, deadline)).await {
-                Ok(Ok(answer)) => match self.read(&address, &answer, &old) {
-                    Some(map) => {
-                        *self.map.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
-                        self.guests().retain(|_, guest| guest.is_connected());
-                        return Ok(());
-                    }
-                    None => fault = Fault::Unsent("a node describes no cluster".into()),
-                },
-                Ok(Err(why)) => fault = why,
-                Err(_) => fault = Fault::Unsent("a node does not answer".into()),
+        let cluster = Arc::clone(self);
+        let described = tokio::spawn(async move {
+            let _describing = describing;
+            cluster.ask_nodes().await
+        });
+        match timeout_at(deadline, described).await {
+            Ok(described) => {
+                described.unwrap_or_else(|error| Err(self.doubt(Fault::Unsent(error.into()))))
             }
+            Err(_) => Err(late()),
         }
-        Err(self.doubt(fault))
+    }
+
+    async fn ask_nodes(&self) -> Result<(), Fault> {
+        let old = self.map();
+        let nodes = self.candidates(&old);
+        let asked: Vec<_> = nodes
+            .iter()
+            .map(|(address, node)| self.ask(address, node, &old))
+            .collect();
+        let map = first_ok(asked, NEXT_NODE)
+            .await
+            .unwrap_or_else(|| Err(Fault::Unsent("the cluster has no node".into())))
+            .map_err(|fault| self.doubt(fault))?;
+        *self.map.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
+        self.importing().retain(|_, node| node.is_connected());
+        Ok(())
+    }
+
+    async fn ask(&self, address: &Address, node: &Node, old: &Map) -> Result<Map, Fault> {
+        let mut cmd = redis::cmd("CLUSTER");
+        cmd.arg("SLOTS");
+        let deadline = Instant::now() + DESCRIBE_TIMEOUT;
+        let answer = node.send(&cmd, Effect::Read, deadline).await?;
+        self.read(address, &answer, old)
+            .ok_or_else(|| Fault::Unsent("a node describes no cluster".into()))
     }
 
     /// Whom to ask: first the nodes with a connection, and each time another one of them, because one
-    /// that is cut off from the others has nothing new to tell.
-    fn witnesses(&self, old: &Map) -> Vec<(Address, Arc<Node>)> {
-        let mut nodes: Vec<_> = old
+    /// that is cut off from the others has nothing new to tell. The seeds come in between: when all
+    /// nodes have other addresses, nobody else knows them.
+    fn candidates(&self, old: &Map) -> Vec<(Address, Arc<Node>)> {
+        let mut known: Vec<_> = old
             .nodes
             .iter()
             .map(|(address, node)| (address.clone(), Arc::clone(node)))
             .collect();
         let turn = self.descriptions.fetch_add(1, Ordering::Relaxed);
-        let first = turn.checked_rem(nodes.len()).unwrap_or(0);
-        nodes.rotate_left(first);
-        nodes.sort_by_key(|(_, node)| !node.is_connected());
+        let first = turn.checked_rem(known.len()).unwrap_or(0);
+        known.rotate_left(first);
+        known.sort_by_key(|(_, node)| !node.is_connected());
         let seeds = self.seeds.iter();
-        let unknown = seeds.filter(|seed| !old.nodes.contains_key(seed));
-        nodes.extend(unknown.map(|seed| (seed.clone(), self.node(seed.clone()))));
-        nodes
+        let seeds = seeds.filter(|seed| !old.nodes.contains_key(seed));
+        let mut seeds = seeds.map(|seed| (seed.clone(), self.node(seed.clone())));
+        let mut candidates = Vec::new();
+        for node in known {
+            candidates.push(node);
+            candidates.extend(seeds.next());
+        }
+        candidates.extend(seeds);
+        candidates
     }
 
     /// Reads the answer to `CLUSTER SLOTS`. Nodes that stay keep their connections.
@@ -242,7 +285,7 @@ impl Cluster {
             };
             let node = map.nodes.entry(address).or_insert_with_key(|address| {
                 let known = old.nodes.get(address).cloned();
-                let known = known.or_else(|| self.guests().remove(address));
+                let known = known.or_else(|| self.importing().remove(address));
                 known.unwrap_or_else(|| self.node(address.clone()))
             });
             let slots = usize::try_from(*first).ok()?..=usize::try_from(*last).ok()?;
@@ -252,15 +295,18 @@ impl Cluster {
     }
 
     fn node(&self, address: Address) -> Arc<Node> {
-        let supply = Supply::Server {
-            dialer: self.dialer.clone(),
-            target: Target::Tcp(address),
+        let supply = Supply::ClusterNode {
+            connector: self.connector.clone(),
+            address,
         };
-        Arc::new(Node::new(supply, self.connections))
+        let stale = Arc::clone(&self.stale);
+        Arc::new(Node::new(supply, self.settings, stale))
     }
 
-    fn guests(&self) -> MutexGuard<'_, HashMap<Address, Arc<Node>>> {
-        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    fn importing(&self) -> MutexGuard<'_, HashMap<Address, Arc<Node>>> {
+        self.importing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn map(&self) -> Arc<Map> {

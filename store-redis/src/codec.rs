@@ -8,65 +8,50 @@
 //! | 6 | beginning, in milliseconds |
 //! | 1 | length of the subject, 0 for none |
 //! | 1 | length of the label |
-//! | 6 | only with a subject: until when the subject's index is sure to hold the session |
+//! | 6 | only with a subject: when the subject's index was last told of the session |
+//! | 6 | only with a subject: of which expiry it was told |
+//! | 4 | only with a subject: a random number that the record has for its life |
 //! | | subject, label, data |
 //!
-//! A session that moves between two nodes of a cluster is, for a moment, in two places. At the new
-//! key it is arriving:
-//!
-//! | bytes | what |
-//! |---|---|
-//! | 1 | format, 2 |
-//! | 8 | the move, a random number |
-//! | 8 | the revision that the record at the old key has to have |
-//! | 32 | the old key |
-//! | | the record, as above |
-//!
-//! and from the old key it has gone:
-//!
-//! | bytes | what |
-//! |---|---|
-//! | 1 | format, 4 |
-//! | 8 | the move |
-//! | 32 | the new key |
-//!
-//! Numbers are big-endian. The scripts know these places too. No flipped bit makes one format out
-//! of another.
-
-use std::time::Duration;
+//! Numbers are big-endian. The scripts know these places too.
 
 use bytes::Bytes;
-use sessionkit::{Error, ErrorKind, Label, Record, Result, Revision, StoreKey, Subject, Timestamp};
+use sessionkit::{
+    Entropy, Error, ErrorKind, Label, OsEntropy, Record, Result, Revision, Subject, Timestamp,
+};
 
-/// The formats so far.
+/// The only format so far.
 const FORMAT: u8 = 1;
-const ARRIVING: u8 = 2;
-const GONE: u8 = 4;
 
 /// What every record begins with.
 const FIXED: usize = 23;
 
 const TIME_LEN: usize = 6;
 
+/// When an index was told, of which expiry, and the record's number.
+const INDEXED_LEN: usize = 2 * TIME_LEN + size_of::<Number>();
+
+/// Tells two records apart that were at one place one after the other.
+pub(crate) type Number = [u8; 4];
+
 /// The longest header: what has to be read to list a session.
-pub(crate) const MAX_HEAD: usize = FIXED + TIME_LEN + Subject::MAX_LEN + Label::MAX_LEN;
+pub(crate) const MAX_HEAD: usize = FIXED + INDEXED_LEN + Subject::MAX_LEN + Label::MAX_LEN;
 
-/// An entry of the index outlives the expiry that was known when it was written by the lifetime of
-/// the session so far, within these bounds: then most renewals leave the index alone.
-const MIN_SLACK: Duration = Duration::from_secs(60 * 60);
-const MAX_SLACK: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-
-pub(crate) fn encode(record: &Record) -> Vec<u8> {
+/// The value of a record whose index is told at its beginning. The script of an update keeps what was
+/// there about that, or says when it was, and keeps the number.
+pub(crate) fn encode(record: &Record, number: Number) -> Vec<u8> {
     let (subject, label) = (subject_bytes(record), record.label.as_str().as_bytes());
     let mut out =
-        Vec::with_capacity(FIXED + TIME_LEN + subject.len() + label.len() + record.data.len());
+        Vec::with_capacity(FIXED + INDEXED_LEN + subject.len() + label.len() + record.data.len());
     out.extend(head(record.revision));
     out.extend(time(record.expires_at));
     out.extend(time(record.created_at));
     out.push(short_len(subject));
     out.push(short_len(label));
     if !subject.is_empty() {
-        out.extend(time(indexed_until(record.created_at, record.expires_at)));
+        out.extend(time(record.created_at));
+        out.extend(time(record.expires_at));
+        out.extend(number);
     }
     out.extend(subject);
     out.extend(label);
@@ -81,16 +66,17 @@ pub(crate) fn head(revision: Revision) -> [u8; 9] {
     head
 }
 
+/// A new number.
+pub(crate) fn number() -> Result<Number> {
+    let mut number = Number::default();
+    OsEntropy.fill(&mut number)?;
+    Ok(number)
+}
+
 /// An instant as the six bytes of a header.
 pub(crate) fn time(at: Timestamp) -> [u8; TIME_LEN] {
     let bytes = at.as_millis().to_be_bytes();
     [bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]]
-}
-
-/// Until when the index is told to keep a session.
-pub(crate) fn indexed_until(created_at: Timestamp, expires_at: Timestamp) -> Timestamp {
-    let lifetime = expires_at.saturating_duration_since(created_at);
-    expires_at + lifetime.clamp(MIN_SLACK, MAX_SLACK)
 }
 
 pub(crate) fn decode(stored: Vec<u8>) -> Result<Record> {
@@ -111,7 +97,7 @@ pub(crate) struct Head {
     pub(crate) revision: Revision,
     pub(crate) created_at: Timestamp,
     pub(crate) expires_at: Timestamp,
-    pub(crate) indexed_until: Timestamp,
+    pub(crate) number: Number,
     pub(crate) subject: Option<Subject>,
     pub(crate) label: Label,
 }
@@ -128,130 +114,26 @@ impl Head {
         let expires_at = read_time(&mut rest)?;
         let created_at = read_time(&mut rest)?;
         let [subject_len, label_len] = take(&mut rest)?;
-        let (indexed_until, subject) = match subject_len {
-            0 => (expires_at, None),
-            len => (
-                read_time(&mut rest)?,
-                Some(Subject::new(text(&mut rest, len)?).ok()?),
-            ),
+        let mut number = Number::default();
+        let subject = match subject_len {
+            0 => None,
+            len => {
+                take::<{ 2 * TIME_LEN }>(&mut rest)?;
+                number = take(&mut rest)?;
+                Some(Subject::new(text(&mut rest, len)?).ok()?)
+            }
         };
         let label = Label::new(text(&mut rest, label_len)?).ok()?;
         let head = Self {
             revision,
             created_at,
             expires_at,
-            indexed_until,
+            number,
             subject,
             label,
         };
         Some((head, stored.len() - rest.len()))
     }
-}
-
-/// When the session of a header began, and whose it is, from a header that may end there.
-pub(crate) fn read_subject(stored: &[u8]) -> Option<(Timestamp, Subject)> {
-    let (_, mut rest) = stored.split_at_checked(FIXED - 2 - TIME_LEN)?;
-    let created_at = read_time(&mut rest)?;
-    let [len, _] = take(&mut rest)?;
-    read_time(&mut rest)?;
-    Some((created_at, Subject::new(text(&mut rest, len)?).ok()?))
-}
-
-/// A session that moves to another key, on another node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Move {
-    /// A random number that no other move has.
-    pub(crate) id: u64,
-    pub(crate) from: StoreKey,
-    pub(crate) to: StoreKey,
-}
-
-/// What begins the value of a session that is arriving, and decides whether it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Arrival {
-    pub(crate) moved: Move,
-    /// The revision of the record that has to be at the old key.
-    pub(crate) expected: Revision,
-    pub(crate) expires_at: Timestamp,
-}
-
-impl Move {
-    /// What the value at the new key begins with, until the move is over.
-    pub(crate) fn arriving(&self) -> [u8; 9] {
-        self.head(ARRIVING)
-    }
-
-    /// What the value at the old key begins with, until the move is over.
-    pub(crate) fn gone(&self) -> [u8; 9] {
-        self.head(GONE)
-    }
-
-    /// The whole value at the old key.
-    pub(crate) fn encode_gone(&self) -> Vec<u8> {
-        [self.gone().as_slice(), self.to.as_bytes()].concat()
-    }
-
-    /// Reads what was left at a key when its session went.
-    pub(crate) fn read_gone(from: &StoreKey, stored: &[u8]) -> Option<Self> {
-        let mut rest = stored;
-        let (format, id) = (take(&mut rest)?, take(&mut rest)?);
-        let to = take(&mut rest)?;
-        (format == [GONE] && rest.is_empty()).then(|| Self {
-            id: u64::from_be_bytes(id),
-            from: *from,
-            to: StoreKey::from_bytes(to),
-        })
-    }
-
-    fn head(&self, format: u8) -> [u8; 9] {
-        let mut head = [format; 9];
-        head[1..].copy_from_slice(&self.id.to_be_bytes());
-        head
-    }
-}
-
-impl Arrival {
-    /// The longest value, or beginning of one, that is needed to know what becomes of it.
-    pub(crate) const LEN: usize = 1 + 8 + 8 + 32 + FIXED;
-
-    /// The value at the new key.
-    pub(crate) fn encode(&self, record: &Record) -> Vec<u8> {
-        [
-            self.moved.arriving().as_slice(),
-            &self.expected.to_bits().to_be_bytes(),
-            self.moved.from.as_bytes(),
-            &encode(record),
-        ]
-        .concat()
-    }
-
-    /// Reads the beginning of a value that is arriving at a key.
-    pub(crate) fn read(to: &StoreKey, stored: &[u8]) -> Option<Self> {
-        let mut rest = stored;
-        let (format, id) = (take(&mut rest)?, take(&mut rest)?);
-        let (expected, from) = (take(&mut rest)?, take(&mut rest)?);
-        let record = take::<{ 1 + 8 }>(&mut rest)?;
-        let expires_at = read_time(&mut rest)?;
-        (format == [ARRIVING] && record[0] == FORMAT).then(|| Self {
-            moved: Move {
-                id: u64::from_be_bytes(id),
-                from: StoreKey::from_bytes(from),
-                to: *to,
-            },
-            expected: Revision::from_bits(u64::from_be_bytes(expected)),
-            expires_at,
-        })
-    }
-}
-
-/// Whether a value begins as one that is arriving does.
-pub(crate) fn is_arriving(stored: &[u8]) -> bool {
-    stored.first() == Some(&ARRIVING)
-}
-
-/// Whether a value begins as what is left of a session that went.
-pub(crate) fn is_gone(stored: &[u8]) -> bool {
-    stored.first() == Some(&GONE)
 }
 
 /// The error for a value that is not a record of ours.
@@ -295,6 +177,8 @@ fn text<'a>(rest: &mut &'a [u8], len: u8) -> Option<&'a str> {
 mod tests {
     use super::*;
 
+    const NUMBER: Number = [0, 0, 0, 7];
+
     fn record(subject: &str, label: &str, data: &'static [u8]) -> Record {
         Record {
             data: Bytes::from_static(data),
@@ -312,7 +196,7 @@ mod tests {
         for (subject, label) in [("", ""), ("user", ""), ("", "Firefox"), (&*long, &*long)] {
             for data in [&b""[..], b"\0\xff", b"\x01text"] {
                 let record = record(subject, label, data);
-                assert_eq!(decode(encode(&record)).unwrap(), record);
+                assert_eq!(decode(encode(&record, NUMBER)).unwrap(), record);
             }
         }
     }
@@ -326,16 +210,18 @@ mod tests {
             b"\x01\x8b\xcf\xe6\x52\x60",
             b"\x01\x8b\xcf\xe5\x68\x00",
             b"\x01\x01",
-            b"\x01\x8b\xd0\x1d\x40\xe0",
+            b"\x01\x8b\xcf\xe5\x68\x00",
+            b"\x01\x8b\xcf\xe6\x52\x60",
+            b"\0\0\0\x07",
             b"uldata",
         ]
         .concat();
-        assert_eq!(encode(&record), expected);
+        assert_eq!(encode(&record, NUMBER), expected);
     }
 
     #[test]
     fn every_shortened_header_is_corrupt_and_no_bit_flip_panics() {
-        let whole = encode(&record("user", "label", b""));
+        let whole = encode(&record("user", "label", b""), NUMBER);
         for len in 0..whole.len() {
             let error = decode(whole[..len].to_vec()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{len}");
@@ -348,38 +234,8 @@ mod tests {
     }
 
     #[test]
-    fn both_ends_of_a_move_come_back_as_they_were_written() {
-        let moved = Move {
-            id: 0x0102_0304_0506_0708,
-            from: StoreKey::from_bytes([3; 32]),
-            to: StoreKey::from_bytes([4; 32]),
-        };
-        let mut record = record("user", "", b"data");
-        record.expires_at = Timestamp::from_millis(1_700_000_060_000);
-        let arrival = Arrival {
-            moved,
-            expected: Revision::from_bits(9),
-            expires_at: record.expires_at,
-        };
-        let gone = moved.encode_gone();
-        assert_eq!(gone[..9], *b"\x04\x01\x02\x03\x04\x05\x06\x07\x08");
-        assert_eq!(Move::read_gone(&moved.from, &gone), Some(moved));
-        let whole = arrival.encode(&record);
-        assert_eq!(whole[..9], *b"\x02\x01\x02\x03\x04\x05\x06\x07\x08");
-        assert_eq!(whole[49..], encode(&record));
-        let beginning = &whole[..Arrival::LEN];
-        assert_eq!(Arrival::read(&moved.to, beginning), Some(arrival));
-        for len in 0..gone.len() {
-            assert_eq!(Move::read_gone(&moved.from, &gone[..len]), None);
-            assert_eq!(Arrival::read(&moved.to, &whole[..len]), None);
-        }
-        assert!(is_arriving(&whole) && !is_gone(&whole) && decode(whole).is_err());
-        assert!(is_gone(&gone) && !is_arriving(&gone) && decode(gone).is_err());
-    }
-
-    #[test]
     fn the_longest_header_fits_what_a_listing_reads() {
         let long = "x".repeat(255);
-        assert_eq!(encode(&record(&long, &long, b"")).len(), MAX_HEAD);
+        assert_eq!(encode(&record(&long, &long, b""), NUMBER).len(), MAX_HEAD);
     }
 }

@@ -16,8 +16,14 @@ pub(crate) enum Fault {
     Lost(Cause),
     /// The time was over before the answer came.
     Late,
+    /// Done, but on fewer replicas than demanded.
+    Unconfirmed,
     /// The server answered with an error, and did nothing.
     Refused(Refusal),
+    /// The server is a replica, so that nothing was sent to it.
+    Replica,
+    /// The server is a node of a cluster, and was addressed as one that stands by itself.
+    ClusterNode,
     /// The connection cannot be made as it is configured, which time does not change.
     Misconfigured(&'static str, Cause),
 }
@@ -45,7 +51,20 @@ impl Fault {
                 Error::new(lost, "the connection to Redis broke").with_source(cause)
             }
             Self::Late => Error::new(lost, "Redis did not answer in time"),
+            Self::Unconfirmed => Error::new(
+                ErrorKind::Ambiguous,
+                "the write is not on as many replicas as demanded",
+            ),
             Self::Refused(refusal) => refusal.into_error(),
+            Self::Replica => Error::new(
+                ErrorKind::Unavailable,
+                "the Redis server is a replica: name its master, or the Sentinels that know it by a \
+                 redis-sentinel:// URL",
+            ),
+            Self::ClusterNode => Error::new(
+                ErrorKind::InvalidConfig,
+                "the Redis server is a node of a cluster: use a redis-cluster:// URL",
+            ),
             Self::Misconfigured(message, cause) => {
                 Error::new(ErrorKind::InvalidConfig, message).with_source(cause)
             }

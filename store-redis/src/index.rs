@@ -1,24 +1,26 @@
 //! The sessions of a subject: a sorted set of their keys, checked against the records themselves.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use redis::Value;
-use sessionkit::{ErrorKind, Result, StoreKey, Subject, SubjectIndex, SubjectSession, Timestamp};
-use tokio::time::Instant;
+use sessionkit::{Error, ErrorKind, Result, StoreKey, Subject, SubjectIndex, SubjectSession};
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     RedisStore,
     backend::odd,
-    codec::{self, Head, MAX_HEAD},
+    codec::{Head, MAX_HEAD, Number},
     fault::Effect,
-    script::{self, Answer, Call, decimal},
-    store::to_the_end,
+    script::{self, Answer, Call},
 };
 
 /// How many records are looked at together.
 const BATCH: usize = 128;
+
+/// Before the index is looked at again for a session that was beginning.
+const NEXT_PASS: Duration = Duration::from_millis(50);
 
 #[async_trait]
 impl SubjectIndex for RedisStore {
@@ -32,8 +34,9 @@ impl SubjectIndex for RedisStore {
         let call = Call::new("ZRANGE", &self.index_key(subject.as_str()))
             .arg(0)
             .arg(-1);
-        let entries = keys(self.backend.run(&call, Effect::Read, deadline).await?)?;
-        let entries: Vec<_> = entries
+        let entries = self.backend.run(&call, Effect::Read, deadline).await?;
+        let entries: Vec<_> = Entries::read(entries)?
+            .keys
             .into_iter()
             .filter(|key| after.is_none_or(|after| key > after))
             .collect();
@@ -47,7 +50,7 @@ impl SubjectIndex for RedisStore {
                 match found? {
                     Found::Session(session) => sessions.push(session),
                     Found::Other => {}
-                    Found::Nothing => gone.push(*key),
+                    Found::Nothing => gone.push((*key, None)),
                 }
             }
         }
@@ -57,13 +60,92 @@ impl SubjectIndex for RedisStore {
     }
 
     async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
-        self.remove(subject, key, self.backend.deadline()).await
+        let deadline = self.backend.deadline();
+        let Removed::Session(number) = self.remove(subject, key, deadline).await? else {
+            return Ok(false);
+        };
+        if self.backend.is_cluster() {
+            let gone = [(*key, Some(number))];
+            self.prune(subject, &gone, deadline).await;
+        }
+        Ok(true)
     }
 
     async fn revoke_all(&self, subject: &Subject, except: Option<&StoreKey>) -> Result<u64> {
-        let (store, subject, except) = (self.handle(), subject.clone(), except.copied());
-        to_the_end(async move { store.end_all(&subject, except).await }).await
+        let deadline = self.backend.deadline();
+        let mut entries = self.entries(subject, deadline).await?;
+        let mut keys: Vec<_> = entries.keys.iter().copied().collect();
+        keys.retain(|key| Some(key) != except);
+        let mut ended = 0;
+        loop {
+            let (mut beginning, mut gone) = (Vec::new(), Vec::new());
+            for batch in keys.chunks(BATCH) {
+                let removals = batch.iter().map(|key| self.remove(subject, key, deadline));
+                for (key, removed) in batch.iter().zip(join_all(removals).await) {
+                    match removed? {
+                        Removed::Session(number) => {
+                            ended += 1;
+                            gone.push((*key, Some(number)));
+                        }
+                        Removed::Other => {}
+                        Removed::Nothing if entries.beginning.contains(key) => beginning.push(*key),
+                        Removed::Nothing => gone.push((*key, None)),
+                    }
+                }
+            }
+            self.prune(subject, &gone, deadline).await;
+            if beginning.is_empty() {
+                return Ok(ended);
+            }
+            let next = Instant::now() + NEXT_PASS;
+            if next >= deadline {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "a session of the subject may still be stored: repeat the call",
+                ));
+            }
+            sleep_until(next).await;
+            // Only those: what has begun since the call did is not its business.
+            keys = beginning;
+            entries = self.entries(subject, deadline).await?;
+        }
     }
+}
+
+/// What is in an index.
+#[derive(Default)]
+struct Entries {
+    keys: BTreeSet<StoreKey>,
+    /// Those whose records may still come.
+    beginning: BTreeSet<StoreKey>,
+}
+
+impl Entries {
+    fn read(members: Value) -> Result<Self> {
+        let members: Vec<Vec<u8>> = redis::from_redis_value(members).map_err(|_| odd())?;
+        let mut entries = Self::default();
+        for member in members {
+            match *member.as_slice() {
+                [b'?', ref rest @ ..] if rest.len() == 36 => {
+                    let key = rest.first_chunk().copied().map(StoreKey::from_bytes);
+                    entries.beginning.extend(key);
+                }
+                ref key => {
+                    let key = <[u8; 32]>::try_from(key).ok();
+                    entries.keys.extend(key.map(StoreKey::from_bytes));
+                }
+            }
+        }
+        Ok(entries)
+    }
+}
+
+/// What was under a key of an index.
+enum Removed {
+    Session(Number),
+    /// A session of somebody else, or none.
+    Other,
+    Nothing,
 }
 
 /// What is under a key of an index.
@@ -81,20 +163,13 @@ impl RedisStore {
         let call = Call::new("GETRANGE", &self.record_key(key))
             .arg(0)
             .arg(MAX_HEAD - 1);
-        let stored = loop {
-            match self.backend.run(&call, Effect::Read, deadline).await {
-                Ok(Value::BulkString(stored)) if codec::is_arriving(&stored) => {
-                    if !self.arrives(key, &stored, deadline).await? {
-                        return Ok(Found::Other);
-                    }
-                }
-                Ok(Value::BulkString(stored)) if stored.is_empty() => return Ok(Found::Nothing),
-                Ok(Value::BulkString(stored)) => break stored,
-                Ok(_) => return Err(odd()),
-                // Not a session: nobody's.
-                Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Found::Other),
-                Err(error) => return Err(error),
-            }
+        let stored = match self.backend.run(&call, Effect::Read, deadline).await {
+            Ok(Value::BulkString(stored)) if stored.is_empty() => return Ok(Found::Nothing),
+            Ok(Value::BulkString(stored)) => stored,
+            Ok(_) => return Err(odd()),
+            // Not a session: nobody's.
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Found::Other),
+            Err(error) => return Err(error),
         };
         let head = Head::read(&stored).map(|(head, _)| head);
         let owned = head.filter(|head| head.subject.as_ref() == Some(subject));
@@ -108,88 +183,63 @@ impl RedisStore {
         }))
     }
 
-    /// Drops entries that were found without a record. On a cluster they may be those of sessions
-    /// that are about to be stored. Entries that stay do no harm.
-    async fn prune(&self, subject: &Subject, gone: &[StoreKey], deadline: Instant) {
-        if gone.is_empty() || self.backend.is_cluster() {
-            return;
-        }
-        let mut args = vec![self.prefix.as_bytes()];
-        args.extend(gone.iter().map(|key| &key.as_bytes()[..]));
-        let call = script::PRUNE.call(&[&self.index_key(subject.as_str())], &args);
-        drop(self.backend.run(&call, Effect::Write, deadline).await);
+    /// What is in an index and not over.
+    async fn entries(&self, subject: &Subject, deadline: Instant) -> Result<Entries> {
+        let call = script::ENTRIES.call(&[&self.index_key(subject.as_str())], &[]);
+        Entries::read(self.backend.run(&call, Effect::Read, deadline).await?)
     }
 
-    async fn end_all(&self, subject: &Subject, except: Option<StoreKey>) -> Result<u64> {
-        let deadline = self.backend.deadline();
-        let index_key = self.index_key(subject.as_str());
-        // Longer than this call can last: a session that moves meanwhile would not be found.
-        let bar = self.backend.deadline.as_millis() + 1000;
-        let call = script::BAR.call(&[&index_key], &[&decimal(bar)]);
-        let mut entries = keys(self.backend.run(&call, Effect::Write, deadline).await?)?;
-        if let Some(except) = except {
-            entries.remove(&except);
-        }
-        let ended = self.remove_all(subject, &entries, deadline).await;
-        let call = Call::new("ZREM", &index_key).arg("!");
-        drop(self.backend.run(&call, Effect::Write, deadline).await);
-        ended
-    }
-
-    async fn remove_all(
+    /// Drops the entries of sessions that are gone, with the numbers of those that were seen. Entries
+    /// that stay do no harm.
+    pub(crate) async fn prune(
         &self,
         subject: &Subject,
-        entries: &BTreeSet<StoreKey>,
+        gone: &[(StoreKey, Option<Number>)],
         deadline: Instant,
-    ) -> Result<u64> {
-        let entries: Vec<_> = entries.iter().collect();
-        // On a cluster a session may be on its way to another key, both of which are here. If the
-        // first pass found the old record, the move fails; if it did not, the second finds the new one.
-        let passes = if self.backend.is_cluster() { 2 } else { 1 };
-        let (mut ended, mut missing) = (0, Vec::new());
-        for _ in 0..passes {
-            for batch in entries.chunks(BATCH) {
-                let results = join_all(batch.iter().map(|key| self.remove(subject, key, deadline)));
-                for (key, removed) in batch.iter().zip(results.await) {
-                    match removed? {
-                        true => ended += 1,
-                        false => missing.push(**key),
-                    }
-                }
-            }
+    ) {
+        if gone.is_empty() {
+            return;
         }
-        self.prune(subject, &missing, deadline).await;
-        Ok(ended)
+        let on_cluster = self.backend.is_cluster();
+        let sessions: Vec<_> = gone
+            .iter()
+            .map(|(key, number)| match number {
+                Some(number) if on_cluster => [&key.as_bytes()[..], number].concat(),
+                _ => key.as_bytes().to_vec(),
+            })
+            .collect();
+        let mut args: Vec<&[u8]> = vec![if on_cluster {
+            b""
+        } else {
+            self.prefix.as_bytes()
+        }];
+        args.extend(sessions.iter().map(Vec::as_slice));
+        let call = script::PRUNE.call(&[&self.index_key(subject.as_str())], &args);
+        drop(self.backend.run(&call, Effect::Read, deadline).await);
     }
 
-    async fn remove(&self, subject: &Subject, key: &StoreKey, deadline: Instant) -> Result<bool> {
-        let call = script::REVOKE.call(&[&self.record_key(key)], &[subject.as_str().as_bytes()]);
-        loop {
-            return match self.backend.run(&call, Effect::Write, deadline).await {
-                Ok(Value::Int(number)) => match Answer::from_number(number) {
-                    Some(Answer::Missing) => Ok(false),
-                    Some(Answer::Arriving) if self.has_arrived(key, deadline).await? => continue,
-                    Some(Answer::Arriving) => Ok(false),
-                    _ => {
-                        let until = Timestamp::from_millis(number);
-                        self.forget(subject.as_str(), key, until, deadline).await;
-                        Ok(true)
-                    }
-                },
-                Ok(_) => Err(odd()),
-                Err(error) if error.kind() == ErrorKind::Corrupt => Ok(false),
-                Err(error) => Err(error),
-            };
+    async fn remove(
+        &self,
+        subject: &Subject,
+        key: &StoreKey,
+        deadline: Instant,
+    ) -> Result<Removed> {
+        let (record_key, index_key) = (self.record_key(key), self.index_key(subject.as_str()));
+        let keys: [&[u8]; 2] = [&record_key, &index_key];
+        let count = if self.backend.is_cluster() { 1 } else { 2 };
+        let args: [&[u8]; 2] = [subject.as_str().as_bytes(), key.as_bytes()];
+        let call = script::REVOKE.call(&keys[..count], &args);
+        match self.backend.run(&call, Effect::Write, deadline).await {
+            Ok(Value::BulkString(number)) => Number::try_from(number)
+                .map(Removed::Session)
+                .map_err(|_| odd()),
+            Ok(Value::Int(number)) => match Answer::from_number(number) {
+                Some(Answer::Missing) => Ok(Removed::Nothing),
+                _ => Ok(Removed::Other),
+            },
+            Ok(_) => Err(odd()),
+            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Removed::Other),
+            Err(error) => Err(error),
         }
     }
-}
-
-/// The keys of sessions in an index, in ascending order.
-fn keys(entries: Value) -> Result<BTreeSet<StoreKey>> {
-    let entries: Vec<Vec<u8>> = redis::from_redis_value(entries).map_err(|_| odd())?;
-    Ok(entries
-        .into_iter()
-        .filter_map(|entry| <[u8; 32]>::try_from(entry).ok())
-        .map(StoreKey::from_bytes)
-        .collect())
 }

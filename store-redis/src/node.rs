@@ -2,8 +2,8 @@
 
 use std::{
     sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        Arc, PoisonError, RwLock, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -11,21 +11,34 @@ use std::{
 use redis::{Cmd, Value};
 use tokio::{
     sync::Mutex,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use crate::{
     address::Address,
-    fault::{Code, Fault},
-    line::{Dialer, Line, Target},
+    connection::{Connection, Connector, Mode, Target},
+    fault::{Code, Effect, Fault},
+    race::first_ok,
 };
 
-/// How long one Sentinel may take to answer.
+/// How long one Sentinel may take to answer, and when the next one is asked too.
 const SENTINEL_TIMEOUT: Duration = Duration::from_millis(500);
+const NEXT_SENTINEL: Duration = Duration::from_millis(100);
+
+/// How often a server is asked for its role while it is used, in case nobody writes to it.
+const ROLE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Where a node's connections come from.
 pub(crate) enum Supply {
-    Server { dialer: Dialer, target: Target },
+    Server {
+        connector: Connector,
+        target: Target,
+    },
+    /// A node of a cluster, which says by itself when it is not the right one.
+    ClusterNode {
+        connector: Connector,
+        address: Address,
+    },
     Sentinel(Sentinel),
     Pool(deadpool_redis::Pool),
     SentinelPool(deadpool_redis::sentinel::Pool),
@@ -33,221 +46,374 @@ pub(crate) enum Supply {
 
 /// Finds the master of a service.
 pub(crate) struct Sentinel {
-    /// To the Sentinels.
-    pub(crate) guide: Dialer,
-    /// To the master.
-    pub(crate) dialer: Dialer,
+    pub(crate) to_sentinel: Connector,
+    pub(crate) to_master: Connector,
     pub(crate) sentinels: Vec<Address>,
     pub(crate) service: String,
 }
 
+/// How a node uses its server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) connections: usize,
+    /// How many replicas have to confirm a write. Those that wait for it have connections of their
+    /// own, because they hold up what comes behind them.
+    pub(crate) replicas: usize,
+    /// Of a whole call.
+    pub(crate) deadline: Duration,
+}
+
 /// A server and the places of its connections, each filled when it is first needed.
 pub(crate) struct Node {
-    supply: Arc<Supply>,
-    places: Box<[Arc<Place>]>,
+    shared: Arc<Shared>,
     next: AtomicUsize,
+}
+
+struct Shared {
+    supply: Supply,
+    settings: Settings,
+    places: Box<[Place]>,
+    /// Set when the server is left: it may not be the right one any more.
+    stale: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
 struct Place {
-    line: RwLock<Option<Arc<Line>>>,
+    connection: RwLock<Option<Arc<Connection>>>,
     /// Held while a new connection is made, for which all requests wait.
-    dialing: Arc<Mutex<()>>,
+    connecting: Arc<Mutex<()>>,
     /// How many attempts to connect have failed.
     failures: AtomicU64,
 }
 
 impl Node {
-    pub(crate) fn new(supply: Supply, connections: usize) -> Self {
+    pub(crate) fn new(supply: Supply, settings: Settings, stale: Arc<AtomicBool>) -> Self {
+        let groups = if settings.replicas > 0 { 2 } else { 1 };
+        let places = (0..settings.connections * groups).map(|_| Place::default());
         Self {
-            supply: Arc::new(supply),
-            places: (0..connections).map(|_| Arc::default()).collect(),
+            shared: Arc::new(Shared {
+                supply,
+                settings,
+                places: places.collect(),
+                stale,
+            }),
             next: AtomicUsize::new(0),
         }
     }
 
     /// Whether another server may take over, so that a server that is gone is worth waiting for.
     pub(crate) fn fails_over(&self) -> bool {
-        matches!(*self.supply, Supply::Sentinel(_) | Supply::SentinelPool(_))
+        matches!(
+            self.shared.supply,
+            Supply::Sentinel(_) | Supply::SentinelPool(_)
+        )
     }
 
     /// Where the server is, if it always is in the same place.
     pub(crate) fn address(&self) -> Option<&Address> {
-        match &*self.supply {
-            Supply::Server {
-                target: Target::Tcp(address),
-                ..
-            } => Some(address),
+        match &self.shared.supply {
+            Supply::ClusterNode { address, .. } => Some(address),
             _ => None,
         }
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        self.places.iter().any(|place| place.open_line().is_some())
+        self.shared.any_connection().is_some()
     }
 
-    pub(crate) async fn send(&self, cmd: &Cmd, deadline: Instant) -> Result<Value, Fault> {
-        let place = self.place();
-        let line = self.line(place, deadline).await?;
-        let sent = match line.send(cmd, deadline).await {
+    pub(crate) async fn send(
+        &self,
+        cmd: &Cmd,
+        effect: Effect,
+        deadline: Instant,
+    ) -> Result<Value, Fault> {
+        let mode = self.mode(effect, false);
+        let index = self.place(effect);
+        let connection = self.connection(index, deadline).await?;
+        let sent = match connection.send(cmd, mode, deadline).await {
             // The connection was closed while it was idle: one more attempt with a new one.
-            Err(Fault::Unsent(_)) => Box::pin(self.send_once(place, cmd, deadline)).await,
+            Err(Fault::Unsent(_)) => Box::pin(self.send_once(index, cmd, mode, deadline)).await,
             sent => sent,
         };
-        if let Err(Fault::Refused(refusal)) = &sent
-            && refusal.code() == Code::ReadOnly
-            && self.fails_over()
-        {
-            // Another server is the master now: look for it.
-            line.close();
-        }
-        sent
+        sent.map_err(|fault| self.judge(fault))
     }
 
-    pub(crate) async fn send_asking(&self, cmd: &Cmd, deadline: Instant) -> Result<Value, Fault> {
-        let line = self.line(self.place(), deadline).await?;
-        line.send_asking(cmd, deadline).await
+    pub(crate) async fn send_asking(
+        &self,
+        cmd: &Cmd,
+        effect: Effect,
+        deadline: Instant,
+    ) -> Result<Value, Fault> {
+        let mode = self.mode(effect, true);
+        self.send_once(self.place(effect), cmd, mode, deadline)
+            .await
     }
 
     async fn send_once(
         &self,
-        place: &Arc<Place>,
+        index: usize,
         cmd: &Cmd,
+        mode: Mode,
         deadline: Instant,
     ) -> Result<Value, Fault> {
-        self.line(place, deadline).await?.send(cmd, deadline).await
+        let connection = self.connection(index, deadline).await?;
+        connection.send(cmd, mode, deadline).await
     }
 
-    /// The next place in turn.
-    fn place(&self) -> &Arc<Place> {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        &self.places[turn % self.places.len()]
-    }
-
-    /// An open connection: the one of a place, or another one while that is being made.
-    async fn line(&self, place: &Arc<Place>, deadline: Instant) -> Result<Arc<Line>, Fault> {
-        match place.open_line() {
-            Some(line) => Ok(line),
+    /// An open connection for a place.
+    async fn connection(&self, index: usize, deadline: Instant) -> Result<Arc<Connection>, Fault> {
+        match self.shared.places[index].open_connection() {
+            Some(connection) => Ok(connection),
             // In a box, because what it needs would make every call larger.
-            None => Box::pin(self.connect(place, deadline)).await,
+            None => Box::pin(self.connect(index, deadline)).await,
         }
     }
 
-    async fn connect(&self, place: &Arc<Place>, deadline: Instant) -> Result<Arc<Line>, Fault> {
+    fn mode(&self, effect: Effect, asking: bool) -> Mode {
+        Mode {
+            asking,
+            replicas: match effect {
+                Effect::Read => 0,
+                Effect::Write => self.shared.settings.replicas,
+            },
+        }
+    }
+
+    /// The next place in turn.
+    fn place(&self, effect: Effect) -> usize {
+        let Settings {
+            connections,
+            replicas,
+            ..
+        } = self.shared.settings;
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % connections;
+        match effect {
+            Effect::Write if replicas > 0 => connections + turn,
+            _ => turn,
+        }
+    }
+
+    /// What a refusal says about the server. One that has become a replica is left: another one is
+    /// the master now, perhaps under the same address.
+    fn judge(&self, fault: Fault) -> Fault {
+        let Fault::Refused(refusal) = &fault else {
+            return fault;
+        };
+        match (refusal.code(), &self.shared.supply) {
+            (_, Supply::ClusterNode { .. }) => fault,
+            (Code::Moved | Code::Ask, _) => Fault::ClusterNode,
+            (Code::ReadOnly, _) => {
+                self.shared.leave();
+                fault
+            }
+            _ => fault,
+        }
+    }
+
+    /// A new connection for a place, or the one of another place while that is made.
+    async fn connect(&self, index: usize, deadline: Instant) -> Result<Arc<Connection>, Fault> {
+        let place = &self.shared.places[index];
         let failures = place.failures.load(Ordering::Acquire);
-        let dialing = match Arc::clone(&place.dialing).try_lock_owned() {
-            Ok(dialing) => dialing,
-            Err(_) => match self.places.iter().find_map(|place| place.open_line()) {
-                Some(line) => return Ok(line),
-                None => timeout_at(deadline, Arc::clone(&place.dialing).lock_owned())
+        let connecting = match Arc::clone(&place.connecting).try_lock_owned() {
+            Ok(connecting) => connecting,
+            Err(_) => match self.shared.any_connection() {
+                Some(connection) => return Ok(connection),
+                None => timeout_at(deadline, Arc::clone(&place.connecting).lock_owned())
                     .await
                     .map_err(|_| Fault::Unsent("no connection in time".into()))?,
             },
         };
-        if let Some(line) = place.open_line() {
-            return Ok(line);
+        if let Some(connection) = place.open_connection() {
+            return Ok(connection);
         }
         if place.failures.load(Ordering::Acquire) != failures {
             return Err(Fault::Unsent("the connection has just failed".into()));
         }
-        let (supply, place) = (Arc::clone(&self.supply), Arc::clone(place));
+        let shared = Arc::clone(&self.shared);
         // To its end, also when the caller leaves: callers that have no time for a whole handshake
         // would otherwise begin a new one each, and none would ever be finished.
         let made = tokio::spawn(async move {
-            let _dialing = dialing;
-            place.fill(&supply, deadline).await
+            let _connecting = connecting;
+            shared.fill(index).await
         });
-        made.await
-            .unwrap_or_else(|error| Err(Fault::Unsent(error.into())))
+        match timeout_at(deadline, made).await {
+            Ok(made) => made.unwrap_or_else(|error| Err(Fault::Unsent(error.into()))),
+            Err(_) => Err(Fault::Unsent("no connection in time".into())),
+        }
     }
 }
 
-impl Place {
-    fn open_line(&self) -> Option<Arc<Line>> {
-        let line = self.line.read().unwrap_or_else(PoisonError::into_inner);
-        line.as_ref().filter(|line| line.is_open()).cloned()
+impl Shared {
+    fn any_connection(&self) -> Option<Arc<Connection>> {
+        self.places.iter().find_map(Place::open_connection)
     }
 
-    async fn fill(&self, supply: &Supply, deadline: Instant) -> Result<Arc<Line>, Fault> {
-        let made = timeout_at(deadline, supply.make())
+    async fn fill(self: &Arc<Self>, index: usize) -> Result<Arc<Connection>, Fault> {
+        let place = &self.places[index];
+        let made = timeout(self.settings.deadline, self.supply.connect())
             .await
             .unwrap_or_else(|_| Err(Fault::Unsent("no connection in time".into())));
         match made {
-            Ok(line) => Ok(self.put(line)),
+            Ok(connection) => {
+                let connection = Arc::new(connection);
+                tokio::spawn(watch(Arc::downgrade(self), Arc::downgrade(&connection)));
+                place.put(Arc::clone(&connection));
+                Ok(connection)
+            }
             Err(fault) => {
-                self.failures.fetch_add(1, Ordering::AcqRel);
+                place.failures.fetch_add(1, Ordering::AcqRel);
                 Err(fault)
             }
         }
     }
 
-    fn put(&self, line: Line) -> Arc<Line> {
-        let line = Arc::new(line);
-        *self.line.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&line));
-        line
+    /// Lets nobody use the present connections any more. They go to one server by one network, so
+    /// that what is wrong with one of them is wrong with all.
+    fn leave(&self) {
+        for connection in self.places.iter().filter_map(Place::open_connection) {
+            connection.close();
+        }
+        self.stale.store(true, Ordering::Release);
+    }
+}
+
+/// Leaves a server that does not answer, or is no master any more. No caller can find that out by
+/// itself: many give up before the deadline of the store, and reads are answered by a replica too.
+async fn watch(node: Weak<Shared>, connection: Weak<Connection>) {
+    let mut asked = Instant::now();
+    let mut before = match connection.upgrade() {
+        Some(connection) => connection.progress(),
+        None => return,
+    };
+    loop {
+        let Some(deadline) = node.upgrade().map(|node| node.settings.deadline) else {
+            return;
+        };
+        let interval = Duration::from_millis(500).min(deadline / 4);
+        sleep(interval.max(Duration::from_millis(20))).await;
+        let (Some(node), Some(connection)) = (node.upgrade(), connection.upgrade()) else {
+            return;
+        };
+        if !connection.is_open() {
+            return;
+        }
+        let now = connection.progress();
+        let used = now.sent != before.sent;
+        let silent = now.answered == before.answered;
+        before = now;
+        if used && (silent || asked.elapsed() >= ROLE_INTERVAL) {
+            asked = Instant::now();
+            let patience = Duration::from_secs(1).min(deadline / 2);
+            let role = connection.role(asked + patience).await;
+            let answered = connection.progress().answered != now.answered;
+            match role {
+                Err(Fault::Late) if !answered => return node.leave(),
+                Ok(role) if node.supply.wants_master() && is_replica(&role) => {
+                    return node.leave();
+                }
+                _ => {}
+            }
+            before = connection.progress();
+        }
+    }
+}
+
+impl Place {
+    fn open_connection(&self) -> Option<Arc<Connection>> {
+        let connection = self
+            .connection
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        connection
+            .as_ref()
+            .filter(|connection| connection.is_open())
+            .cloned()
+    }
+
+    fn put(&self, connection: Arc<Connection>) {
+        let mut place = self
+            .connection
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *place = Some(connection);
     }
 }
 
 impl Supply {
-    async fn make(&self) -> Result<Line, Fault> {
-        match self {
-            Self::Server { dialer, target } => dialer.dial(target).await,
-            Self::Sentinel(sentinel) => sentinel.dial().await,
+    fn wants_master(&self) -> bool {
+        !matches!(self, Self::ClusterNode { .. })
+    }
+
+    async fn connect(&self) -> Result<Connection, Fault> {
+        let connection = match self {
+            Self::Server { connector, target } => connector.connect(target).await?,
+            Self::ClusterNode { connector, address } => {
+                return connector.connect(&Target::Tcp(address.clone())).await;
+            }
+            Self::Sentinel(sentinel) => return sentinel.connect().await,
             // Out of the pool for good: its connections are lent for one command at a time, and
             // this one is shared.
             Self::Pool(pool) => match pool.get().await {
-                Ok(connection) => Ok(Line::foreign(deadpool_redis::Connection::take(connection))),
-                Err(error) => Err(Fault::Unsent(error.into())),
+                Ok(connection) => Connection::foreign(deadpool_redis::Connection::take(connection)),
+                Err(error) => return Err(Fault::Unsent(error.into())),
             },
             Self::SentinelPool(pool) => match pool.get().await {
-                Ok(connection) => Ok(Line::foreign(deadpool_redis::sentinel::Connection::take(
-                    connection,
-                ))),
-                Err(error) => Err(Fault::Unsent(error.into())),
+                Ok(connection) => {
+                    Connection::foreign(deadpool_redis::sentinel::Connection::take(connection))
+                }
+                Err(error) => return Err(Fault::Unsent(error.into())),
             },
-        }
+        };
+        require_master(connection).await
     }
 }
 
+/// A replica answers reads, with sessions that were ended at the master. Servers that do not tell
+/// their role, as behind some proxies, are taken for masters.
+async fn require_master(connection: Connection) -> Result<Connection, Fault> {
+    // The caller bounds the time.
+    let far = Instant::now() + Duration::from_secs(3600);
+    match connection.role(far).await {
+        Ok(role) if is_replica(&role) => Err(Fault::Replica),
+        Ok(_) | Err(Fault::Refused(_)) => Ok(connection),
+        Err(fault) => Err(fault),
+    }
+}
+
+fn is_replica(role: &Value) -> bool {
+    let Value::Array(parts) = role else {
+        return false;
+    };
+    matches!(parts.first(), Some(Value::BulkString(role)) if role == b"slave" || role == b"replica")
+}
+
 impl Sentinel {
-    /// Asks one Sentinel after the other for the master, and connects to it.
-    async fn dial(&self) -> Result<Line, Fault> {
-        let mut fault = Fault::Unsent("no sentinel answers".into());
-        for sentinel in &self.sentinels {
-            match self.ask(sentinel).await {
-                Ok(master) => match self.dial_master(master).await {
-                    Ok(line) => return Ok(line),
-                    Err(why) => fault = why,
-                },
-                Err(why) => fault = why,
-            }
-        }
-        Err(fault)
+    /// Asks the Sentinels for the master, and connects to it.
+    async fn connect(&self) -> Result<Connection, Fault> {
+        let attempts: Vec<_> = self.sentinels.iter().map(|each| self.reach(each)).collect();
+        first_ok(attempts, NEXT_SENTINEL)
+            .await
+            .unwrap_or_else(|| Err(Fault::Unsent("there is no sentinel".into())))
+    }
+
+    async fn reach(&self, sentinel: &Address) -> Result<Connection, Fault> {
+        let master = self.ask(sentinel).await?;
+        let connection = self.to_master.connect(&Target::Tcp(master)).await?;
+        // Sentinels name a former master until they agree on the next one.
+        require_master(connection).await
     }
 
     async fn ask(&self, sentinel: &Address) -> Result<Address, Fault> {
         let deadline = Instant::now() + SENTINEL_TIMEOUT;
-        let line = timeout_at(deadline, self.guide.dial(&Target::Tcp(sentinel.clone())))
+        let target = Target::Tcp(sentinel.clone());
+        let connection = timeout_at(deadline, self.to_sentinel.connect(&target))
             .await
             .unwrap_or_else(|_| Err(Fault::Unsent("a sentinel does not answer".into())))?;
         let mut cmd = redis::cmd("SENTINEL");
         cmd.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
-        let answer = line.send(&cmd, deadline).await?;
+        let answer = connection.send(&cmd, Mode::default(), deadline).await?;
         let (host, port) = redis::from_redis_value(answer)
             .map_err(|_| Fault::Unsent("the sentinel does not know the service".into()))?;
         Ok(Address { host, port })
-    }
-
-    /// Sentinels name a former master until they agree on the next one.
-    async fn dial_master(&self, master: Address) -> Result<Line, Fault> {
-        let line = self.dialer.dial(&Target::Tcp(master)).await?;
-        let deadline = Instant::now() + self.dialer.timeout;
-        let role = line.send(&redis::cmd("ROLE"), deadline).await?;
-        match role {
-            Value::Array(parts) if matches!(parts.first(), Some(Value::BulkString(role)) if role == b"master") => {
-                Ok(line)
-            }
-            _ => Err(Fault::Unsent("the server is not a master".into())),
-        }
     }
 }

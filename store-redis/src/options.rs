@@ -1,15 +1,16 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use redis::{ProtocolVersion, RedisConnectionInfo, Value};
-use sessionkit::{Durability, Error, ErrorKind, Result};
+use sessionkit::{Durability, Error, ErrorKind, Result, SessionStore};
 
 use crate::{
     RedisStore,
     address::{Layout, Location},
     backend::{Backend, Topology},
     cluster::Cluster,
-    line::{Dialer, Target},
-    node::{Node, Sentinel, Supply},
+    connection::{Connector, Target},
+    fault::{Effect, Fault},
+    node::{Node, Sentinel, Settings, Supply},
     tls::Certificates,
 };
 
@@ -42,6 +43,8 @@ pub struct RedisOptions {
     require_tls: bool,
     certificates: Certificates,
     sentinel_login: Option<(Option<String>, String)>,
+    client_name: Option<String>,
+    replicas: usize,
 }
 
 #[derive(Clone)]
@@ -130,6 +133,8 @@ impl RedisOptions {
             require_tls: false,
             certificates: Certificates::default(),
             sentinel_login: None,
+            client_name: None,
+            replicas: 0,
         }
     }
 
@@ -222,6 +227,27 @@ impl RedisOptions {
         self
     }
 
+    /// Sets the name under which the server lists the connections (`CLIENT LIST`); none by default.
+    /// Visible ASCII characters. Those out of a pool keep theirs.
+    #[must_use]
+    pub fn client_name(mut self, name: impl Into<String>) -> Self {
+        self.client_name = Some(name.into());
+        self
+    }
+
+    /// Has every write wait until this many replicas have it, none by default, so that a failover to
+    /// one of those loses no acknowledged write. A write that they do not confirm within half a
+    /// second is [`ErrorKind::Ambiguous`]: the master has it.
+    ///
+    /// The server answers nothing on a connection that waits (`WAIT`), so that writes have as many
+    /// connections of their own as [`connections`](Self::connections) says, and follow each other at
+    /// the pace of the replicas.
+    #[must_use]
+    pub fn replicas(mut self, replicas: usize) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
     /// Opens the store and makes sure that the server answers. Logs a warning when the server may
     /// evict sessions to make room.
     ///
@@ -231,8 +257,8 @@ impl RedisOptions {
     /// cannot be reached.
     pub async fn open(self) -> Result<RedisStore> {
         let store = self.open_lazily()?;
-        store.ping().await?;
         store.inspect().await?;
+        store.ping().await?;
         Ok(store)
     }
 
@@ -270,6 +296,11 @@ impl RedisOptions {
                 "the number of connections and the timeouts are more than zero",
             ));
         }
+        if let Some(name) = &self.client_name
+            && (name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()))
+        {
+            return Err(invalid("the name of a client has visible characters only"));
+        }
         if self.max_data > 256 << 20 {
             return Err(invalid("the largest payload is at most 256 MiB"));
         }
@@ -295,21 +326,21 @@ impl RedisOptions {
         if let Some(password) = &location.password {
             login = login.set_password(password);
         }
-        let dialer = self.dialer(login, location.tls)?;
+        let connector = self.connector(login, location.tls)?;
         let server = |target| Supply::Server {
-            dialer: dialer.clone(),
+            connector: connector.clone(),
             target,
         };
         Ok(match &location.layout {
             Layout::One(address) => self.one(server(Target::Tcp(address.clone()))),
             Layout::Unix(path) => self.one(server(Target::Unix(path.clone()))),
             Layout::Cluster(seeds) => {
-                let cluster = Cluster::new(dialer, seeds.clone(), self.connections.unwrap_or(1));
-                Topology::Cluster(Box::new(cluster))
+                let cluster = Cluster::new(connector, seeds.clone(), self.settings(1));
+                Topology::Cluster(Arc::new(cluster))
             }
             Layout::Sentinel { sentinels, service } => self.one(Supply::Sentinel(Sentinel {
-                guide: self.guide(location.tls)?,
-                dialer,
+                to_sentinel: self.to_sentinel(location.tls)?,
+                to_master: connector,
                 sentinels: sentinels.clone(),
                 service: service.clone(),
             })),
@@ -317,14 +348,23 @@ impl RedisOptions {
     }
 
     fn one(&self, supply: Supply) -> Topology {
-        let default = match supply {
+        let connections = match supply {
             Supply::Server { .. } | Supply::Sentinel(_) => 3,
-            Supply::Pool(_) | Supply::SentinelPool(_) => 1,
+            _ => 1,
         };
-        Topology::One(Node::new(supply, self.connections.unwrap_or(default)))
+        let node = Node::new(supply, self.settings(connections), Arc::default());
+        Topology::One(Arc::new(node))
     }
 
-    fn guide(&self, tls: bool) -> Result<Dialer> {
+    fn settings(&self, connections: usize) -> Settings {
+        Settings {
+            connections: self.connections.unwrap_or(connections),
+            replicas: self.replicas,
+            deadline: self.deadline,
+        }
+    }
+
+    fn to_sentinel(&self, tls: bool) -> Result<Connector> {
         let mut login = self.login();
         if let Some((user, password)) = &self.sentinel_login {
             login = login.set_password(password);
@@ -332,7 +372,7 @@ impl RedisOptions {
                 login = login.set_username(user);
             }
         }
-        self.dialer(login, tls)
+        self.connector(login, tls)
     }
 
     fn login(&self) -> RedisConnectionInfo {
@@ -344,11 +384,14 @@ impl RedisOptions {
             })
     }
 
-    fn dialer(&self, login: RedisConnectionInfo, tls: bool) -> Result<Dialer> {
-        Ok(Dialer {
+    fn connector(&self, login: RedisConnectionInfo, tls: bool) -> Result<Connector> {
+        Ok(Connector {
             login,
             tls: tls.then(|| self.certificates.connector()).transpose()?,
+            client_name: self.client_name.clone(),
             timeout: self.connect_timeout,
+            // A backstop: lost packets are sent again several times in this time.
+            confirm_timeout: self.deadline.max(Duration::from_secs(5)),
         })
     }
 }
@@ -367,25 +410,27 @@ impl fmt::Debug for RedisOptions {
 }
 
 impl RedisStore {
-    /// Looks at the version and at the eviction policy of every master. A server that does not tell is
-    /// not asked twice: managed ones often forbid it.
+    /// Looks at the version, the layout and the eviction policy of every master. What a server does
+    /// not tell, as managed ones often do not, is not held against it.
     async fn inspect(&self) -> Result<()> {
         let deadline = self.backend.deadline();
         let info = redis::cmd("INFO");
-        let answers = self.backend.ask_all(&info, deadline).await;
-        for answer in answers.unwrap_or_default() {
-            match answer {
-                Value::BulkString(info) => judge(&String::from_utf8_lossy(&info))?,
-                Value::VerbatimString { text, .. } => judge(&text)?,
-                _ => {}
+        let alone = !self.backend.is_cluster();
+        for node in self.backend.nodes(deadline).await? {
+            match node.send(&info, Effect::Read, deadline).await {
+                Ok(Value::BulkString(info)) => judge(&String::from_utf8_lossy(&info), alone)?,
+                Ok(Value::VerbatimString { text, .. }) => judge(&text, alone)?,
+                Ok(_) | Err(Fault::Refused(_)) => {}
+                Err(fault) => return Err(fault.into_error(Effect::Read)),
             }
         }
         Ok(())
     }
 }
 
-/// Refuses a server that is too old, and warns of one that may end sessions by itself.
-fn judge(info: &str) -> Result<()> {
+/// Refuses a server that is too old, or is not what it was addressed as, and warns of one that may
+/// end sessions by itself.
+fn judge(info: &str, alone: bool) -> Result<()> {
     let field = |name: &str| {
         let mut fields = info.lines().filter_map(|line| line.split_once(':'));
         fields.find_map(|(field, value)| (field == name).then_some(value.trim()))
@@ -394,6 +439,9 @@ fn judge(info: &str) -> Result<()> {
         && version < OLDEST
     {
         return Err(invalid("the Redis server is older than version 6.2"));
+    }
+    if alone && field("cluster_enabled") == Some("1") {
+        return Err(Fault::ClusterNode.into_error(Effect::Read));
     }
     if let Some(policy) = field("maxmemory_policy")
         && policy != "noeviction"

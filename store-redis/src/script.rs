@@ -12,9 +12,10 @@ pub(crate) enum Answer {
     Conflict,
     Corrupt,
     Exists,
+    /// Not done: the index of the subject has to be told first.
     IndexFirst,
-    Barred,
-    Arriving,
+    /// Done: the index of the subject should be told again.
+    Tell,
 }
 
 impl Answer {
@@ -26,8 +27,7 @@ impl Answer {
             3 => Self::Corrupt,
             4 => Self::Exists,
             5 => Self::IndexFirst,
-            6 => Self::Barred,
-            7 => Self::Arriving,
+            6 => Self::Tell,
             _ => return None,
         })
     }
@@ -118,17 +118,12 @@ macro_rules! scripts {
 }
 
 scripts! {
-    BAR = INDEX, RECORD, include_str!("scripts/bar.lua");
     CREATE = INDEX, RECORD, include_str!("scripts/create.lua");
     DELETE = RECORD, include_str!("scripts/delete.lua");
-    FORGET = RECORD, include_str!("scripts/forget.lua");
-    GO = RECORD, include_str!("scripts/go.lua");
+    ENTRIES = INDEX, include_str!("scripts/entries.lua");
     KEEP = INDEX, RECORD, include_str!("scripts/keep.lua");
     PRUNE = INDEX, RECORD, include_str!("scripts/prune.lua");
-    REMOVE = RECORD, include_str!("scripts/remove.lua");
     REVOKE = RECORD, include_str!("scripts/revoke.lua");
-    ROTATE = INDEX, RECORD, include_str!("scripts/rotate.lua");
-    SETTLE = RECORD, include_str!("scripts/settle.lua");
     TOUCH = INDEX, RECORD, include_str!("scripts/touch.lua");
     UPDATE = include_str!("scripts/update.lua");
     UPDATE_INDEXED = INDEX, RECORD, include_str!("scripts/update_indexed.lua");

@@ -10,8 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use sessionkit::{
-    CookieName, Durability, ErrorKind, OsEntropy, Record, Result, Revision, SessionStore, Subject,
-    SystemClock, Timestamp, Token,
+    Durability, ErrorKind, OsEntropy, Record, Result, Revision, SessionStore, Subject, Token,
 };
 use sessionkit_conformance::{
     Fault, Harness, RawEntry,
@@ -19,7 +18,7 @@ use sessionkit_conformance::{
     proxy::Proxy,
 };
 use sessionkit_redis::{RedisOptions, RedisStore};
-use support::{Admin, RedisHarness, admin};
+use support::{Admin, RedisHarness, WATCHDOG, admin, record, token};
 
 /// A server of its own behind a proxy: what the network cannot do, the server does.
 struct FaultyServer {
@@ -56,7 +55,8 @@ impl FaultyServer {
     async fn repair(&self) -> Result<()> {
         drop(self.paused.lock().expect("not poisoned").take());
         self.configure(&["CONFIG", "SET", "maxmemory", "0"]).await?;
-        self.configure(&["REPLICAOF", "NO", "ONE"]).await?;
+        self.configure(&["CONFIG", "SET", "min-replicas-to-write", "0"])
+            .await?;
         self.proxy.fault(Fault::None).await
     }
 }
@@ -92,7 +92,11 @@ impl Harness for FaultyServer {
                 Ok(())
             }
             Fault::Full => self.configure(&["CONFIG", "SET", "maxmemory", "1"]).await,
-            Fault::ReadOnly => self.configure(&["REPLICAOF", "127.0.0.1", "1"]).await,
+            // A replica would be no server to read from either.
+            Fault::ReadOnly => {
+                self.configure(&["CONFIG", "SET", "min-replicas-to-write", "9"])
+                    .await
+            }
             fault => self.proxy.fault(fault).await,
         }
     }
@@ -100,9 +104,6 @@ impl Harness for FaultyServer {
 
 /// Of calls to a cluster, which wait until then for another master to take over.
 const CLUSTER_DEADLINE: Duration = Duration::from_secs(2);
-
-/// When a test is given up that waits for something: much longer than a busy machine takes.
-const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// A cluster of its own, all masters of which fail together.
 struct FaultyCluster {
@@ -239,6 +240,8 @@ faults! { redis, FaultyServer::start(Server::Redis).await,
     e07_a_closed_connection_is_replaced_without_an_error
     e08_a_full_backend_refuses_and_keeps_what_it_has
     e09_a_read_only_backend_refuses_writes_and_answers_reads
+    e12_ping_tells_whether_the_backend_answers
+    e14_calls_of_the_index_end_when_the_server_hangs
 }
 
 faults! { valkey, FaultyServer::start(Server::Valkey).await,
@@ -246,6 +249,8 @@ faults! { valkey, FaultyServer::start(Server::Valkey).await,
     e04_every_call_ends_when_the_server_hangs
     e08_a_full_backend_refuses_and_keeps_what_it_has
     e09_a_read_only_backend_refuses_writes_and_answers_reads
+    e12_ping_tells_whether_the_backend_answers
+    e14_calls_of_the_index_end_when_the_server_hangs
 }
 
 faults! { cluster, FaultyCluster::start().await,
@@ -255,6 +260,8 @@ faults! { cluster, FaultyCluster::start().await,
     e07_a_closed_connection_is_replaced_without_an_error
     e08_a_full_backend_refuses_and_keeps_what_it_has
     e09_a_read_only_backend_refuses_writes_and_answers_reads
+    e12_ping_tells_whether_the_backend_answers
+    e14_calls_of_the_index_end_when_the_server_hangs
 }
 
 /// Sessions that are created, changed and read over a time in which something happens.
@@ -268,7 +275,7 @@ impl Load {
         let store = RedisStore::open(url).await.expect("the store opens");
         let mut sessions = Vec::new();
         for _ in 0..30 {
-            let record = record();
+            let record = record(None);
             let token = store
                 .create(token(), &record)
                 .await
@@ -313,7 +320,7 @@ impl Load {
     /// Creates sessions, and does with each what can be done.
     async fn use_new_sessions(&self, count: usize) {
         for _ in 0..count {
-            let (first, second) = (record(), record());
+            let (first, second) = (record(None), record(None));
             let token = self.store.create(token(), &first).await.expect("create");
             let updated = self.store.update(&token, first.revision, &second).await;
             updated.expect("update");
@@ -505,7 +512,7 @@ async fn a_cut_network_ends_in_time_and_heals() {
         .open()
         .await
         .unwrap();
-    let record = record();
+    let record = record(None);
     let token = store.create(token(), &record).await.unwrap();
     let cut = container.cut().await.unwrap();
     let loaded = tokio::time::timeout(WATCHDOG, store.load(&token)).await;
@@ -529,10 +536,7 @@ async fn a_subject_is_ended_everywhere_on_a_cluster() {
         .await
         .unwrap();
     let subject = Subject::new("alice").unwrap();
-    let of_alice = Record {
-        subject: Some(subject.clone()),
-        ..record()
-    };
+    let of_alice = record(Some(subject.clone()));
     let mut tokens = Vec::new();
     for _ in 0..20 {
         tokens.push(store.create(token(), &of_alice).await.unwrap());
@@ -544,77 +548,4 @@ async fn a_subject_is_ended_everywhere_on_a_cluster() {
     for (number, token) in tokens.iter().enumerate() {
         assert_eq!(store.load(token).await.unwrap().is_some(), number == 3);
     }
-    // Once nobody is being ended, sessions move again.
-    let next = Record {
-        revision: Revision::from_bits(7),
-        ..of_alice.clone()
-    };
-    store
-        .rotate(&tokens[3], token(), of_alice.revision, &next)
-        .await
-        .unwrap();
-    assert_eq!(index.revoke_all(&subject, None).await.unwrap(), 1);
-}
-
-#[tokio::test]
-async fn rotations_race_with_the_end_of_all_sessions_and_none_survives() {
-    for url in [
-        RedisCluster::shared().await.unwrap(),
-        Server::Redis.shared().await.unwrap(),
-    ] {
-        let store = RedisOptions::from_url(&url)
-            .unwrap()
-            .prefix("races")
-            .open()
-            .await
-            .unwrap();
-        for round in 0..20 {
-            let subject = Subject::new(format!("round-{round}")).unwrap();
-            let old = Record {
-                subject: Some(subject.clone()),
-                ..record()
-            };
-            let mut tokens = Vec::new();
-            for _ in 0..8 {
-                tokens.push(store.create(token(), &old).await.unwrap());
-            }
-            let targets: Vec<_> = tokens.iter().map(|_| token()).collect();
-            let moves = futures_util::future::join_all(
-                tokens
-                    .iter()
-                    .zip(&targets)
-                    .map(|(from, to)| store.rotate(from, to.clone(), old.revision, &old)),
-            );
-            let index = store.subjects().unwrap();
-            let (revoked, _) = tokio::join!(index.revoke_all(&subject, None), moves);
-            revoked.unwrap();
-            for token in tokens.iter().chain(&targets) {
-                assert_eq!(
-                    store.load(token).await.unwrap(),
-                    None,
-                    "{url}, round {round}"
-                );
-            }
-        }
-    }
-}
-
-fn token() -> Token {
-    let name = CookieName::new("id").expect("a cookie name");
-    Token::random(&OsEntropy, &name).expect("randomness")
-}
-
-fn record() -> Record {
-    Record {
-        data: "hello".into(),
-        revision: Revision::random(&OsEntropy).expect("randomness"),
-        created_at: now(),
-        expires_at: now() + Duration::from_secs(600),
-        subject: None,
-        label: Default::default(),
-    }
-}
-
-fn now() -> Timestamp {
-    sessionkit::Clock::now(&SystemClock)
 }

@@ -125,6 +125,24 @@ impl RedisCluster {
         Err(failed("no node of the cluster answers"))
     }
 
+    /// The port of a master's replica.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn replica_of(&self, master: u16) -> Result<u16> {
+        let id = self.cli(master, &["cluster", "myid"]).await?;
+        let nodes = self.cli(master, &["cluster", "nodes"]).await?;
+        let mut replicas = nodes.lines().filter(|line| {
+            let mut fields = line.split(' ');
+            fields.nth(3) == Some(id.trim())
+        });
+        let replica = replicas.next().and_then(|line| {
+            let port = line.split([':', '@']).nth(1)?;
+            port.parse().ok()
+        });
+        replica.ok_or_else(|| failed("the master has no replica"))
+    }
+
     /// Makes a master without slots out of a replica, as one that has just been added to the cluster,
     /// and returns its port.
     ///
@@ -392,6 +410,12 @@ impl RedisSentinel {
         self.container.url()
     }
 
+    /// The ports of the servers, the master and its replica.
+    #[must_use]
+    pub fn servers(&self) -> &[u16] {
+        &self.servers
+    }
+
     /// The port of the master, as the Sentinels see it.
     ///
     /// # Errors
@@ -401,6 +425,20 @@ impl RedisSentinel {
         let answer = self.cli(self.sentinels[0], &command).await?;
         let port = answer.lines().nth(1).and_then(|port| port.parse().ok());
         port.ok_or_else(|| failed("the sentinels know no master"))
+    }
+
+    /// Has the Sentinels, not the servers, ask for a password.
+    ///
+    /// # Errors
+    /// When they do not take it.
+    pub async fn require_login(&self, password: &str) -> Result<()> {
+        for port in &self.sentinels {
+            let command = ["acl", "setuser", "default", "resetpass"];
+            let password = format!(">{password}");
+            self.cli(*port, &[&command[..], &[&password]].concat())
+                .await?;
+        }
+        Ok(())
     }
 
     /// Kills a server (signal 9).

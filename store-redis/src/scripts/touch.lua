@@ -1,25 +1,19 @@
 -- Changes the expiry of a record. KEYS: record. ARGV: expiry, expiry as in a header, key, the prefix
--- ('' on a cluster), and what an index already holds: subject, until. On a cluster, the header comes
--- back when the index has to be told first.
-local head = redis.call('GETRANGE', KEYS[1], 0, 283)
-if string.byte(head) ~= AT_REST or #head < 23 then
+-- ('' on a cluster), the subject whose index was told before. On a cluster, the subject comes back when
+-- its index has to be told.
+local head = redis.call('GETRANGE', KEYS[1], 0, SUBJECT_END)
+if string.byte(head) ~= FORMAT or #head < 23 then
   local why = mismatch(KEYS[1], head)
   return why == CONFLICT and CORRUPT or why
 end
-local subject, till = subject_of(head)
-local expiry = tonumber(ARGV[1])
-if subject ~= '' and expiry > till then
-  if ARGV[4] ~= '' then
-    local lifetime = expiry - struct.unpack('>I6', head, 16)
-    till = math.min(expiry + math.min(math.max(lifetime, 3600000), 2592000000), 253402300799999)
-    keep(ARGV[4] .. '@' .. subject, ARGV[3], string.format('%.0f', till), ARGV[4])
-  elseif subject == ARGV[5] and expiry <= tonumber(ARGV[6]) then
-    till = tonumber(ARGV[6])
-  else
-    return head
-  end
-  redis.call('SETRANGE', KEYS[1], 23, struct.pack('>I6', till))
-end
-redis.call('SETRANGE', KEYS[1], 9, ARGV[2])
+local subject, expiry = subject_of(head), tonumber(ARGV[1])
+local when = subject ~= '' and tell(head, expiry)
+if when == BEFORE and ARGV[4] == '' and ARGV[5] ~= subject then return {INDEX_FIRST, subject} end
+-- First what takes no room: a full server lets the rest pass then.
 redis.call('PEXPIREAT', KEYS[1], ARGV[1])
+if redis.call('EXISTS', KEYS[1]) == 0 then return DONE end
+if when and ARGV[4] ~= '' then keep(ARGV[4] .. '@' .. subject, ARGV[3], expiry, ARGV[4]) end
+if when then redis.call('SETRANGE', KEYS[1], 23, told(expiry)) end
+redis.call('SETRANGE', KEYS[1], 9, ARGV[2])
+if when == SOME_TIME and ARGV[4] == '' then return {TELL, subject} end
 return DONE

@@ -7,8 +7,5 @@ if head == ARGV[1] then
   return 1
 end
 if head == '' and redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-local format = string.byte(head)
-if format == 2 then return 7 end
-if format == 4 then return 0 end
-if format ~= 1 or #head < 9 then return 3 end
+if string.byte(head) ~= 1 or #head < 9 then return 3 end
 return 2

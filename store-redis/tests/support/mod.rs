@@ -2,43 +2,62 @@
 
 #![expect(dead_code, reason = "each test program uses a part of it")]
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use redis::{Client, TlsCertificates, aio::MultiplexedConnection};
-use sessionkit::{Error, ErrorKind, Result, SessionStore};
-use sessionkit_conformance::{Fault, Harness, RawEntry, containers::Server, proxy::Proxy};
+use sessionkit::{
+    Clock, CookieName, Error, ErrorKind, OsEntropy, Record, Result, Revision, SessionStore,
+    Subject, SystemClock, Token,
+};
+use sessionkit_conformance::{
+    Fault, Harness, RawEntry,
+    containers::{Server, Setup},
+    proxy::Proxy,
+};
 use sessionkit_redis::{Protocol, RedisOptions};
 
 pub(crate) const CA: &str = include_str!("../tls/ca.pem");
-const CERTIFICATE: &str = include_str!("../tls/server.pem");
-const KEY: &str = include_str!("../tls/server.key");
+pub(crate) const CERTIFICATE: &str = include_str!("../tls/server.pem");
+pub(crate) const KEY: &str = include_str!("../tls/server.key");
 
 /// The URL of a server that speaks nothing but TLS.
 pub(crate) async fn tls_server() -> Result<String> {
+    tls_setup().shared("redis-tls").await
+}
+
+pub(crate) fn tls_setup() -> Setup {
     Server::Redis
         .setup()
         .tls()
         .file("/tls/ca.pem", CA)
         .file("/tls/server.pem", CERTIFICATE)
         .file("/tls/server.key", KEY)
-        .args([
-            "--port",
-            "0",
-            "--tls-port",
-            "6379",
-            "--tls-auth-clients",
-            "no",
-        ])
+        .args(["--port", "0", "--tls-port", "6379"])
+        .args(["--tls-auth-clients", "no"])
         .args(["--tls-ca-cert-file", "/tls/ca.pem"])
-        .args([
-            "--tls-cert-file",
-            "/tls/server.pem",
-            "--tls-key-file",
-            "/tls/server.key",
-        ])
-        .shared("redis-tls")
-        .await
+        .args(["--tls-cert-file", "/tls/server.pem"])
+        .args(["--tls-key-file", "/tls/server.key"])
+}
+
+/// When a test is given up that waits for something: much longer than a busy machine takes.
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(60);
+
+pub(crate) fn token() -> Token {
+    let name = CookieName::new("id").expect("a cookie name");
+    Token::random(&OsEntropy, &name).expect("randomness")
+}
+
+/// A record of ten minutes.
+pub(crate) fn record(subject: Option<Subject>) -> Record {
+    Record {
+        data: "hello".into(),
+        revision: Revision::random(&OsEntropy).expect("randomness"),
+        created_at: SystemClock.now(),
+        expires_at: SystemClock.now() + Duration::from_secs(600),
+        subject,
+        label: Default::default(),
+    }
 }
 
 /// Opens stores at a URL, and looks behind them.
