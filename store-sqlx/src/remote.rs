@@ -398,6 +398,7 @@ fn live_revision<DB: Backend>(
     };
     let read = || {
         let is_live = record::timestamp::<DB>(row, 1)? > now;
+        record::timestamp::<DB>(row, 2)?;
         is_live.then(|| record::revision::<DB>(row, 0)).transpose()
     };
     read().map_err(|error: Error| error.kind())
@@ -487,7 +488,9 @@ impl<DB: Dialect> Statements<DB> {
         // not be missed. So an extension leaves the indexes as they are.
         let record = "revision = ?, created_at = ?, sweep_at = LEAST(sweep_at, ?), expires_at = ?, \
                       subject = ?, label = ?, data = ?";
-        let find = format!("SELECT revision, expires_at FROM {t} WHERE session_key = ?");
+        let find =
+            format!("SELECT revision, expires_at, created_at FROM {t} WHERE session_key = ?");
+        let (first, last) = (Timestamp::MIN.as_millis(), Timestamp::MAX.as_millis());
         Self {
             create: sql(DB::create(t)),
             load: sql(format!(
@@ -504,7 +507,8 @@ impl<DB: Dialect> Statements<DB> {
                  WHERE session_key = ? AND expires_at > ?"
             )),
             delete_at: sql(format!(
-                "DELETE FROM {t} WHERE session_key = ? AND revision = ? AND expires_at > ?"
+                "DELETE FROM {t} WHERE session_key = ? AND revision = ? AND expires_at > ? \
+                 AND created_at BETWEEN {first} AND {last}"
             )),
             delete: DB::ending(t, "session_key = ?"),
             revoke: DB::ending(t, "session_key = ? AND subject = ?"),

@@ -35,6 +35,14 @@ impl Address {
         }
         let left = left.finish();
         let mark = if left.is_empty() { "" } else { "?" };
+        // Who names the host in the query leaves it out before, which the standard does not allow.
+        let authority = base.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = authority.split('/').next().unwrap_or_default();
+        let base = if authority.ends_with('@') {
+            base.replacen(authority, &format!("{authority}localhost"), 1)
+        } else {
+            base.to_owned()
+        };
         Ok(Self {
             url: format!("{base}{mark}{left}"),
             own: taken,
