@@ -14,9 +14,8 @@ use crate::{
     call::{Answer, Backend, Caller, Statement, backend_values, parse_url, run_statement},
     failure::{Cause, Effect, Failure, Refusal},
     record,
-    remote::{Dialect, Remote, Swept, remote_store, safe},
+    remote::{BATCH, Dialect, Remote, Swept, remote_store, safe},
     schema::{Column, Table, columns, comment},
-    sweeper::BATCH,
     url::Address,
 };
 

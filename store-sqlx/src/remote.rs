@@ -15,8 +15,10 @@ use crate::{
     failure::{Cause, Effect, Failure, Refusal, overtaken},
     record,
     schema::{Column, Table},
-    sweeper::BATCH,
 };
+
+/// How many rows a sweep looks at in one statement, so that it holds no lock for long.
+pub(crate) const BATCH: usize = 256;
 
 /// How often a call is decided anew because another was faster.
 const ROUNDS: usize = 4;
@@ -566,20 +568,6 @@ macro_rules! remote_store {
             /// Those of the database.
             pub async fn drop_table(&self) -> Result<()> {
                 self.0.drop_table().await
-            }
-
-            /// Removes expired sessions about once each `interval` from now on, unless another
-            /// process is at it.
-            ///
-            /// # Panics
-            /// Outside of a Tokio runtime.
-            #[must_use = "dropping the sweeper ends it"]
-            pub fn spawn_sweeper(&self, interval: std::time::Duration) -> $crate::Sweeper {
-                let remote = std::sync::Arc::clone(&self.0);
-                $crate::Sweeper::spawn(interval, move || {
-                    let remote = std::sync::Arc::clone(&remote);
-                    async move { remote.try_sweep($crate::sweeper::BATCH).await }
-                })
             }
         }
 

@@ -62,7 +62,7 @@ mod sqlite {
 
     use sessionkit_sqlx::sqlx::{
         SqliteConnection, SqlitePool,
-        sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
+        sqlite::{SqliteConnectOptions, SqliteJournalMode},
     };
     use tempfile::TempDir;
 
@@ -117,9 +117,7 @@ mod sqlite {
                 .create_if_missing(true)
                 .journal_mode(SqliteJournalMode::Wal)
                 .busy_timeout(DEADLINE / 4);
-            SqlitePoolOptions::new()
-                .max_connections(1)
-                .connect_lazy_with(options)
+            SqlitePool::connect_lazy_with(options)
         }
     }
 
@@ -226,7 +224,7 @@ mod sqlite {
         sessionkit_conformance::suite!(SqliteHarness::new(Kind::Memory));
     }
 
-    mod over_a_pool_of_one {
+    mod with_the_options_of_a_pool {
         use super::*;
         sessionkit_conformance::suite!(SqliteHarness::new(Kind::Pool));
     }
