@@ -298,7 +298,7 @@ async fn watch(node: Weak<Shared>, connection: Weak<Connection>) {
             return;
         }
         let now = connection.progress();
-        let used = now.sent != before.sent;
+        let used = now.sent != before.sent || now.awaited;
         let silent = now.answered == before.answered;
         before = now;
         if used && (silent || asked.elapsed() >= ROLE_INTERVAL) {
