@@ -63,10 +63,11 @@ impl Context {
         harness: Arc<dyn Harness>,
         case: &str,
         seed: u64,
-        tracing: bool,
+        meter: Arc<Meter>,
     ) -> Outcome<Self> {
         let namespace = random_namespace().map_err(broken("name a namespace"))?;
         let probe = harness.open(&namespace).await.map_err(broken("open"))?;
+        meter.progressed();
         let capabilities = probe.capabilities();
         Ok(Self {
             harness,
@@ -77,7 +78,7 @@ impl Context {
             random: Random::fork(seed, case),
             tokens: Random::fork(!seed, case),
             cookie: CookieName::new("__Host-id").map_err(broken("name a cookie"))?,
-            meter: Arc::new(Meter::tracing(tracing)),
+            meter,
             checks: AtomicUsize::new(0),
             conflicts: AtomicUsize::new(0),
         })
@@ -121,6 +122,14 @@ impl Context {
         self.open_in(&self.namespace).await
     }
 
+    /// A new handle to the namespace of the case, between whose calls other tasks get their turn.
+    pub(crate) async fn open_with_jitter(&self) -> Outcome<Arc<dyn SessionStore>> {
+        let store = self.harness.open(&self.namespace).await;
+        self.meter.progressed();
+        let store = Recorder::new(store.map_err(broken("open"))?, Arc::clone(&self.meter));
+        Ok(Arc::new(store.with_jitter(Random::new(self.random.next()))))
+    }
+
     /// A new handle to a namespace, which is destroyed when the case has ended.
     ///
     /// # Errors
@@ -140,7 +149,9 @@ impl Context {
                 namespaces.push(namespace.into());
             }
         }
-        let store = self.harness.open(namespace).await?;
+        let store = self.harness.open(namespace).await;
+        self.meter.progressed();
+        let store = store?;
         Ok(Arc::new(Recorder::new(store, Arc::clone(&self.meter))))
     }
 
@@ -278,6 +289,7 @@ impl Context {
     /// A skip when the harness has no such hook.
     pub async fn raw_dump(&self) -> Outcome<Vec<RawEntry>> {
         let entries = self.harness.raw_dump(&self.namespace).await;
+        self.meter.progressed();
         let mut entries = entries.map_err(missing_hook("raw_dump"))?;
         entries.sort();
         Ok(entries)
@@ -289,6 +301,7 @@ impl Context {
     /// A skip when the harness has no such hook.
     pub async fn raw_write(&self, entry: &RawEntry) -> Outcome {
         let written = self.harness.raw_write(&self.namespace, entry).await;
+        self.meter.progressed();
         written.map_err(missing_hook("raw_write"))
     }
 
@@ -319,6 +332,7 @@ impl Context {
     pub async fn fault(&self, fault: Fault) -> Outcome {
         let hook = format!("fault({fault:?})");
         let done = self.harness.fault(fault).await;
+        self.meter.progressed();
         done.map_err(|error| missing_hook(&hook)(error))
     }
 
@@ -385,6 +399,7 @@ impl Context {
     /// A failure when it does not hold.
     pub fn check(&self, holds: bool, expected: impl Display, actual: impl Display) -> Outcome {
         self.checks.fetch_add(1, Ordering::SeqCst);
+        self.meter.progressed();
         if holds {
             Ok(())
         } else {
@@ -481,6 +496,7 @@ impl Context {
         let namespaces = lock(&self.namespaces).clone();
         for namespace in &namespaces {
             let destroyed = self.harness.destroy(namespace).await;
+            self.meter.progressed();
             destroyed.map_err(broken("destroy a namespace"))?;
         }
         for namespace in &namespaces {

@@ -1,6 +1,12 @@
 //! Random sequences of calls, answered by a store and by the simplest model of one.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use sessionkit::{
@@ -91,9 +97,9 @@ pub(crate) fn sequences(random: &Random, count: usize, len: usize) -> Vec<Vec<St
     (0..count).map(sequence).collect()
 }
 
-/// A sequence that the store answered otherwise than the model.
+/// Sequences, one of which the store answered otherwise than the model, and how.
 pub(crate) struct Deviation {
-    steps: Vec<Step>,
+    sequences: Vec<Vec<Step>>,
     failure: Failure,
 }
 
@@ -123,9 +129,11 @@ pub(crate) async fn run(
         let outcomes = join_all(taken.collect::<Vec<_>>()).await;
         for (outcome, steps) in outcomes.into_iter().zip(sequences) {
             if let Err(failure) = outcome {
-                let failure = named(failure, &steps[..=position]);
-                let steps = steps.clone();
-                return Ok(Some(Deviation { steps, failure }));
+                let failure = named(failure, &steps[..=position], sequences.len());
+                // Nothing that came later had a part in it.
+                let until = |steps: &Vec<Step>| steps[..=position].to_vec();
+                let sequences = sequences.iter().map(until).collect();
+                return Ok(Some(Deviation { sequences, failure }));
             }
         }
     }
@@ -138,37 +146,74 @@ async fn pass(cx: &Context) {
     }
 }
 
-/// Leaves out what does not matter to a failure: first many steps at once, then single ones.
+/// How often a failure is tried to be shortened, and for how long: a store may wait for a disk or a
+/// network.
+const SHRINKS: usize = 400;
+const SHRINKING: Duration = Duration::from_secs(20);
+
+/// Leaves out what does not matter to a failure: other sequences first, then steps of all of them,
+/// many at once before single ones.
 pub(crate) async fn shrink(cx: &Context, deviation: Deviation) -> Failure {
-    let Deviation {
-        mut steps,
-        mut failure,
-    } = deviation;
+    let begun = Instant::now();
+    let mut least = deviation;
     let mut runs = 0;
-    let mut chunk = steps.len() / 2;
-    while chunk > 0 {
-        let mut start = 0;
-        while start < steps.len() && runs < 400 {
-            let end = (start + chunk).min(steps.len());
-            let fewer = [&steps[..start], &steps[end..]].concat();
-            runs += 1;
-            match run(cx, &format!("shrink{runs}"), &[fewer]).await {
-                Ok(Some(smaller)) => {
-                    (steps, failure) = (smaller.steps, smaller.failure);
+    for part in [Part::Sequences, Part::Steps] {
+        let mut chunk = part.count(&least.sequences).div_ceil(2);
+        while chunk > 0 {
+            let mut start = 0;
+            while start < part.count(&least.sequences)
+                && runs < SHRINKS
+                && begun.elapsed() < SHRINKING
+            {
+                let end = (start + chunk).min(part.count(&least.sequences));
+                let fewer = part.without(&least.sequences, start..end);
+                runs += 1;
+                match run(cx, &format!("shrink{runs}"), &fewer).await {
+                    Ok(Some(smaller)) => least = smaller,
+                    _ => start = end,
                 }
-                _ => start = end,
             }
+            chunk /= 2;
         }
-        chunk /= 2;
     }
-    failure
+    least.failure
 }
 
-fn named(failure: Failure, steps: &[Step]) -> Failure {
+/// What can be left out.
+#[derive(Clone, Copy)]
+enum Part {
+    Sequences,
+    /// The same positions of all sequences, since the clock moves for all of them at once.
+    Steps,
+}
+
+impl Part {
+    fn count(self, sequences: &[Vec<Step>]) -> usize {
+        match self {
+            Self::Sequences => sequences.len(),
+            Self::Steps => sequences.first().map_or(0, Vec::len),
+        }
+    }
+
+    fn without(self, sequences: &[Vec<Step>], range: Range<usize>) -> Vec<Vec<Step>> {
+        let cut = |steps: &Vec<Step>| [&steps[..range.start], &steps[range.end..]].concat();
+        match self {
+            Self::Sequences => [&sequences[..range.start], &sequences[range.end..]].concat(),
+            Self::Steps => sequences.iter().map(cut).collect(),
+        }
+    }
+}
+
+fn named(failure: Failure, steps: &[Step], sequences: usize) -> Failure {
     match failure.into_verdict() {
         Verdict::Fail { expected, actual } => {
             let steps: Vec<_> = steps.iter().map(Step::to_string).collect();
-            Failure::new(expected, format!("{actual} after {}", steps.join(", ")))
+            let beside = match sequences {
+                1 => String::new(),
+                more => format!("; beside it ran {} others", more - 1),
+            };
+            let steps = steps.join(", ");
+            Failure::new(expected, format!("{actual} after {steps}{beside}"))
         }
         other => Failure::from_verdict(other),
     }
@@ -224,10 +269,10 @@ impl<'a> Pair<'a> {
         record
     }
 
-    fn lifetime(&self, step: &Step) -> std::time::Duration {
+    fn lifetime(&self, step: &Step) -> Duration {
         match self.cx.has_manual_clock() {
             true => self.cx.moment() * step.lifetime,
-            false => std::time::Duration::from_secs(3600) * step.lifetime,
+            false => Duration::from_secs(3600) * step.lifetime,
         }
     }
 

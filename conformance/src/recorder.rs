@@ -10,14 +10,73 @@ use std::{
 
 use async_trait::async_trait;
 use sessionkit::{
-    Capabilities, Record, Result, Revision, SessionStore, StoreKey, Subject, SubjectIndex,
-    SubjectSession, Timestamp, Token,
+    Capabilities, ErrorKind, Record, Result, Revision, SessionStore, StoreKey, Subject,
+    SubjectIndex, SubjectSession, Timestamp, Token,
 };
+use tokio::task::yield_now;
 
-/// What the calls of one case have in common: how many ran at the same time, and which they were.
+use crate::Random;
+
+/// The calls of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Create,
+    Load,
+    Update,
+    Renew,
+    Touch,
+    Delete,
+    Sweep,
+    TrySweep,
+    Ping,
+    List,
+    Revoke,
+    RevokeAll,
+}
+
+impl Call {
+    const ALL: [Self; 12] = [
+        Self::Create,
+        Self::Load,
+        Self::Update,
+        Self::Renew,
+        Self::Touch,
+        Self::Delete,
+        Self::Sweep,
+        Self::TrySweep,
+        Self::Ping,
+        Self::List,
+        Self::Revoke,
+        Self::RevokeAll,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Load => "load",
+            Self::Update => "update",
+            Self::Renew => "renew",
+            Self::Touch => "touch",
+            Self::Delete => "delete",
+            Self::Sweep => "sweep",
+            Self::TrySweep => "try_sweep",
+            Self::Ping => "ping",
+            Self::List => "list",
+            Self::Revoke => "revoke",
+            Self::RevokeAll => "revoke_all",
+        }
+    }
+}
+
+/// What the calls of one case have in common: how many ran at the same time, which they were, and
+/// whether they end.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
+    /// How many calls of each kind have begun and not ended.
+    running: [AtomicUsize; Call::ALL.len()],
     in_flight: AtomicUsize,
+    progress: AtomicUsize,
+    failed: Mutex<Vec<(ErrorKind, Call)>>,
     overlaps: AtomicUsize,
     calls: AtomicUsize,
     tracing: AtomicBool,
@@ -47,6 +106,39 @@ impl Meter {
         self.calls.load(Ordering::SeqCst)
     }
 
+    /// Counts what has ended: calls, hooks, checks. While it grows, the case is not stuck.
+    pub(crate) fn progress(&self) -> usize {
+        self.progress.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn progressed(&self) {
+        self.progress.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The calls that have not ended, in words.
+    pub(crate) fn unfinished(&self) -> String {
+        let calls: Vec<_> = Call::ALL
+            .iter()
+            .zip(&self.running)
+            .map(|(call, running)| (call.name(), running.load(Ordering::SeqCst)))
+            .filter(|(_, running)| *running > 0)
+            .map(|(name, running)| format!("{running} {name}"))
+            .collect();
+        match calls.as_slice() {
+            [] => "nothing has happened, and no call is running".into(),
+            calls => format!("still running: {}", calls.join(", ")),
+        }
+    }
+
+    /// The last call that failed in this way.
+    pub(crate) fn failed_with(&self, kind: &str) -> Option<Call> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = failed
+            .iter()
+            .find(|(known, _)| format!("{known:?}") == kind);
+        known.map(|(_, call)| *call)
+    }
+
     /// The calls so far, one a line, tokens numbered in the order of their first use.
     pub(crate) fn trace(&self) -> Vec<String> {
         self.locked().lines.clone()
@@ -56,10 +148,10 @@ impl Meter {
         self.trace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(&self, call: &str, tokens: &[&Token], record: Option<&Record>) -> InFlight<'_> {
+    fn begin(&self, call: Call, tokens: &[&Token], record: Option<&Record>) -> InFlight<'_> {
         if self.tracing.load(Ordering::Relaxed) {
             let mut trace = self.locked();
-            let mut line = call.to_owned();
+            let mut line = call.name().to_owned();
             for token in tokens {
                 let next = trace.tokens.len();
                 let number = *trace.tokens.entry(token.expose().to_vec()).or_insert(next);
@@ -77,15 +169,35 @@ impl Meter {
         if self.in_flight.fetch_add(1, Ordering::SeqCst) > 0 {
             self.overlaps.fetch_add(1, Ordering::SeqCst);
         }
-        InFlight(self)
+        self.running[call as usize].fetch_add(1, Ordering::SeqCst);
+        InFlight { meter: self, call }
     }
 }
 
-struct InFlight<'a>(&'a Meter);
+/// A call until its end, also where its future is dropped.
+struct InFlight<'a> {
+    meter: &'a Meter,
+    call: Call,
+}
+
+impl InFlight<'_> {
+    /// Passes an answer on.
+    fn end<T>(self, answer: Result<T>) -> Result<T> {
+        if let Err(error) = &answer {
+            let failed = self.meter.failed.lock();
+            let mut failed = failed.unwrap_or_else(PoisonError::into_inner);
+            failed.retain(|(kind, _)| *kind != error.kind());
+            failed.push((error.kind(), self.call));
+        }
+        answer
+    }
+}
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.meter.running[self.call as usize].fetch_sub(1, Ordering::SeqCst);
+        self.meter.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.meter.progressed();
     }
 }
 
@@ -93,6 +205,8 @@ impl Drop for InFlight<'_> {
 pub(crate) struct Recorder {
     inner: Arc<dyn SessionStore>,
     meter: Arc<Meter>,
+    /// Decides how often a call lets others go first.
+    jitter: Option<Random>,
 }
 
 /// As the store inside, so that the kit sees what it shows of itself.
@@ -104,7 +218,26 @@ impl fmt::Debug for Recorder {
 
 impl Recorder {
     pub(crate) fn new(inner: Arc<dyn SessionStore>, meter: Arc<Meter>) -> Self {
-        Self { inner, meter }
+        Self {
+            inner,
+            meter,
+            jitter: None,
+        }
+    }
+
+    /// Gives other tasks the chance to be in between two calls of this one: a store in memory would
+    /// hardly ever be interrupted there, and one behind a network always is.
+    pub(crate) fn with_jitter(mut self, random: Random) -> Self {
+        self.jitter = Some(random);
+        self
+    }
+
+    async fn give_way(&self) {
+        if let Some(random) = &self.jitter {
+            for _ in 0..random.below(4) {
+                yield_now().await;
+            }
+        }
     }
 
     fn index(&self) -> &dyn SubjectIndex {
@@ -122,48 +255,57 @@ impl SessionStore for Recorder {
     }
 
     async fn create(&self, token: Token, record: &Record) -> Result<Token> {
-        let _call = self.meter.begin("create", &[&token], Some(record));
-        self.inner.create(token, record).await
+        let call = self.meter.begin(Call::Create, &[&token], Some(record));
+        self.give_way().await;
+        call.end(self.inner.create(token, record).await)
     }
 
     async fn load(&self, token: &Token) -> Result<Option<Record>> {
-        let _call = self.meter.begin("load", &[token], None);
-        self.inner.load(token).await
+        let call = self.meter.begin(Call::Load, &[token], None);
+        self.give_way().await;
+        call.end(self.inner.load(token).await)
     }
 
     async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
-        let _call = self.meter.begin("update", &[token], Some(record));
-        self.inner.update(token, expected, record).await
+        let call = self.meter.begin(Call::Update, &[token], Some(record));
+        self.give_way().await;
+        call.end(self.inner.update(token, expected, record).await)
     }
 
     async fn renew(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
-        let _call = self.meter.begin("renew", &[token], Some(record));
-        self.inner.renew(token, expected, record).await
+        let call = self.meter.begin(Call::Renew, &[token], Some(record));
+        self.give_way().await;
+        call.end(self.inner.renew(token, expected, record).await)
     }
 
     async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
-        let _call = self.meter.begin("touch", &[token], None);
-        self.inner.touch(token, expires_at).await
+        let call = self.meter.begin(Call::Touch, &[token], None);
+        self.give_way().await;
+        call.end(self.inner.touch(token, expires_at).await)
     }
 
     async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
-        let _call = self.meter.begin("delete", &[token], None);
-        self.inner.delete(token, expected).await
+        let call = self.meter.begin(Call::Delete, &[token], None);
+        self.give_way().await;
+        call.end(self.inner.delete(token, expected).await)
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
-        let _call = self.meter.begin("sweep", &[], None);
-        self.inner.sweep(limit).await
+        let call = self.meter.begin(Call::Sweep, &[], None);
+        self.give_way().await;
+        call.end(self.inner.sweep(limit).await)
     }
 
     async fn try_sweep(&self, limit: usize) -> Result<Option<u64>> {
-        let _call = self.meter.begin("try_sweep", &[], None);
-        self.inner.try_sweep(limit).await
+        let call = self.meter.begin(Call::TrySweep, &[], None);
+        self.give_way().await;
+        call.end(self.inner.try_sweep(limit).await)
     }
 
     async fn ping(&self) -> Result<()> {
-        let _call = self.meter.begin("ping", &[], None);
-        self.inner.ping().await
+        let call = self.meter.begin(Call::Ping, &[], None);
+        self.give_way().await;
+        call.end(self.inner.ping().await)
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
@@ -180,17 +322,20 @@ impl SubjectIndex for Recorder {
         after: Option<&StoreKey>,
         limit: usize,
     ) -> Result<Vec<SubjectSession>> {
-        let _call = self.meter.begin("list", &[], None);
-        self.index().list(subject, after, limit).await
+        let call = self.meter.begin(Call::List, &[], None);
+        self.give_way().await;
+        call.end(self.index().list(subject, after, limit).await)
     }
 
     async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
-        let _call = self.meter.begin("revoke", &[], None);
-        self.index().revoke(subject, key).await
+        let call = self.meter.begin(Call::Revoke, &[], None);
+        self.give_way().await;
+        call.end(self.index().revoke(subject, key).await)
     }
 
     async fn revoke_all(&self, subject: &Subject, except: Option<&StoreKey>) -> Result<u64> {
-        let _call = self.meter.begin("revoke_all", &[], None);
-        self.index().revoke_all(subject, except).await
+        let call = self.meter.begin(Call::RevokeAll, &[], None);
+        self.give_way().await;
+        call.end(self.index().revoke_all(subject, except).await)
     }
 }

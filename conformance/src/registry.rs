@@ -167,6 +167,8 @@ pub enum Group {
     Sweep,
     /// The index by subject.
     List,
+    /// Sessions of an application, through a manager on the store.
+    Flow,
     /// Records that the client keeps.
     Client,
     /// The kit, and what a store declares of itself.
@@ -175,7 +177,7 @@ pub enum Group {
 
 impl Group {
     /// All groups in the order of the catalogue.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Life,
         Self::Fid,
         Self::Key,
@@ -188,6 +190,7 @@ impl Group {
         Self::Sec,
         Self::Sweep,
         Self::List,
+        Self::Flow,
         Self::Client,
         Self::Meta,
     ];
@@ -208,6 +211,7 @@ impl Group {
             Self::Sec => "secrets",
             Self::Sweep => "removal of what has expired",
             Self::List => "the sessions of a subject",
+            Self::Flow => "sessions of an application, through a manager on the store",
             Self::Client => "sessions that the client keeps",
             Self::Meta => "the kit, and what a store says of itself",
         }
@@ -229,6 +233,7 @@ impl Group {
             Self::Sec => "SEC",
             Self::Sweep => "SWEEP",
             Self::List => "LIST",
+            Self::Flow => "FLOW",
             Self::Client => "CLIENT",
             Self::Meta => "META",
         }

@@ -72,11 +72,11 @@ impl Level {
     }
 
     const fn groups(self) -> &'static [Group] {
-        use Group::{Canc, Conc, Fid, Flt, Iso, Key, Life, Lim, Meta, Sec, Time};
+        use Group::{Canc, Conc, Fid, Flow, Flt, Iso, Key, Life, Lim, Meta, Sec, Time};
         match self {
             Self::None => &[],
             Self::Core => &[Life, Fid, Key, Time, Iso, Lim, Meta],
-            Self::Concurrent => &[Conc, Canc],
+            Self::Concurrent => &[Conc, Canc, Flow],
             Self::Faults => &[Flt],
             Self::Secure => &[Sec],
         }

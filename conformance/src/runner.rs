@@ -3,6 +3,7 @@ use std::{
     fmt,
     hash::{DefaultHasher, Hash, Hasher},
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
@@ -12,7 +13,11 @@ use futures_util::future::BoxFuture;
 use sessionkit::{Capabilities, Error, ErrorKind, Result};
 use tokio::runtime;
 
-use crate::{Case, Context, Failure, Group, Harness, Outcome, Verdict, context::random_namespace};
+use crate::{
+    Case, Context, Failure, Group, Harness, Outcome, Verdict,
+    context::random_namespace,
+    recorder::{Call, Meter},
+};
 
 /// Makes the harness of one case.
 pub type MakeHarness = Arc<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Harness>>> + Send + Sync>;
@@ -22,12 +27,13 @@ pub type MakeHarness = Arc<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Harness
 pub struct Options {
     /// Determines the random choices of the cases.
     pub seed: u64,
-    /// When a case is given up.
+    /// When a case is given up: after this long without the end of any call. However slow the
+    /// machine is, a case that goes on is not stuck.
     pub watchdog: Duration,
 }
 
 impl Default for Options {
-    /// Seed 1, and 60 seconds for each case.
+    /// Seed 1, and 60 seconds without progress.
     fn default() -> Self {
         Self {
             seed: 1,
@@ -58,19 +64,29 @@ pub fn run_case(case: &'static Case, make: &MakeHarness, options: &Options) -> C
     let start = Instant::now();
     let (send, receive) = mpsc::channel();
     let (make, seed, limit) = (Arc::clone(make), options.seed, options.watchdog);
+    let meter = Arc::new(Meter::tracing(case.sequential));
+    let inside = Arc::clone(&meter);
     let spawned = thread::Builder::new()
         .name(case.name.into())
         .spawn(move || {
-            let ran = catch_unwind(AssertUnwindSafe(|| run_here(case, &make, seed, limit)));
+            let run = || run_here(case, &make, seed, (limit, inside));
+            let ran = catch_unwind(AssertUnwindSafe(run));
             let ran = ran.unwrap_or_else(|panic| Ran::from(panicked(&*panic)));
             // Nobody listens any more when the watchdog was faster.
             let _ = send.send(ran);
         });
     // A thread that is stuck in a blocking call does not see the watchdog inside its runtime.
     let ran = match spawned {
-        Ok(_) => receive
-            .recv_timeout(limit + Duration::from_secs(5))
-            .unwrap_or_else(|_| Ran::from(too_slow(limit))),
+        Ok(_) => {
+            let mut watch = Watch::new(&meter, limit + Duration::from_secs(5));
+            loop {
+                match receive.recv_timeout(watch.pause()) {
+                    Ok(ran) => break ran,
+                    Err(_) if watch.is_stuck() => break Ran::from(stuck(limit, &meter)),
+                    Err(_) => {}
+                }
+            }
+        }
         Err(error) => Ran::from(Verdict::Error(format!("no thread can be started: {error}"))),
     };
     CaseReport {
@@ -110,6 +126,55 @@ pub fn probe(make: &MakeHarness) -> Result<Capabilities> {
     }
 }
 
+/// Tells a case that is stuck from one that is slow.
+struct Watch<'a> {
+    meter: &'a Meter,
+    limit: Duration,
+    begun: Instant,
+    seen: usize,
+    since: Instant,
+}
+
+impl<'a> Watch<'a> {
+    /// No case makes calls for so many times the limit, unless it runs in a circle.
+    const CIRCLES: u32 = 30;
+
+    fn new(meter: &'a Meter, limit: Duration) -> Self {
+        Self {
+            meter,
+            limit,
+            begun: Instant::now(),
+            seen: meter.progress(),
+            since: Instant::now(),
+        }
+    }
+
+    /// How long to wait before looking again.
+    fn pause(&self) -> Duration {
+        self.limit / 20
+    }
+
+    /// Whether nothing has ended for as long as the limit.
+    fn is_stuck(&mut self) -> bool {
+        let progress = self.meter.progress();
+        if progress != self.seen {
+            (self.seen, self.since) = (progress, Instant::now());
+        }
+        self.since.elapsed() >= self.limit || self.begun.elapsed() >= self.limit * Self::CIRCLES
+    }
+
+    /// Waits for a future while there is progress.
+    async fn wait<F: Future + Unpin>(&mut self, mut future: F) -> Option<F::Output> {
+        loop {
+            match tokio::time::timeout(self.pause(), &mut future).await {
+                Ok(output) => return Some(output),
+                Err(_) if self.is_stuck() => return None,
+                Err(_) => {}
+            }
+        }
+    }
+}
+
 struct Ran {
     verdict: Verdict,
     checks: usize,
@@ -126,7 +191,10 @@ impl From<Verdict> for Ran {
     }
 }
 
-fn run_here(case: &'static Case, make: &MakeHarness, seed: u64, limit: Duration) -> Ran {
+/// The limit of the watchdog, and what it looks at.
+type Watched = (Duration, Arc<Meter>);
+
+fn run_here(case: &'static Case, make: &MakeHarness, seed: u64, (limit, meter): Watched) -> Ran {
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -145,7 +213,7 @@ fn run_here(case: &'static Case, make: &MakeHarness, seed: u64, limit: Duration)
                     return Ran::from(Verdict::Error(format!("the harness cannot start: {error}")));
                 }
             };
-            match Context::new(harness, case.name, seed, case.sequential).await {
+            match Context::new(harness, case.name, seed, meter).await {
                 Ok(context) => run_in(case, Arc::new(context), limit).await,
                 Err(failure) => Ran::from(failure.into_verdict()),
             }
@@ -161,7 +229,7 @@ fn run_here(case: &'static Case, make: &MakeHarness, seed: u64, limit: Duration)
 
 /// Runs a case on the runtime of the caller, which watches it.
 pub(crate) async fn run_once(case: &'static Case, harness: Arc<dyn Harness>, seed: u64) -> Verdict {
-    match Context::new(harness, case.name, seed, false).await {
+    match Context::new(harness, case.name, seed, Arc::default()).await {
         Ok(context) => {
             run_in(case, Arc::new(context), Duration::from_secs(20))
                 .await
@@ -176,8 +244,12 @@ async fn run_in(case: &'static Case, context: Arc<Context>, limit: Duration) -> 
         Ok(()) => run_caught(case, &context, limit).await,
         Err(failure) => Err(failure),
     };
-    let clean = tokio::time::timeout(limit, context.clean_up()).await;
-    let clean = clean.unwrap_or_else(|_| Err(Failure::error("destroying the namespaces hangs")));
+    context.meter().progressed();
+    let cleaned = Watch::new(context.meter(), limit)
+        .wait(pin!(context.clean_up()))
+        .await;
+    let hangs = || Err(Failure::error("destroying the namespaces hangs"));
+    let clean = cleaned.unwrap_or_else(hangs);
     let verdict = match (outcome, clean) {
         (Ok(()), Ok(())) => Verdict::Pass,
         (Ok(()), Err(failure)) | (Err(failure), _) => failure.into_verdict(),
@@ -197,15 +269,19 @@ async fn run_in(case: &'static Case, context: Arc<Context>, limit: Duration) -> 
 async fn run_caught(case: &'static Case, context: &Arc<Context>, limit: Duration) -> Outcome {
     let inside = Arc::clone(context);
     let mut task = tokio::spawn(async move { (case.run)(&inside).await });
-    match tokio::time::timeout(limit, &mut task).await {
-        Ok(Ok(outcome)) => outcome.and_then(|()| proved_something(case, context)),
-        Ok(Err(error)) => Err(Failure::from_verdict(match error.try_into_panic() {
+    let meter = context.meter();
+    match Watch::new(meter, limit).wait(&mut task).await {
+        Some(Ok(outcome)) => outcome
+            .map_err(|failure| failure.named(|kind| meter.failed_with(kind).map(Call::name)))
+            .and_then(|()| proved_something(case, context)),
+        Some(Err(error)) => Err(Failure::from_verdict(match error.try_into_panic() {
             Ok(panic) => panicked(&*panic),
             Err(error) => Verdict::Error(error.to_string()),
         })),
-        Err(_) => {
+        None => {
+            let verdict = stuck(limit, meter);
             task.abort();
-            Err(Failure::from_verdict(too_slow(limit)))
+            Err(Failure::from_verdict(verdict))
         }
     }
 }
@@ -223,7 +299,8 @@ fn proved_something(case: &Case, context: &Context) -> Outcome {
     if context.checks() == 0 {
         return Err(Failure::error("the case checked nothing"));
     }
-    if case.group == Group::Conc && context.contention() == 0 {
+    let races = case.group == Group::Conc || case.group == Group::Flow && !case.sequential;
+    if races && context.contention() == 0 {
         return Err(Failure::inconclusive(format!(
             "no two of the {} calls ran at the same time",
             context.meter().calls()
@@ -232,10 +309,13 @@ fn proved_something(case: &Case, context: &Context) -> Outcome {
     Ok(())
 }
 
-fn too_slow(limit: Duration) -> Verdict {
+fn stuck(limit: Duration, meter: &Meter) -> Verdict {
     Verdict::Fail {
-        expected: format!("the case ends within {} s", limit.as_secs()),
-        actual: "a call is still running".into(),
+        expected: format!(
+            "a call ends within {} s, and the case with them",
+            limit.as_secs()
+        ),
+        actual: format!("{} after {} calls", meter.unfinished(), meter.calls()),
     }
 }
 

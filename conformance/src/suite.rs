@@ -202,6 +202,17 @@ macro_rules! __suite_names {
             n05_revoking_everything_is_not_outrun
             n06_a_store_without_an_index_keeps_the_subject
             n07_revoking_everything_ends_while_the_subject_signs_in
+            r01_a_renewal_keeps_the_session_and_makes_the_old_cookie_dead
+            r02_a_late_request_gets_no_cookie_for_thirty_seconds
+            r03_a_change_beside_a_renewal_is_refused_and_reported
+            r04_a_change_beside_a_routine_rotation_is_kept
+            r05_of_parallel_renewals_one_wins
+            r06_a_sign_out_beside_a_renewal_ends_the_session
+            r07_a_sign_out_beside_changes_ends_the_session
+            r08_revoking_beside_renewals_ends_the_sessions
+            r09_of_two_clicks_on_a_login_one_session_is_left
+            r10_no_count_of_parallel_requests_is_lost
+            r11_a_dropped_renewal_leaves_the_session_before_or_after_it
             y01_a_token_that_was_changed_is_none
             y02_what_was_never_sealed_is_none
             y03_a_token_is_worthless_elsewhere

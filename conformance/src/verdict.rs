@@ -1,6 +1,6 @@
 use std::fmt;
 
-use sessionkit::{Error, ErrorKind, Record, Result as StoreResult};
+use sessionkit::{Error, ErrorKind, Record, Result as StoreResult, Timestamp};
 
 /// What a case returns.
 pub type Outcome<T = ()> = Result<T, Failure>;
@@ -37,6 +37,18 @@ impl Failure {
         Self(verdict)
     }
 
+    /// The same with the call's name, where the case did not give it.
+    pub(crate) fn named(self, name: impl FnOnce(&str) -> Option<&'static str>) -> Self {
+        match self.0 {
+            Verdict::Fail { expected, actual } if expected == UNNAMED => {
+                let kind = actual.split(':').next().unwrap_or_default();
+                let call = name(kind).unwrap_or("the call");
+                Self::new(format_args!("{call} succeeds"), actual)
+            }
+            other => Self(other),
+        }
+    }
+
     /// The verdict that this makes.
     #[must_use]
     pub fn into_verdict(self) -> Verdict {
@@ -44,10 +56,13 @@ impl Failure {
     }
 }
 
+/// What is expected of a call whose name the runner puts in.
+const UNNAMED: &str = "a call succeeds";
+
 /// A call failed that the contract has succeed.
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::new("the call succeeds", describe_error(&error))
+        Self::new(UNNAMED, describe_error(&error))
     }
 }
 
@@ -142,26 +157,49 @@ pub(crate) fn describe(record: Option<&Record>) -> String {
     )
 }
 
-/// A record that is not the one that was expected.
+/// A record that is not the one that was expected, with every field in which it differs.
 pub(crate) fn describe_difference(expected: &Record, found: Option<&Record>) -> String {
     let text = describe(found);
     let Some(found) = found else {
         return text;
     };
+    let subject = |record: &Record| match &record.subject {
+        Some(subject) => format!("{:?}", subject.as_str()),
+        None => "none".into(),
+    };
+    let label = |record: &Record| format!("{:?}", record.label.as_str());
+    let millis = |at: Timestamp| format!("{} ms", at.as_millis());
+    let revision = |record: &Record| format!("{:016x}", record.revision.to_bits());
     let fields = [
-        ("data", found.data != expected.data),
-        ("revision", found.revision != expected.revision),
-        ("created_at", found.created_at != expected.created_at),
-        ("expires_at", found.expires_at != expected.expires_at),
-        ("subject", found.subject != expected.subject),
-        ("label", found.label != expected.label),
+        ("revision", revision(found), revision(expected)),
+        (
+            "created_at",
+            millis(found.created_at),
+            millis(expected.created_at),
+        ),
+        (
+            "expires_at",
+            millis(found.expires_at),
+            millis(expected.expires_at),
+        ),
+        ("subject", subject(found), subject(expected)),
+        ("label", label(found), label(expected)),
     ];
-    let other: Vec<_> = fields
+    let data = (found.data != expected.data).then(|| {
+        let same = found
+            .data
+            .iter()
+            .zip(&expected.data)
+            .take_while(|(a, b)| a == b);
+        format!("another data from byte {} on", same.count())
+    });
+    let others = fields
         .iter()
-        .filter(|field| field.1)
-        .map(|field| field.0)
-        .collect();
-    format!("{text} (another {})", other.join(", "))
+        .filter(|(_, found, expected)| found != expected);
+    let others = others
+        .map(|(name, found, expected)| format!("another {name}, {found} instead of {expected}"));
+    let others: Vec<_> = data.into_iter().chain(others).collect();
+    format!("{text} ({})", others.join("; "))
 }
 
 /// The answer of a delete as the answers of other writes are: [`Missing`](ErrorKind::Missing) when

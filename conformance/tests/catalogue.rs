@@ -46,6 +46,7 @@ fn every_case_quotes_the_contract() {
         "error.rs",
         "keyring.rs",
         "manager.rs",
+        "session.rs",
         "cookie.rs",
     ];
     let contract: String = sources

@@ -157,12 +157,15 @@ pub(crate) struct Stored {
 pub(crate) enum Reading {
     /// Its session.
     Live(Box<Stored>),
-    /// Past its expiry or its absolute lifetime, or the token's secret is none of its own.
+    /// Past its expiry or its absolute lifetime.
     Ended,
+    /// Alive, and the token's secret is none of its own, or none any more.
+    Unknown,
     /// A change of privilege has replaced the secret a moment ago.
     Renewed,
-    /// A routine rotation has replaced the secret, and the grace is over.
-    Reused,
+    /// A routine rotation has replaced the secret, and the grace is over; the record has this
+    /// revision.
+    Reused(Revision),
 }
 
 impl Reading {
@@ -189,8 +192,8 @@ impl Reading {
             Standing::Present => (token, true),
             Standing::Rotated(present) => (present, false),
             Standing::Renewed => return Ok(Self::Renewed),
-            Standing::Reused => return Ok(Self::Reused),
-            Standing::Unknown => return Ok(Self::Ended),
+            Standing::Reused => return Ok(Self::Reused(record.revision)),
+            Standing::Unknown => return Ok(Self::Unknown),
         };
         Ok(Self::Live(Box::new(Stored {
             revision: record.revision,
@@ -350,6 +353,8 @@ pub(crate) struct Planned {
     /// The changes below this number are part of the action.
     upto: u64,
     pub(crate) epoch: u64,
+    /// Whether it does what a handler asked for by a renewal or a sign-in.
+    renews: bool,
     /// Whether the handler asked for nothing that the action does: a touch, or a routine rotation.
     pub(crate) is_upkeep: bool,
 }
@@ -380,7 +385,7 @@ impl Planned {
     /// Whether the browser has to get another cookie afterwards, wherever the record is kept.
     pub(crate) fn changes_token(&self) -> bool {
         match &self.action {
-            Action::Create(..) | Action::Renew(..) => true,
+            Action::Create(..) | Action::Renew(..) | Action::EndSuccessor(..) => true,
             Action::Update(old, new, ..) => old != new,
             _ => false,
         }
@@ -395,6 +400,8 @@ struct Unsettled {
     token: Token,
     /// The changes below this number are part of it.
     upto: u64,
+    /// Whether a renewal that was asked for is.
+    renews: bool,
 }
 
 /// A session that is to be ended.
@@ -430,6 +437,12 @@ pub(crate) struct Draft {
     successor: Option<Token>,
     /// The record that cannot be read, in whose place this session is.
     unreadable: Option<Token>,
+    /// The token of the request names a live session, and its secret is worth nothing.
+    dead_secret: bool,
+    /// The browser is to get a cookie although nothing of the session changes.
+    wants_cookie: bool,
+    /// Counts what the handler has asked for.
+    pub(crate) asked: u64,
     changes: Vec<(u64, Change)>,
     next_change: u64,
     renewal: Option<Renewal>,
@@ -446,8 +459,8 @@ pub(crate) struct Planner<'a> {
     pub(crate) now: Timestamp,
     pub(crate) entropy: &'a dyn Entropy,
     pub(crate) cookie_name: &'a CookieName,
-    /// Whether a routine rotation may hand out a cookie.
-    pub(crate) may_rotate: bool,
+    /// Whether a cookie can still be sent.
+    pub(crate) may_send: bool,
 }
 
 impl Draft {
@@ -456,14 +469,14 @@ impl Draft {
             || Snapshot::new(policy.persistence),
             |stored| stored.snapshot.clone(),
         );
-        let mut draft = Self {
+        let wants_cookie = stored.as_ref().is_some_and(|stored| !stored.presented);
+        Self {
             stored,
             snapshot,
+            wants_cookie,
             default_persistence: policy.persistence,
             ..Self::default()
-        };
-        draft.offer_rotated();
-        draft
+        }
     }
 
     /// For a request with a token that a change of privilege has replaced a moment ago.
@@ -475,10 +488,19 @@ impl Draft {
         }
     }
 
-    /// In place of a record that cannot be read.
-    pub(crate) fn in_place_of(unreadable: Option<Token>, policy: &Policy) -> Self {
+    /// For a request whose token names a live session with a secret that is worth nothing: it may
+    /// begin another session, and cannot end that one.
+    pub(crate) fn with_dead_secret(policy: &Policy) -> Self {
         Self {
-            unreadable,
+            dead_secret: true,
+            ..Self::new(None, policy)
+        }
+    }
+
+    /// In place of a record that cannot be read.
+    pub(crate) fn in_place_of(unreadable: Token, policy: &Policy) -> Self {
+        Self {
+            unreadable: Some(unreadable),
             ..Self::new(None, policy)
         }
     }
@@ -498,6 +520,7 @@ impl Draft {
             .retain(|(_, earlier)| !change.supersedes(earlier));
         self.changes.push((self.next_change, change));
         self.next_change += 1;
+        self.asked += 1;
         Ok(())
     }
 
@@ -514,7 +537,14 @@ impl Draft {
     }
 
     pub(crate) fn renew(&mut self) {
+        self.asked += 1;
         self.renewal.get_or_insert(Renewal::Renew);
+    }
+
+    /// Sets attributes of the cookie, and sends it with them.
+    pub(crate) fn set_cookie_options(&mut self, options: CookieOptions) {
+        self.cookie_options = Some(options);
+        self.wants_cookie = true;
     }
 
     /// Makes the session the subject's: what another subject left in it goes, and it gets a new
@@ -535,11 +565,21 @@ impl Draft {
 
     /// Ends the session. What is written afterwards begins another one.
     pub(crate) fn destroy(&mut self, browser_has_cookie: bool) {
-        if self.gone {
+        self.asked += 1;
+        if self.gone || self.successor.is_some() {
+            self.gone = true;
             self.dropped = true;
             return;
         }
-        if let Some(stored) = self.stored.take() {
+        // What a save before has to hand out is not handed out any more.
+        if matches!(self.cookie, CookieAction::Set { .. }) {
+            self.cookie = CookieAction::Keep;
+        }
+        if self.dead_secret && self.stored.is_none() && self.doomed.is_none() {
+            self.gone = true;
+            self.dropped = true;
+            self.cookie = CookieAction::Remove;
+        } else if let Some(stored) = self.stored.take() {
             self.doomed = Some(Doomed {
                 token: stored.token,
                 revision: Some(stored.revision),
@@ -565,6 +605,13 @@ impl Draft {
         self.forget();
     }
 
+    /// Another request has ended or renewed the session, and this one has asked for nothing that it
+    /// still wants.
+    pub(crate) fn set_gone_unchanged(&mut self) {
+        self.renewal = None;
+        self.set_gone();
+    }
+
     /// Another request has renewed the session with a change of privilege. A sign-in begins anew
     /// with what this request has seen of the session; all else is refused.
     pub(crate) fn set_renewed(&mut self) {
@@ -572,6 +619,13 @@ impl Draft {
         if self.renewal == Some(Renewal::SignIn) {
             self.stored = None;
             self.unsettled.clear();
+            self.cookie = CookieAction::Keep;
+            for (_, change) in &self.changes {
+                // The session that had the value is another request's now.
+                if let Change::Claim(_, _, lost) = change {
+                    lost.store(true, Ordering::Relaxed);
+                }
+            }
         } else {
             self.set_gone();
         }
@@ -601,6 +655,7 @@ impl Draft {
         self.changes.clear();
         self.renewal = None;
         self.successor = None;
+        self.wants_cookie = false;
         self.unsettled.clear();
         self.snapshot = Snapshot::new(self.default_persistence);
     }
@@ -649,27 +704,47 @@ impl Draft {
             let action = Action::Renew(old, new, revision, record);
             return Ok(Some(self.planned(action, header)));
         }
-        if let Some(header) = &stored.header
-            && planner.is_rotation_due(stored, header)
-        {
-            let new = old.with_new_secret(entropy)?;
-            let header = Some(header.rotated(&old, &new, now, entropy)?);
-            let record = self.record(planner, Some(stored), &new, header.as_ref())?;
-            let action = Action::Update(old, new, revision, record);
-            return Ok(Some(self.planned(action, header)));
+        if let Some(rotation) = self.plan_rotation(planner, stored) {
+            return Ok(Some(rotation));
         }
-        let header = stored.header.as_ref();
-        let first_presented =
-            stored.presented && header.is_some_and(|header| header.awaits_presentation());
-        if !self.changes.is_empty() || first_presented {
+        let expires_at = self.expiry(planner, Some(stored));
+        let is_due = expires_at != stored.expires_at;
+        if !self.changes.is_empty() || self.must_compare(planner, stored, is_due) {
+            let header = stored.header.as_ref();
             let header = header.map(|header| header.kept(stored.presented, now));
             let record = self.record(planner, Some(stored), &old, header.as_ref())?;
             let action = Action::Update(old.clone(), old, revision, record);
             return Ok(Some(self.planned(action, header)));
         }
-        let expires_at = self.expiry(planner, Some(stored));
-        let due = expires_at != stored.expires_at;
-        Ok(due.then(|| self.planned(Action::Touch(old, expires_at), None)))
+        Ok(is_due.then(|| self.planned(Action::Touch(old, expires_at), None)))
+    }
+
+    /// A routine rotation if one is due and the record takes it; if not, what else is to be written
+    /// is written without.
+    fn plan_rotation(&self, planner: &Planner<'_>, stored: &Stored) -> Option<Planned> {
+        let header = stored.header.as_ref()?;
+        if !planner.is_rotation_due(stored, header) {
+            return None;
+        }
+        let old = stored.token.clone();
+        let new = old.with_new_secret(planner.entropy).ok()?;
+        let header = header.rotated(&old, &new, planner.now, planner.entropy);
+        let header = Some(header.ok()?);
+        let record = self.record(planner, Some(stored), &new, header.as_ref());
+        let action = Action::Update(old, new, stored.revision, record.ok()?);
+        Some(self.planned(action, header))
+    }
+
+    /// Whether something is to be written that a touch cannot do, since it compares nothing: to note
+    /// that a new secret was presented, or to send a cookie, which must not take the place of the one
+    /// that a change of privilege has handed out meanwhile.
+    fn must_compare(&self, planner: &Planner<'_>, stored: &Stored, is_due: bool) -> bool {
+        let header = stored.header.as_ref();
+        let first_presented =
+            stored.presented && header.is_some_and(|header| header.awaits_presentation());
+        let lasting = self.snapshot.content.persistence != Persistence::Browser;
+        let sends_cookie = self.wants_cookie || is_due && (lasting || !stored.cookie_current);
+        first_presented || planner.may_send && sends_cookie
     }
 
     fn planned(&self, action: Action, header: Option<Header>) -> Planned {
@@ -677,8 +752,10 @@ impl Draft {
             action,
             Action::Create(..) | Action::Renew(..) | Action::Delete(..) | Action::EndSuccessor(..)
         );
+        let renews = matches!(action, Action::Create(..) | Action::Renew(..));
         Planned {
             action,
+            renews,
             snapshot: self.snapshot.clone(),
             header,
             upto: self.next_change,
@@ -751,6 +828,7 @@ impl Draft {
             revision,
             token: token.clone(),
             upto,
+            renews: planned.renews,
         });
         self.unsettled.extend(write);
     }
@@ -762,9 +840,13 @@ impl Draft {
             .retain(|write| Some(write.revision) != revision);
     }
 
-    /// Whether the outcome of an earlier write is not known.
-    pub(crate) fn is_unsettled(&self) -> bool {
-        !self.unsettled.is_empty()
+    /// Whether something that the handler still waits for may be part of a write whose outcome is
+    /// not known.
+    pub(crate) fn may_have_written(&self) -> bool {
+        let first = self.changes.first().map(|(number, _)| *number);
+        self.unsettled.iter().any(|write| {
+            write.renews && self.renewal.is_some() || first.is_some_and(|first| first < write.upto)
+        })
     }
 
     /// Under which token the session is if a write of its own is what the store holds.
@@ -795,13 +877,9 @@ impl Draft {
             .iter()
             .find(|write| write.revision == stored.revision);
         if let Some(write) = written {
-            let upto = write.upto;
+            let (upto, renews) = (write.upto, write.renews);
             self.changes.retain(|(number, _)| *number >= upto);
-            let renewed = self
-                .stored
-                .as_ref()
-                .is_none_or(|before| before.token != stored.token);
-            if renewed {
+            if renews {
                 self.renewal = None;
                 self.successor = None;
             }
@@ -862,7 +940,9 @@ impl Draft {
             | Action::Renew(_, _, _, record) => {
                 self.changes.retain(|(number, _)| *number >= planned.upto);
                 self.unsettled.clear();
-                self.renewal = None;
+                if planned.renews {
+                    self.renewal = None;
+                }
                 self.unreadable = None;
                 let same_token = before.as_ref().filter(|before| before.token == token);
                 self.stored = Some(Stored {
@@ -889,32 +969,16 @@ impl Draft {
         let persistence = stored.snapshot.content.persistence;
         let lasting = persistence != Persistence::Browser;
         let known = before.is_some_and(|before| {
-            before.token == stored.token
+            !self.wants_cookie
+                && before.token == stored.token
                 && before.cookie_current
                 && before.snapshot.content.persistence == persistence
                 && (before.expires_at == stored.expires_at || !lasting)
         });
         if !known {
+            self.wants_cookie = false;
             stored.cookie_current = true;
             self.cookie = set_cookie(stored);
-        }
-    }
-
-    /// A browser whose secret a rotation has replaced gets its new cookie again.
-    fn offer_rotated(&mut self) {
-        if let Some(stored) = &mut self.stored
-            && !stored.presented
-        {
-            stored.cookie_current = true;
-            self.cookie = set_cookie(stored);
-        }
-    }
-
-    /// What the response says, once there is nothing left to do.
-    pub(crate) fn cookie_action(&self) -> CookieAction {
-        match (&self.cookie, &self.stored, &self.cookie_options) {
-            (CookieAction::Keep, Some(stored), Some(_)) => set_cookie(stored),
-            (action, ..) => action.clone(),
         }
     }
 
@@ -929,7 +993,7 @@ impl Draft {
             .changes
             .iter()
             .all(|(_, change)| change.is_idempotent());
-        if self.is_unsettled() && !repeatable {
+        if self.may_have_written() && !repeatable {
             return Err(ErrorKind::Ambiguous.into());
         }
         let seen = self.stored.as_ref();
@@ -939,12 +1003,12 @@ impl Draft {
             return Ok(());
         }
         let current = seen.is_some_and(|seen| seen.cookie_current && seen.token == stored.token);
+        // A browser whose secret a rotation has replaced gets its new cookie.
+        self.wants_cookie |= seen.is_some_and(|seen| seen.token != stored.token);
         self.replay(Stored {
             cookie_current: current,
             ..stored
-        })?;
-        self.offer_rotated();
-        Ok(())
+        })
     }
 
     fn replay(&mut self, stored: Stored) -> Result<()> {
@@ -959,16 +1023,33 @@ impl Draft {
         Ok(())
     }
 
-    /// Drops every change and shows the session as it is stored. A renewal that was asked for
-    /// stays: it guards against a planted token.
-    pub(crate) fn reset(&mut self, stored: Stored) {
-        let renews = self.renewal.is_some();
-        let stored = self.as_presented(stored);
+    /// Drops every change. A renewal that was asked for stays, since it guards against a planted
+    /// token, as far as there is a session to renew.
+    pub(crate) fn drop_changes(&mut self) {
+        let renews = self.renewal.is_some() && self.stored.is_some();
+        let (successor, wants_cookie) = (self.successor.take(), self.wants_cookie);
         self.forget();
         self.renewal = renews.then_some(Renewal::Renew);
+        self.wants_cookie = wants_cookie;
+        self.gone |= successor.is_some();
+        self.successor = successor;
+        self.dropped = false;
+        if let Some(stored) = &self.stored {
+            self.snapshot = stored.snapshot.clone();
+        }
+    }
+
+    /// Shows the session as it is stored, once every change is dropped. If a write of this request
+    /// is what the store holds, the browser has to get its token.
+    pub(crate) fn reset(&mut self, stored: Stored, is_own: bool) {
+        let before = self.stored.as_ref();
+        self.wants_cookie |= before.is_none_or(|before| before.token != stored.token);
+        let stored = self.as_presented(stored);
+        if is_own {
+            self.renewal = None;
+        }
         self.snapshot = stored.snapshot.clone();
         self.stored = Some(stored);
-        self.offer_rotated();
     }
 
     /// The request came with the present secret only if it did so from the start.
@@ -1005,7 +1086,7 @@ impl Planner<'_> {
                 >= every
         });
         // Another rotation would make the secret worthless that the browser still has.
-        due && self.may_rotate
+        due && self.may_send
             && stored.presented
             && !header.awaits_presentation()
             && !header.is_in_grace(self.now)

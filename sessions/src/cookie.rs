@@ -293,19 +293,19 @@ impl Incoming {
     pub(crate) fn values(&self, options: &CookieOptions) -> Vec<Vec<u8>> {
         let name = options.name.as_str();
         let mut values = Vec::new();
-        let mut chunks = vec![None; options.chunk_count()];
-        self.each_pair(|pair_name, value| {
-            if pair_name == name {
+        let mut chunks: Vec<Option<&[u8]>> = vec![None; options.chunk_count()];
+        for (pair_name, value) in self.pairs() {
+            if pair_name == name.as_bytes() {
                 values.push(value.to_owned());
             } else if let Some(index) = chunk_index(name, pair_name)
                 && let Some(chunk @ None) = chunks.get_mut(index)
             {
-                *chunk = Some(value.to_owned());
+                *chunk = Some(value);
             }
-        });
-        let chunked: String = chunks.into_iter().map_while(|chunk| chunk).collect();
+        }
+        let chunked: Vec<_> = chunks.into_iter().map_while(|chunk| chunk).collect();
         if !chunked.is_empty() {
-            values.push(chunked);
+            values.push(chunked.concat());
         }
         let decoded = values.iter().map(|value| URL_SAFE_NO_PAD.decode(value));
         decoded.filter_map(Result::ok).collect()
@@ -314,39 +314,51 @@ impl Incoming {
     /// The names under which the request carries something of the session, chunks included.
     fn names(&self, options: &CookieOptions) -> BTreeSet<String> {
         let name = options.name.as_str();
-        let mut names = BTreeSet::new();
-        self.each_pair(|pair_name, _| {
-            let is_chunk =
-                chunk_index(name, pair_name).is_some_and(|index| index < options.chunk_count());
-            if pair_name == name || is_chunk {
-                names.insert(pair_name.to_owned());
-            }
-        });
-        names
+        let is_own = |pair_name: &[u8]| {
+            pair_name == name.as_bytes()
+                || chunk_index(name, pair_name).is_some_and(|index| index < options.chunk_count())
+        };
+        self.pairs()
+            .filter(|(pair_name, _)| is_own(pair_name))
+            .map(|(pair_name, _)| String::from_utf8_lossy(pair_name).into_owned())
+            .collect()
     }
 
     pub(crate) fn has(&self, options: &CookieOptions) -> bool {
         !self.names(options).is_empty()
     }
 
-    /// Cookie names are compared as they are, never percent-decoded; a pair without a name is not
-    /// one of ours.
-    fn each_pair(&self, mut f: impl FnMut(&str, &str)) {
-        for header in &self.0 {
-            // Other applications may have set cookies that are not UTF-8.
-            let text = String::from_utf8_lossy(header.as_bytes());
-            for cookie in Cookie::split_parse(&*text).flatten() {
-                f(cookie.name(), cookie.value());
-            }
-        }
+    /// The pairs of the headers as bytes (draft-ietf-httpbis-rfc6265bis, section 5.6: only space
+    /// and tab may stand around a name). Names are compared as they are, never percent-decoded or
+    /// stripped of more: a browser lets any site of a domain set what is not our name byte for
+    /// byte. A pair without a name is not one of ours.
+    fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let parts = self
+            .0
+            .iter()
+            .flat_map(|header| header.as_bytes().split(|&byte| byte == b';'));
+        parts.filter_map(|part| {
+            let equals = part.iter().position(|&byte| byte == b'=')?;
+            let (name, value) = (trim(&part[..equals]), trim(&part[equals + 1..]));
+            (!name.is_empty()).then_some((name, value))
+        })
     }
+}
+
+fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
 }
 
 impl CookieOptions {
     /// Whether a cookie of one could be taken for a cookie of the other.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let (one, two) = (self.name.as_str(), other.name.as_str());
-        one == two || chunk_index(one, two).is_some() || chunk_index(two, one).is_some()
+        one == two
+            || chunk_index(one, two.as_bytes()).is_some()
+            || chunk_index(two, one.as_bytes()).is_some()
     }
 
     /// How many chunks a request may carry; none when chunks are off.
@@ -398,11 +410,11 @@ fn chunk_name(name: &str, index: usize) -> String {
     format!("{name}.{index}")
 }
 
-fn chunk_index(name: &str, chunk: &str) -> Option<usize> {
-    let digits = chunk.strip_prefix(name)?.strip_prefix('.')?;
-    let index = digits.parse().ok()?;
+fn chunk_index(name: &str, chunk: &[u8]) -> Option<usize> {
+    let digits = chunk.strip_prefix(name.as_bytes())?.strip_prefix(b".")?;
+    let index = str::from_utf8(digits).ok()?.parse().ok()?;
     // One spelling of a number is one of ours.
-    (chunk_name(name, index) == chunk).then_some(index)
+    (chunk_name(name, index).as_bytes() == chunk).then_some(index)
 }
 
 fn header(cookie: &Cookie<'_>) -> HeaderValue {

@@ -20,8 +20,12 @@ use crate::{
 /// change of privilege it gets no cookie for this long.
 pub(crate) const GRACE: Duration = Duration::from_secs(30);
 
+/// By how much the clocks of two hosts may differ before one of them does harm: a host that runs
+/// ahead forgets nothing that others still need, and takes no honest request for a reuse.
+const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+
 /// How many secrets that lost their worth a header remembers: a change of privilege adds one or
-/// two, and each is forgotten after [`GRACE`].
+/// two, and each is forgotten after [`GRACE`] and [`CLOCK_SKEW`].
 const MAX_RETIRED: usize = 4;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +112,8 @@ impl Header {
                 Some(sealed) if !rotated.is_over(now) => {
                     self.open(token, sealed).map(Standing::Rotated)
                 }
-                _ => Ok(Standing::Reused),
+                _ if rotated.is_long_over(now) => Ok(Standing::Reused),
+                _ => Ok(Standing::Unknown),
             };
         }
         let renewed = self
@@ -127,11 +132,11 @@ impl Header {
         self.drawn_at.map_or(created_at, Timestamp::from_millis)
     }
 
-    /// Whether a routine rotation still lets the secret before this one work.
+    /// Whether some host may still let the secret before this one work.
     pub(crate) fn is_in_grace(&self, now: Timestamp) -> bool {
         self.rotated
             .as_ref()
-            .is_some_and(|rotated| rotated.sealed.is_some() && !rotated.is_over(now))
+            .is_some_and(|rotated| !rotated.is_long_over(now))
     }
 
     /// Whether the new secret of a rotation was not presented yet, as far as the record knows.
@@ -149,11 +154,13 @@ impl Header {
             if came_with_present && rotated.presented_at.is_none() {
                 rotated.presented_at = Some(now.as_millis());
             }
-            if rotated.is_over(now) {
+            if rotated.is_long_over(now) {
                 rotated.sealed = None;
             }
         }
-        header.retired.retain(|retired| is_recent(retired.at, now));
+        header
+            .retired
+            .retain(|retired| !has_passed(retired.at, GRACE + CLOCK_SKEW, now));
         header
     }
 
@@ -225,11 +232,22 @@ impl Rotated {
     fn is_over(&self, now: Timestamp) -> bool {
         self.presented_at.is_some_and(|at| !is_recent(at, now))
     }
+
+    /// Whether the grace is over by every clock.
+    fn is_long_over(&self, now: Timestamp) -> bool {
+        self.presented_at
+            .is_some_and(|at| has_passed(at, GRACE + CLOCK_SKEW, now))
+    }
 }
 
-/// Also when the clock that wrote `at` runs ahead of this one.
+/// Whether `at` is less than [`GRACE`] ago. It may be ahead of this host's clock, but not by more
+/// than clocks differ.
 fn is_recent(at: i64, now: Timestamp) -> bool {
-    now < Timestamp::from_millis(at) + GRACE
+    !has_passed(at, GRACE, now) && Timestamp::from_millis(at) <= now + CLOCK_SKEW
+}
+
+fn has_passed(at: i64, time: Duration, now: Timestamp) -> bool {
+    now >= Timestamp::from_millis(at) + time
 }
 
 /// HKDF-Expand (RFC 5869, section 3.3: a token is uniformly random and needs no extraction).
@@ -308,10 +326,16 @@ mod tests {
             Standing::Rotated(second)
         );
         let over = NOW + GRACE;
-        assert_eq!(presented.standing(&first, over).unwrap(), Standing::Reused);
+        assert_eq!(presented.standing(&first, over).unwrap(), Standing::Unknown);
         let written = presented.kept(true, over);
+        assert_eq!(written, presented, "by another clock the grace is not over");
+        let long_over = over + CLOCK_SKEW;
+        let written = presented.kept(true, long_over);
         assert_eq!(written.rotated.as_ref().unwrap().sealed, None);
-        assert_eq!(written.standing(&first, over).unwrap(), Standing::Reused);
+        for header in [&presented, &written] {
+            let standing = header.standing(&first, long_over).unwrap();
+            assert_eq!(standing, Standing::Reused);
+        }
     }
 
     #[test]
@@ -322,6 +346,8 @@ mod tests {
             header = header.renewed(&next(&first), NOW);
         }
         assert_eq!(header.retired.len(), MAX_RETIRED);
-        assert!(header.kept(true, NOW + GRACE).retired.is_empty());
+        let (soon, later) = (NOW + GRACE, NOW + GRACE + CLOCK_SKEW);
+        assert_eq!(header.kept(true, soon).retired.len(), MAX_RETIRED);
+        assert!(header.kept(true, later).retired.is_empty());
     }
 }

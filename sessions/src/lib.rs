@@ -21,6 +21,8 @@ mod record;
 mod save;
 mod session;
 mod store;
+#[cfg(feature = "tokio")]
+mod sweeper;
 mod token;
 mod web;
 
@@ -43,6 +45,8 @@ pub use store::{
     Capabilities, Custody, Durability, SessionStore, SubjectIndex, SubjectSession, Sweep,
     TimeSource,
 };
+#[cfg(feature = "tokio")]
+pub use sweeper::Sweeper;
 pub use token::{CookieName, StoreKey, Token};
 #[cfg(feature = "axum")]
 pub use web::axum::SessionRejection;

@@ -14,8 +14,8 @@ use tokio::sync::OnceCell;
 
 use crate::{
     CacheControl, Clock, CookieOptions, Custody, Entropy, Error, ErrorKind, Keyring, Origin,
-    OsEntropy, Persistence, Result, Session, SessionStore, StoreKey, Subject, SubjectIndex,
-    SubjectSession, SystemClock, Token,
+    OsEntropy, Persistence, Result, Revision, Session, SessionStore, StoreKey, Subject,
+    SubjectIndex, SubjectSession, SystemClock, Token,
     commit::{CookieAction, Draft, Policy, Reading},
     cookie::Incoming,
     payload::Protection,
@@ -24,6 +24,9 @@ use crate::{
 
 /// What the signature of a server-side token is for.
 const TOKEN_PURPOSE: &str = "session token 2";
+
+/// How many signed tokens of one request are looked up.
+const MAX_CANDIDATES: usize = 3;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -185,6 +188,16 @@ impl SessionConfig {
         };
         policy.check(Persistence::Browser)?;
         policy.check(policy.persistence)?;
+        let longest = match self.persistence {
+            Persistence::For(lifetime) => self.idle_timeout.max(lifetime),
+            Persistence::Browser => self.idle_timeout,
+        };
+        if capabilities.max_lifetime.is_some_and(|max| longest > max) {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "the sessions live longer without being used than their store lets them",
+            ));
+        }
         if self
             .rotate_every
             .is_some_and(|age| age < Duration::from_secs(60))
@@ -588,11 +601,14 @@ impl Sessions {
             .get_or_try_init(async || {
                 let (candidates, origin) = self.candidates(setup);
                 match self.load(setup, &candidates, origin).await {
-                    Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    Err(NotLoaded {
+                        unreadable: Some(token),
+                        ..
+                    }) => {
                         unreadable = true;
-                        Ok(self.restarted(setup, candidates))
+                        Ok(self.restarted(setup, token))
                     }
-                    loaded => loaded,
+                    loaded => loaded.map_err(|failed| failed.error),
                 }
             })
             .await?;
@@ -692,17 +708,17 @@ impl Sessions {
             .get_or_try_init(async || {
                 let (candidates, origin) = self.candidates(setup);
                 match self.load(setup, &candidates, origin).await {
-                    Err(error)
-                        if error.kind() == ErrorKind::Corrupt
-                            && setup.on_unreadable == OnUnreadable::BeginAnew =>
-                    {
+                    Err(NotLoaded {
+                        unreadable: Some(token),
+                        ..
+                    }) if setup.on_unreadable == OnUnreadable::BeginAnew => {
                         tracing::warn!(
                             session = setup.name,
                             "a stored session cannot be read; the request begins another"
                         );
-                        Ok(self.restarted(setup, candidates))
+                        Ok(self.restarted(setup, token))
                     }
-                    loaded => loaded,
+                    loaded => loaded.map_err(|failed| failed.error),
                 }
             })
             .await
@@ -712,33 +728,39 @@ impl Sessions {
     /// The tokens that the request may have for the session, and where a new one comes from if none
     /// of them names one.
     ///
-    /// Of signed ones the first with a signature of ours is taken; the others never reach the store.
+    /// Of signed ones those with a signature of ours are taken, and of them a few that differ: after
+    /// a change of domain or path a browser may send a dead one before the live one. The others never
+    /// reach the store.
     fn candidates(&self, setup: &Setup) -> (Vec<Candidate>, Origin) {
         let manager = &self.0.manager;
         let name = setup.cookie.name();
         let values = self.0.incoming.values(&setup.cookie);
-        let candidates = match setup.custody {
-            Custody::Server => values
-                .iter()
-                .filter_map(|value| {
-                    let opened = manager
-                        .keyring
-                        .verify(TOKEN_PURPOSE, name.as_str(), value)?;
-                    (opened.payload.len() == Token::LEN).then(|| Candidate {
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for value in values {
+            let candidate = match setup.custody {
+                Custody::Server => manager
+                    .keyring
+                    .verify(TOKEN_PURPOSE, name.as_str(), &value)
+                    .filter(|opened| opened.payload.len() == Token::LEN)
+                    .map(|opened| Candidate {
                         token: Token::from_bytes(opened.payload, name),
                         current: opened.current,
-                    })
-                })
-                .take(1)
-                .collect(),
-            Custody::Client => values
-                .into_iter()
-                .map(|value| Candidate {
+                    }),
+                Custody::Client => Some(Candidate {
                     token: Token::from_bytes(value, name),
                     current: true,
-                })
-                .collect(),
-        };
+                }),
+            };
+            let is_new = |candidate: &Candidate| {
+                candidates
+                    .iter()
+                    .all(|other| other.token != candidate.token)
+            };
+            candidates.extend(candidate.filter(is_new));
+            if setup.custody == Custody::Server && candidates.len() == MAX_CANDIDATES {
+                break;
+            }
+        }
         let origin = if self.0.incoming.has(&setup.cookie) {
             Origin::Rejected
         } else {
@@ -753,35 +775,49 @@ impl Sessions {
         setup: &Arc<Setup>,
         candidates: &[Candidate],
         origin: Origin,
-    ) -> Result<Session> {
+    ) -> Result<Session, NotLoaded> {
         let policy = &setup.policy;
-        let mut found = None;
+        let (mut late, mut unreadable, mut reused) = (None, None, None);
+        let (mut dead_secret, mut ended) = (false, false);
         for candidate in candidates {
-            match self.read(setup, candidate).await? {
-                Reading::Live(stored) => {
+            let token = &candidate.token;
+            match self.read(setup, candidate).await {
+                Ok(Reading::Live(stored)) => {
                     let draft = Draft::new(Some(*stored), policy);
                     return Ok(self.new_session(setup, Origin::Stored, draft));
                 }
-                Reading::Renewed => found = Some((Origin::Renewed, Some(candidate))),
-                Reading::Ended | Reading::Reused if setup.custody == Custody::Server => {
-                    found = found.or(Some((Origin::Ended, None)));
-                }
+                Ok(Reading::Renewed) => late = Some(token.clone()),
+                Ok(Reading::Reused(revision)) => reused = Some((token, revision)),
+                Ok(Reading::Unknown) => dead_secret = true,
                 // Whatever is wrong with a client's token, it is none.
-                Reading::Ended | Reading::Reused => {}
+                Ok(Reading::Ended) => ended |= setup.custody == Custody::Server,
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    unreadable.get_or_insert(NotLoaded {
+                        error,
+                        unreadable: Some(token.clone()),
+                    });
+                }
+                Err(error) => return Err(error.into()),
             }
         }
-        Ok(match found {
-            Some((origin, Some(late))) => {
-                let draft = Draft::late(late.token.clone(), policy);
-                self.new_session(setup, origin, draft)
-            }
-            Some((origin, None)) => self.new_session(setup, origin, Draft::new(None, policy)),
-            None => self.new_session(setup, origin, Draft::new(None, policy)),
-        })
+        if let Some((token, revision)) = reused {
+            dead_secret = true;
+            self.report_reuse(setup, token, revision).await?;
+        }
+        if let Some(unreadable) = unreadable {
+            return Err(unreadable);
+        }
+        let (origin, draft) = match late {
+            Some(token) => (Origin::Renewed, Draft::late(token, policy)),
+            None if dead_secret => (Origin::Ended, Draft::with_dead_secret(policy)),
+            None if ended => (Origin::Ended, Draft::new(None, policy)),
+            None => (origin, Draft::new(None, policy)),
+        };
+        Ok(self.new_session(setup, origin, draft))
     }
 
     async fn read(&self, setup: &Setup, candidate: &Candidate) -> Result<Reading> {
-        let token = &candidate.token;
+        let Candidate { token, current } = candidate;
         let record = match setup.store.load(token).await {
             // A client-side store says so of a token that a renewal has replaced a moment ago.
             Err(error)
@@ -791,32 +827,27 @@ impl Sessions {
             }
             loaded => loaded?,
         };
-        let Some(record) = record else {
-            return Ok(Reading::Ended);
-        };
         let now = self.0.manager.clock.now();
-        let reading = Reading::of(
-            &record,
-            token.clone(),
-            candidate.current,
-            &setup.policy,
-            now,
-        )?;
-        if matches!(reading, Reading::Reused) {
-            tracing::warn!(
-                session = setup.name,
-                key = %&token.key().to_hex()[..8],
-                "a secret that a rotation has replaced was used after its grace"
-            );
-            if setup.end_on_reuse {
-                // With another revision the session is in use, and the next reuse ends it.
-                match setup.store.delete(token, Some(record.revision)).await {
-                    Err(error) if error.kind() != ErrorKind::Conflict => return Err(error),
-                    _ => {}
-                }
-            }
+        record.map_or(Ok(Reading::Ended), |record| {
+            Reading::of(&record, token.clone(), *current, &setup.policy, now)
+        })
+    }
+
+    /// Somebody has an old copy of a cookie: the owner, or a thief.
+    async fn report_reuse(&self, setup: &Setup, token: &Token, revision: Revision) -> Result<()> {
+        tracing::warn!(
+            session = setup.name,
+            key = &token.key().to_hex()[..8],
+            "a secret that a rotation has replaced was used after its grace"
+        );
+        if !setup.end_on_reuse {
+            return Ok(());
         }
-        Ok(reading)
+        match setup.store.delete(token, Some(revision)).await {
+            // The session is in use; the next reuse ends it.
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(()),
+            ended => ended.map(drop),
+        }
     }
 
     fn new_session(&self, setup: &Arc<Setup>, origin: Origin, draft: Draft) -> Session {
@@ -829,8 +860,7 @@ impl Sessions {
         )
     }
 
-    fn restarted(&self, setup: &Arc<Setup>, candidates: Vec<Candidate>) -> Session {
-        let unreadable = candidates.into_iter().next().map(|first| first.token);
+    fn restarted(&self, setup: &Arc<Setup>, unreadable: Token) -> Session {
         let draft = Draft::in_place_of(unreadable, &setup.policy);
         self.new_session(setup, Origin::Restarted, draft)
     }
@@ -839,13 +869,13 @@ impl Sessions {
         let setup = &session.0.setup;
         let draft = session.0.draft();
         let options = draft.cookie_options.as_ref().unwrap_or(&setup.cookie);
-        match draft.cookie_action() {
+        match &draft.cookie {
             CookieAction::Keep => Vec::new(),
             CookieAction::Remove => options.remove(&self.0.incoming),
             CookieAction::Set { token, expires_at } => {
                 let now = self.0.manager.clock.now();
                 let max_age = expires_at.map(|at| at.saturating_duration_since(now));
-                let value = self.0.manager.cookie_value(setup, &token);
+                let value = self.0.manager.cookie_value(setup, token);
                 options.set(&value, max_age, &self.0.incoming)
             }
         }
@@ -857,6 +887,21 @@ struct Candidate {
     token: Token,
     /// Whether the newest key signed it.
     current: bool,
+}
+
+/// Why a session could not be loaded, with the token whose record cannot be read.
+struct NotLoaded {
+    error: Error,
+    unreadable: Option<Token>,
+}
+
+impl From<Error> for NotLoaded {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            unreadable: None,
+        }
+    }
 }
 
 impl fmt::Debug for Sessions {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::{
-    Custody, Error, ErrorKind, Record, Result, Subject, Token,
+    Custody, Error, ErrorKind, Record, Result, Subject, Timestamp, Token,
     commit::{Action, Draft, Planned, Planner, Reading, too_large},
     session::Inner,
 };
@@ -36,6 +36,16 @@ pub enum Saved {
 
 /// Calls the store until nothing is left to do.
 pub(crate) async fn save(session: &Inner) -> Result<Saved> {
+    let saved = save_all(session).await;
+    saved.map_err(|error| {
+        if error.kind() != ErrorKind::Ambiguous && session.draft().may_have_written() {
+            return Error::from(ErrorKind::Ambiguous).with_source(error);
+        }
+        error
+    })
+}
+
+async fn save_all(session: &Inner) -> Result<Saved> {
     // One save of a session at a time: two would take each other's write for a conflict.
     let _saving = session.saving.lock().await;
     let mut saved = Saved::Unchanged;
@@ -44,7 +54,14 @@ pub(crate) async fn save(session: &Inner) -> Result<Saved> {
     let began = session.manager.clock.now();
     loop {
         find_lost_creation(session).await?;
-        let Some(planned) = session.plan()? else {
+        let planned = match session.plan(began) {
+            Err(error) if !session.draft().is_unsaved() => {
+                warn_of_upkeep(session, &error);
+                break;
+            }
+            planned => planned?,
+        };
+        let Some(planned) = planned else {
             break;
         };
         match perform(session, &planned.action).await {
@@ -58,13 +75,11 @@ pub(crate) async fn save(session: &Inner) -> Result<Saved> {
                 if error.kind() != ErrorKind::Ambiguous {
                     session.draft().not_done(&planned);
                 }
-                if planned.is_upkeep && !means_another_write(error.kind()) {
+                if planned.is_upkeep && error.kind() != ErrorKind::Missing {
                     // A later request does it: the answer of this one does not depend on it.
-                    tracing::warn!(
-                        session = session.setup.name,
-                        kind = ?error.kind(),
-                        "the use of a session could not be recorded; the next request tries again"
-                    );
+                    if error.kind() != ErrorKind::Conflict {
+                        warn_of_upkeep(session, &error);
+                    }
                     break;
                 }
                 if error.kind() == ErrorKind::Conflict {
@@ -74,7 +89,7 @@ pub(crate) async fn save(session: &Inner) -> Result<Saved> {
                     return Err(error);
                 }
                 let elapsed = session.manager.clock.now().saturating_duration_since(began);
-                let gives_up = tries == MAX_TRIES
+                let gives_up = tries >= MAX_TRIES
                     || lost_answers > MAX_LOST_ANSWERS
                     || lost_answers > 0 && elapsed >= PATIENCE;
                 if gives_up {
@@ -92,9 +107,12 @@ pub(crate) async fn save(session: &Inner) -> Result<Saved> {
     Ok(saved)
 }
 
-/// Whether the error says that another request has changed or ended the session.
-fn means_another_write(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Conflict | ErrorKind::Missing)
+fn warn_of_upkeep(session: &Inner, error: &Error) {
+    tracing::warn!(
+        session = session.setup.name,
+        kind = ?error.kind(),
+        "the use of a session could not be recorded; the next request tries again"
+    );
 }
 
 async fn perform(session: &Inner, action: &Action) -> Result<Token> {
@@ -106,6 +124,11 @@ async fn perform(session: &Inner, action: &Action) -> Result<Token> {
         }
         // A client-side store opens the old token; for the others both name the record.
         Action::Renew(old, new, expected, record) => {
+            if session.is_with_client() {
+                // The renewal makes the old token worthless: what does not fit is refused before.
+                let trial = store.update(old, *expected, record).await?;
+                check_fit(session, &trial)?;
+            }
             let token = if session.is_with_client() { old } else { new };
             store.renew(token, *expected, record).await?
         }
@@ -137,8 +160,7 @@ async fn perform(session: &Inner, action: &Action) -> Result<Token> {
 async fn end_successor(session: &Inner, token: &Token, subject: &Subject) -> Result<()> {
     let store = &session.setup.store;
     let successor = match store.load(token).await {
-        // A client-side store says so of a token that a renewal has replaced.
-        Err(error) if session.is_with_client() && error.kind() == ErrorKind::Conflict => None,
+        Err(error) if session.is_replaced(&error) => None,
         loaded => loaded?,
     };
     match successor {
@@ -255,15 +277,28 @@ async fn settle(session: &Inner, planned: &Planned, error: &Error) -> Result<boo
 /// The record is not there any more. Whether an earlier write of this request was in it is not
 /// known.
 fn ended(draft: &mut Draft) -> Result<()> {
-    if draft.is_unsettled() {
+    if draft.may_have_written() {
         return Err(ErrorKind::Ambiguous.into());
     }
     draft.set_gone();
     Ok(())
 }
 
+/// Another request has renewed the session with a change of privilege, and an earlier write of this
+/// one may have been part of what it renewed.
+fn renewed(draft: &mut Draft) -> Result<()> {
+    if draft.may_have_written() {
+        return Err(ErrorKind::Ambiguous.into());
+    }
+    draft.set_renewed();
+    Ok(())
+}
+
 async fn reload(session: &Inner, token: &Token, error: &Error) -> Result<()> {
-    let fresh = load(session, token, error).await?;
+    let fresh = match load(session, token, error).await {
+        Err(error) if session.is_replaced(&error) => return renewed(&mut session.draft()),
+        loaded => loaded?,
+    };
     let Some(fresh) = fresh else {
         return ended(&mut session.draft());
     };
@@ -271,7 +306,6 @@ async fn reload(session: &Inner, token: &Token, error: &Error) -> Result<()> {
     let is_own = own.is_some();
     let reading = session.read(&fresh, own.unwrap_or_else(|| token.clone()), true)?;
     let mut draft = session.draft();
-    let unsettled = draft.is_unsettled();
     match reading {
         Reading::Live(stored) if is_own => draft.recover(*stored),
         Reading::Live(stored) => {
@@ -284,20 +318,8 @@ async fn reload(session: &Inner, token: &Token, error: &Error) -> Result<()> {
             }
             draft.rebase(*stored)
         }
-        // An earlier write of this request may be part of what the other one has renewed or ended.
-        _ if unsettled => Err(ErrorKind::Ambiguous.into()),
-        Reading::Ended if fresh.is_live(session.manager.clock.now()) => {
-            draft.set_renewed();
-            Ok(())
-        }
-        Reading::Ended => {
-            draft.set_gone();
-            Ok(())
-        }
-        Reading::Renewed | Reading::Reused => {
-            draft.set_renewed();
-            Ok(())
-        }
+        Reading::Ended => ended(&mut draft),
+        Reading::Renewed | Reading::Reused(_) | Reading::Unknown => renewed(&mut draft),
     }
 }
 
@@ -321,32 +343,40 @@ pub(crate) async fn reload_discarding(session: &Inner) -> Result<()> {
         (stored.token.clone(), current)
     });
     let Some((token, current)) = stored else {
+        session.draft().drop_changes();
         return Ok(());
     };
-    let record = session.setup.store.load(&token).await?;
+    let record = match session.setup.store.load(&token).await {
+        Err(error) if session.is_replaced(&error) => None,
+        loaded => loaded?,
+    };
+    let own = record
+        .as_ref()
+        .and_then(|record| session.draft().written_under(record.revision));
+    let is_own = own.is_some();
     let reading = match record {
-        Some(record) => session.read(&record, token, current)?,
+        Some(record) => session.read(&record, own.unwrap_or(token), current)?,
         None => Reading::Ended,
     };
     let mut draft = session.draft();
+    draft.drop_changes();
     match reading {
-        Reading::Live(stored) => draft.reset(*stored),
-        Reading::Ended => draft.set_gone(),
-        Reading::Renewed | Reading::Reused => draft.set_renewed(),
+        Reading::Live(stored) => draft.reset(*stored, is_own),
+        _ => draft.set_gone_unchanged(),
     }
     Ok(())
 }
 
 impl Inner {
-    fn plan(&self) -> Result<Option<Planned>> {
+    fn plan(&self, now: Timestamp) -> Result<Option<Planned>> {
         let head_sent = self.is_head_sent();
         let mut draft = self.draft();
         let planned = draft.plan(&Planner {
             policy: &self.setup.policy,
-            now: self.manager.clock.now(),
+            now,
             entropy: &*self.manager.entropy,
             cookie_name: self.setup.cookie.name(),
-            may_rotate: !head_sent,
+            may_send: !head_sent,
         })?;
         if let Some(planned) = &planned {
             if head_sent && (planned.changes_token() || self.is_with_client()) {
@@ -366,6 +396,12 @@ impl Inner {
     fn read(&self, record: &Record, token: Token, current: bool) -> Result<Reading> {
         let now = self.manager.clock.now();
         Reading::of(record, token, current, &self.setup.policy, now)
+    }
+
+    /// Whether the error of a load is what a client-side store says of a token that a renewal has
+    /// replaced a moment ago.
+    fn is_replaced(&self, error: &Error) -> bool {
+        self.is_with_client() && error.kind() == ErrorKind::Conflict
     }
 
     fn is_with_client(&self) -> bool {

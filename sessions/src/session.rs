@@ -66,9 +66,10 @@ pub(crate) struct Inner {
     told: Mutex<Option<BadNews>>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum BadNews {
-    Failed,
+    /// It failed, of this kind, in this epoch of the draft, when this much had been asked for.
+    Failed(ErrorKind, u64, u64),
     Gone,
 }
 
@@ -374,7 +375,7 @@ impl Session {
                 "the name of a session's cookie cannot change",
             ));
         }
-        self.0.draft().cookie_options = Some(options);
+        self.0.draft().set_cookie_options(options);
         Ok(())
     }
 
@@ -442,14 +443,20 @@ impl Session {
     /// # Errors
     /// As the store says. [`ErrorKind::Ambiguous`] means that the changes may or may not have been
     /// stored; with any other kind they were not. The end of the request does not save what failed
-    /// here, since the handler may have answered accordingly; another call does.
+    /// here, since the handler may have answered accordingly; another call does. What the handler
+    /// asks for after a failure and does not save is reported, except that it can
+    /// [end](Self::destroy) the session.
     ///
     /// # Cancel safety
     /// The session is then stored or not, and a later save finds out which.
     pub async fn save(&self) -> Result<Saved> {
         let saved = save::save(&self.0).await;
-        *self.0.told() = match saved {
-            Err(_) => Some(BadNews::Failed),
+        let (epoch, asked) = {
+            let draft = self.0.draft();
+            (draft.epoch, draft.asked)
+        };
+        *self.0.told() = match &saved {
+            Err(error) => Some(BadNews::Failed(error.kind(), epoch, asked)),
             Ok(Saved::Gone) => Some(BadNews::Gone),
             Ok(_) => None,
         };
@@ -459,11 +466,20 @@ impl Session {
     /// Saves what the handler left to the end of the request.
     pub(crate) async fn save_at_end(&self) -> Result<()> {
         let told = *self.0.told();
-        if told == Some(BadNews::Failed) {
-            return Ok(());
+        if let Some(BadNews::Failed(kind, epoch, asked)) = told {
+            let draft = self.0.draft();
+            // A handler that has ended the session since asks for nothing of what failed.
+            if draft.epoch == epoch {
+                return if draft.asked == asked {
+                    Ok(())
+                } else {
+                    let text = "what the handler asked for after a failed save is not saved";
+                    Err(Error::new(kind, text))
+                };
+            }
         }
         save::save(&self.0).await?;
-        if told.is_none() && self.0.draft().has_dropped() {
+        if !matches!(told, Some(BadNews::Gone)) && self.0.draft().has_dropped() {
             return Err(ErrorKind::Gone.into());
         }
         Ok(())

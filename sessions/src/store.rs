@@ -259,6 +259,9 @@ pub struct Capabilities {
     /// For how long a handle may return a record after another handle changed or deleted it: zero
     /// except for a store with a cache.
     pub staleness: Duration,
+    /// The longest time from a write to the expiry that it sets, where there is one: a longer one is
+    /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig).
+    pub max_lifetime: Option<Duration>,
 }
 
 impl Capabilities {
@@ -275,6 +278,7 @@ impl Capabilities {
             durability: Durability::Process,
             sweep: Sweep::Explicit,
             staleness: Duration::ZERO,
+            max_lifetime: None,
         }
     }
 
@@ -321,6 +325,13 @@ impl Capabilities {
     #[must_use]
     pub const fn staleness(mut self, staleness: Duration) -> Self {
         self.staleness = staleness;
+        self
+    }
+
+    /// Sets [`max_lifetime`](Self::max_lifetime).
+    #[must_use]
+    pub const fn max_lifetime(mut self, lifetime: Duration) -> Self {
+        self.max_lifetime = Some(lifetime);
         self
     }
 }

@@ -1,6 +1,6 @@
 use std::{
-    fs::DirBuilder,
-    os::unix::fs::DirBuilderExt,
+    fs::{self, DirBuilder, Permissions},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,7 +14,7 @@ use crate::{
     address::{Address, invalid},
 };
 
-const OPTIONS: [&str; 3] = ["durability", "namespace", "quota"];
+const OPTIONS: [&str; 4] = ["durability", "group_access", "namespace", "quota"];
 
 /// The path in a URL of this scheme is no secret: the store's errors name it.
 pub(crate) async fn open(address: Address, opener: &Opener) -> Result<Arc<dyn SessionStore>> {
@@ -27,9 +27,11 @@ pub(crate) async fn open(address: Address, opener: &Opener) -> Result<Arc<dyn Se
     if let Some(quota) = options.parse("quota")? {
         store = store.quota(quota);
     }
+    let group_access = options.parse("group_access")?.unwrap_or(false);
+    store = store.group_access(group_access);
     if let Some(namespace) = opener.namespace_in(&options)? {
         check_name(namespace)?;
-        create(&path)?;
+        create(&path, group_access)?;
         path.push(namespace);
     }
     Ok(Arc::new(store.open(path).await?))
@@ -42,7 +44,7 @@ pub(crate) fn destroy(address: Address, opener: &Opener) -> Result<()> {
         check_name(namespace)?;
         path.push(namespace);
     }
-    match std::fs::remove_dir_all(&path) {
+    match fs::remove_dir_all(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::new(
             ErrorKind::Unavailable,
             format!("the directory {} cannot be removed", path.display()),
@@ -88,8 +90,14 @@ fn is_directory_name(namespace: &str) -> bool {
 }
 
 /// Makes the directory that holds the namespaces.
-fn create(path: &Path) -> Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
+fn create(path: &Path, group_access: bool) -> Result<()> {
+    let created = DirBuilder::new().mode(0o700).create(path);
+    let created = match group_access {
+        // Whatever the umask says.
+        true => created.and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o2770))),
+        false => created,
+    };
+    match created {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::new(
             ErrorKind::InvalidConfig,
             format!(

@@ -55,10 +55,14 @@ async fn sqlite(
             "a path or `:memory:` has to follow `sqlite:` in the store's URL",
         ));
     }
+    const DRIVER: [&str; 1] = ["mode"];
     let url = address.base().to_owned();
-    let options = address.options(&with_common(&["sync_to_disk"]))?;
+    let mut known = with_common(&DRIVER);
+    known.push("sync_to_disk");
+    let options = address.options(&known)?;
     let sync_to_disk = options.parse("sync_to_disk")?.unwrap_or(false);
     let store_options = common(&options, opener)?.sync_to_disk(sync_to_disk);
+    let url = with_query(url, &options, &DRIVER);
     let store = sessionkit_sqlx::SqliteStore::connect(&url, store_options).await?;
     Ok((store, options))
 }
@@ -150,7 +154,6 @@ fn common(options: &Options, opener: &Opener) -> Result<StoreOptions> {
 }
 
 /// The URL for the driver, with the options that are the driver's.
-#[cfg(any(feature = "postgres", feature = "mysql"))]
 fn with_query(url: String, options: &Options, names: &[&str]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     for name in names {

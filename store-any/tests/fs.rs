@@ -89,6 +89,23 @@ async fn a_directory_is_created_and_found_again() {
 }
 
 #[tokio::test]
+async fn a_directory_is_shared_with_its_group_where_the_url_says_so() {
+    use std::os::unix::fs::MetadataExt;
+    let directory = Directory::new();
+    let url = directory.url("?group_access=true&namespace=app");
+    for _ in 0..2 {
+        open(&url).await.unwrap();
+    }
+    for path in ["base", "base/app"] {
+        let meta = directory.dir.path().join(path).metadata().unwrap();
+        assert_eq!(meta.mode() & 0o7777, 0o2770, "{path}");
+    }
+    let closed = directory.url("?namespace=app");
+    let error = open(&closed).await.unwrap_err();
+    assert!(error.to_string().contains("group_access=true"), "{error}");
+}
+
+#[tokio::test]
 async fn what_is_no_directory_or_option_is_refused() {
     let directory = Directory::new();
     for rest in [
@@ -96,6 +113,7 @@ async fn what_is_no_directory_or_option_is_refused() {
         "?durability=",
         "?quota=many",
         "?quota=1MB",
+        "?group_access=yes",
         "?namespace=a/b",
         "?namespace=..",
         "?namespace=ab",

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use sessionkit::{
     Clock, CookieName, Error, ErrorKind, Key, Keyring, Label, ManualClock, OsEntropy, Record,
-    Revision, SessionStore, Timestamp, Token,
+    Revision, SessionStore, Subject, Sweeper, Timestamp, Token,
 };
 use sessionkit_any::{Opener, open};
 
@@ -86,6 +86,45 @@ async fn max_sessions_limits_a_memory_store() {
 }
 
 #[tokio::test]
+async fn bytes_and_what_is_reserved_limit_a_memory_store() {
+    let store = open("memory:?max_bytes=400").await.unwrap();
+    store.create(token(), &record()).await.unwrap();
+    let mut large = record();
+    large.data = vec![0; 400].into();
+    let error = store.create(token(), &large).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full);
+
+    let store = open("memory:?reserved_for_subjects=100").await.unwrap();
+    let error = store.create(token(), &record()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full);
+    let mut somebodys = record();
+    somebodys.subject = Some(Subject::new("alice").unwrap());
+    store.create(token(), &somebodys).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_sweeper_and_a_health_check_work_on_whatever_is_open() {
+    let clock = Arc::new(ManualClock::new(START));
+    let opener = with_keys().clock(clock.clone());
+    let url = "memory:?namespace=sweeper_on_whatever_is_open";
+    for url in [url, "cookie:"] {
+        let store = opener.open(url).await.unwrap();
+        store.ping().await.unwrap();
+        let mut record = record();
+        record.expires_at = START + Duration::from_secs(1);
+        let token = store.create(token(), &record).await.unwrap();
+        let sweeper = Sweeper::spawn(store.clone(), Duration::from_millis(1)).unwrap();
+        // What has expired and was not removed is back when the clock is set back.
+        while url != "cookie:" && store.load(&token).await.unwrap().is_some() {
+            clock.set(record.expires_at);
+            tokio::task::yield_now().await;
+            clock.set(START);
+        }
+        sweeper.shutdown().await;
+    }
+}
+
+#[tokio::test]
 async fn the_clock_reaches_every_store() {
     let clock = Arc::new(ManualClock::new(START));
     let opener = with_keys().clock(clock.clone());
@@ -158,6 +197,9 @@ async fn bad_options_are_refused() {
         "memory:?max_sessions=many",
         "memory:?max_sessions=99999999999999999999999",
         "memory:?max_sessions=1&max_sessions=1",
+        "memory:?max_bytes=1GiB",
+        "memory:?reserved_for_subjects=101",
+        "memory:?reserved_for_subjects=half",
         "memory:?namespace=a&namespace=b",
         "memory:?namespace=",
         "memory:?max_sessions",

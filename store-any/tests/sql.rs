@@ -101,9 +101,20 @@ async fn sqlite_urls_open_files_and_memory() {
     assert_eq!(durability(open(&url).await.unwrap()), Durability::System);
     let synced = open(&format!("{url}?sync_to_disk=true")).await.unwrap();
     assert_eq!(durability(synced), Durability::Disk);
+    open(&format!("{url}?mode=rwc")).await.unwrap();
+    open(&format!("{url}?mode=rw&table=other")).await.unwrap();
+    let missing = format!("sqlite:{}/missing.db?mode=rw", dir.path().display());
+    let error = open(&missing).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    open(&missing.replace("=rw", "=rwc")).await.unwrap();
     let memory = open("sqlite::memory:").await.unwrap();
     assert_eq!(durability(memory), Durability::Process);
-    for refused in ["sqlite:", "sqlite://", "sqlite:x?mode=ro"] {
+    for refused in [
+        "sqlite:",
+        "sqlite://",
+        "sqlite:x?mode=ro",
+        "sqlite:x?mode=all",
+    ] {
         let error = open(refused).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{refused}");
     }

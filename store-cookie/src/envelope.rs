@@ -3,13 +3,13 @@ use serde::{Deserialize, Serialize, Serializer};
 use sessionkit::{Entropy, Label, Record, Result, Revision, Subject, Timestamp};
 
 /// The first byte of an encoded envelope; a change of [`Wire`] takes another one.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
-/// Names a session through all the tokens that it is sealed into, until it is rotated.
+/// Names a session through all the tokens that it is sealed into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SessionId([u8; 16]);
+pub(crate) struct Family([u8; 16]);
 
-impl SessionId {
+impl Family {
     pub(crate) fn random(entropy: &dyn Entropy) -> Result<Self> {
         let mut bytes = [0; 16];
         entropy.fill(&mut bytes)?;
@@ -24,7 +24,9 @@ impl SessionId {
 /// What a token contains, besides the keyring's own header and tag.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Envelope {
-    pub(crate) id: SessionId,
+    pub(crate) family: Family,
+    /// How many renewals this token comes after.
+    pub(crate) generation: u32,
     /// When this token was made, by the clock of the process that made it.
     pub(crate) issued_at: Timestamp,
     pub(crate) record: Record,
@@ -34,7 +36,8 @@ pub(crate) struct Envelope {
 /// a length that claims more than there is allocates nothing.
 #[derive(Serialize, Deserialize)]
 struct Wire<'a> {
-    id: [u8; 16],
+    family: [u8; 16],
+    generation: u32,
     revision: [u8; 8],
     issued_at: i64,
     created_at: i64,
@@ -54,7 +57,8 @@ impl Envelope {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let record = &self.record;
         let wire = Wire {
-            id: self.id.0,
+            family: self.family.0,
+            generation: self.generation,
             revision: record.revision.to_bits().to_le_bytes(),
             issued_at: self.issued_at.as_millis(),
             created_at: record.created_at.as_millis(),
@@ -76,7 +80,8 @@ impl Envelope {
             return None;
         };
         Some(Self {
-            id: SessionId(wire.id),
+            family: Family(wire.family),
+            generation: wire.generation,
             issued_at: Timestamp::from_millis(wire.issued_at),
             record: Record {
                 data: encoded.slice_ref(wire.data),
@@ -96,7 +101,8 @@ mod tests {
 
     fn envelope() -> Envelope {
         Envelope {
-            id: SessionId([7; 16]),
+            family: Family([7; 16]),
+            generation: 70_000,
             issued_at: Timestamp::from_millis(1_700_000_000_000),
             record: Record {
                 data: Bytes::from_static(b"\x00\xff data"),
@@ -109,8 +115,8 @@ mod tests {
         }
     }
 
-    /// The number of encoded bytes before the subject: format, id, revision and three instants of
-    /// the lengths that [`envelope`] gives them.
+    /// The number of encoded bytes before the subject: format, family, generation, revision and three
+    /// instants of the lengths that [`envelope`] gives them.
     fn subject_at(encoded: &[u8]) -> usize {
         encoded
             .windows(8)

@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod envelope;
-mod revocation;
+mod families;
 mod store;
 
 pub use store::CookieStore;

@@ -8,8 +8,8 @@ use sessionkit::{
 };
 
 use crate::{
-    envelope::{Envelope, SessionId},
-    revocation::Revocations,
+    envelope::{Envelope, Family},
+    families::{Families, Standing},
 };
 
 /// No token of ours is longer: the header, nonce and tag of the keyring, the fields of the
@@ -44,7 +44,7 @@ pub struct CookieStore {
     protection: Protection,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-    revocations: Option<Revocations>,
+    families: Option<Families>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +79,7 @@ impl CookieStore {
             protection,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
-            revocations: None,
+            families: None,
         }
     }
 
@@ -90,7 +90,7 @@ impl CookieStore {
         self
     }
 
-    /// Sets the source of session ids and nonces; [`OsEntropy`] by default. Another one has its
+    /// Sets the source of the families' names and the nonces; [`OsEntropy`] by default. Another one has its
     /// place in tests only: a repeated nonce gives the contents away.
     #[must_use]
     pub fn with_entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
@@ -98,19 +98,26 @@ impl CookieStore {
         self
     }
 
-    /// Keeps a list of ended sessions in `list`, any store that keeps its records on a server.
+    /// Keeps a list of ended and renewed sessions in `list`, any store that keeps its records on a
+    /// server.
     ///
-    /// [`delete`](SessionStore::delete) then works: it puts the id that all tokens of one session
-    /// share on the list, and so does [`rotate`](SessionStore::rotate) with the old id. Every other
-    /// call looks a genuine, unexpired token up and takes one that is listed for absent. When the
-    /// list fails, so does the call: an unknown state is never "not revoked". All processes have to
-    /// use the same list.
+    /// All tokens of one session are a family: [`create`](SessionStore::create) begins one, and each
+    /// [`renew`](SessionStore::renew) a new generation in it. The list has one entry for a family
+    /// that was renewed or ended. [`delete`](SessionStore::delete) then works and ends the whole
+    /// family, of whatever generation the token is that it is given; a renewal ends the generations
+    /// before it, and of several renewals of one token one succeeds. Every other call looks a
+    /// genuine, unexpired token up and takes one that has ended for absent. For 30 seconds after a
+    /// renewal, [`load`](SessionStore::load) answers [`ErrorKind::Conflict`] to the tokens that it
+    /// replaced, so that a request that comes late is not taken for a new visitor. When the list
+    /// fails, so does the call: an unknown state is never "not revoked". All processes have to use
+    /// the same list.
     ///
     /// `longest` is the longest time from a write or touch to the expiry that it sets: the longest
     /// idle timeout or remember-me period of the application. Later expiries are refused with
-    /// [`ErrorKind::InvalidConfig`], tokens made under other settings end after this time, and an
-    /// entry leaves the list a little more than this time after it was made, when no token that it
-    /// revokes can be alive. Sweep `list` itself from time to time.
+    /// [`ErrorKind::InvalidConfig`], and so is a session manager whose sessions have them. Tokens
+    /// made under other settings end after this time, and an entry leaves the list a little more than
+    /// this time after it was made, when no token that it revokes can be alive. Sweep `list` itself
+    /// from time to time.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] when `list` leaves its records with the client, or `longest` is
@@ -120,7 +127,7 @@ impl CookieStore {
         list: Arc<dyn SessionStore>,
         longest: Duration,
     ) -> Result<Self> {
-        self.revocations = Some(Revocations::new(list, longest)?);
+        self.families = Some(Families::new(list, longest)?);
         Ok(self)
     }
 
@@ -152,24 +159,41 @@ impl CookieStore {
         Envelope::decode(&Bytes::from(payload))
     }
 
-    /// The contents of a token that we made, that has not expired and is not revoked.
-    async fn live(&self, token: &Token, now: Timestamp) -> Result<Option<Envelope>> {
-        let live = |envelope: &Envelope| envelope.record.is_live(now);
-        let Some(envelope) = self.open(token).filter(live) else {
-            return Ok(None);
-        };
-        match &self.revocations {
-            Some(list) if list.has_ended(&envelope, now).await? => Ok(None),
-            _ => Ok(Some(envelope)),
-        }
+    /// The contents of a token that we made and that has not ended by itself.
+    fn open_live(&self, token: &Token, now: Timestamp) -> Option<Envelope> {
+        self.open(token)
+            .filter(|envelope| self.is_live(envelope, now))
     }
 
-    async fn live_at(&self, token: &Token, now: Timestamp, expected: Revision) -> Result<Envelope> {
-        let envelope = self.live(token, now).await?.ok_or(ErrorKind::Missing)?;
-        if envelope.record.revision != expected {
-            return Err(ErrorKind::Conflict.into());
-        }
-        Ok(envelope)
+    fn is_live(&self, envelope: &Envelope, now: Timestamp) -> bool {
+        let families = self.families.as_ref();
+        envelope.record.is_live(now)
+            && !families.is_some_and(|families| families.could_outlive_entry(envelope, now))
+    }
+
+    /// The contents of a token that we made and that has not ended by itself, and whether the list has
+    /// anything against it.
+    async fn standing(
+        &self,
+        token: &Token,
+        now: Timestamp,
+    ) -> Result<Option<(Envelope, Standing)>> {
+        let Some(envelope) = self.open_live(token, now) else {
+            return Ok(None);
+        };
+        let standing = match &self.families {
+            Some(families) => families.standing(&envelope, now).await?,
+            None => Standing::Good,
+        };
+        Ok(Some((envelope, standing)))
+    }
+
+    /// The contents of a token that names a session.
+    async fn live(&self, token: &Token, now: Timestamp) -> Result<Option<Envelope>> {
+        Ok(match self.standing(token, now).await? {
+            Some((envelope, Standing::Good)) => Some(envelope),
+            _ => None,
+        })
     }
 
     fn check(&self, now: Timestamp, record: &Record) -> Result<()> {
@@ -178,8 +202,8 @@ impl CookieStore {
     }
 
     fn check_expiry(&self, now: Timestamp, expires_at: Timestamp) -> Result<()> {
-        match &self.revocations {
-            Some(list) => list.check_expiry(now, expires_at),
+        match &self.families {
+            Some(families) => families.check_expiry(now, expires_at),
             None => Ok(()),
         }
     }
@@ -199,7 +223,7 @@ impl fmt::Debug for CookieStore {
         f.debug_struct("CookieStore")
             .field("keyring", &self.keyring)
             .field("protection", &self.protection)
-            .field("revocations", &self.revocations)
+            .field("families", &self.families)
             .finish_non_exhaustive()
     }
 }
@@ -208,13 +232,14 @@ impl fmt::Debug for CookieStore {
 impl SessionStore for CookieStore {
     fn capabilities(&self) -> Capabilities {
         let capabilities = Capabilities::client(Self::MAX_DATA).durability(Durability::Disk);
-        match &self.revocations {
+        match &self.families {
             None => capabilities,
-            Some(revocations) => {
-                let list = revocations.list().capabilities();
+            Some(families) => {
+                let list = families.list().capabilities();
                 capabilities
                     .durability(list.durability)
                     .staleness(list.staleness)
+                    .max_lifetime(families.longest())
             }
         }
     }
@@ -226,7 +251,8 @@ impl SessionStore for CookieStore {
             return Err(ErrorKind::Exists.into());
         }
         let envelope = Envelope {
-            id: SessionId::random(&*self.entropy)?,
+            family: Family::random(&*self.entropy)?,
+            generation: 0,
             issued_at: now,
             record: record.clone(),
         };
@@ -234,19 +260,52 @@ impl SessionStore for CookieStore {
     }
 
     async fn load(&self, token: &Token) -> Result<Option<Record>> {
-        let envelope = self.live(token, self.clock.now()).await?;
-        Ok(envelope.map(|envelope| envelope.record))
+        match self.standing(token, self.clock.now()).await? {
+            Some((envelope, Standing::Good)) => Ok(Some(envelope.record)),
+            Some((_, Standing::Late)) => Err(Error::new(
+                ErrorKind::Conflict,
+                "the session was renewed a moment ago",
+            )),
+            Some((_, Standing::Dead)) | None => Ok(None),
+        }
     }
 
     async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
         let now = self.clock.now();
         self.check(now, record)?;
+        let old = self.live(token, now).await?.ok_or(ErrorKind::Missing)?;
+        expect(&old, expected)?;
         let envelope = Envelope {
             issued_at: now,
             record: record.clone(),
-            ..self.live_at(token, now, expected).await?
+            ..old
         };
         self.make(token.cookie(), &envelope)
+    }
+
+    async fn renew(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
+        let now = self.clock.now();
+        self.check(now, record)?;
+        let old = self.open_live(token, now).ok_or(ErrorKind::Missing)?;
+        expect(&old, expected)?;
+        let generation = old.generation.checked_add(1).ok_or(ErrorKind::Missing)?;
+        // Made first: once the old generation has ended, nothing may fail any more.
+        let new = self.make(
+            token.cookie(),
+            &Envelope {
+                family: old.family,
+                generation,
+                issued_at: now,
+                record: record.clone(),
+            },
+        )?;
+        if let Some(families) = &self.families {
+            let (clock, entropy) = (&*self.clock, &*self.entropy);
+            families
+                .renew(&old, generation, record.revision, clock, entropy)
+                .await?;
+        }
+        Ok(new)
     }
 
     async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
@@ -258,38 +317,27 @@ impl SessionStore for CookieStore {
         self.make(token.cookie(), &envelope)
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        let now = self.clock.now();
-        self.check(now, record)?;
-        let old = self.live_at(from, now, expected).await?;
-        // Made first: once the old session is on the list, nothing may fail any more.
-        let new = self.create(to, record).await?;
-        if let Some(list) = &self.revocations
-            && !list.add(&old, &*self.clock, &*self.entropy).await?
-        {
-            return Err(ErrorKind::Missing.into());
-        }
-        Ok(new)
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
-        let Some(list) = &self.revocations else {
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
+        let Some(families) = &self.families else {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 "a session in a cookie can only be ended with a revocation list",
             ));
         };
-        // Expired tokens too: a clock that is set back must not revive them.
-        if let Some(envelope) = self.open(token) {
-            list.add(&envelope, &*self.clock, &*self.entropy).await?;
+        let Some(envelope) = self.open(token) else {
+            return Ok(false);
+        };
+        let is_live = self.is_live(&envelope, self.clock.now());
+        if let Some(expected) = expected
+            && is_live
+        {
+            expect(&envelope, expected)?;
         }
-        Ok(())
+        // Expired tokens too: a clock that is set back must not revive them.
+        let ended = families
+            .end(&envelope, &*self.clock, &*self.entropy)
+            .await?;
+        Ok(ended && is_live)
     }
 
     async fn sweep(&self, _limit: usize) -> Result<u64> {
@@ -299,7 +347,22 @@ impl SessionStore for CookieStore {
         ))
     }
 
+    async fn ping(&self) -> Result<()> {
+        match &self.families {
+            Some(families) => families.list().ping().await,
+            None => Ok(()),
+        }
+    }
+
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
         None
     }
+}
+
+/// The revision is the token's own: what other copies have become of it, nobody knows.
+fn expect(envelope: &Envelope, expected: Revision) -> Result<()> {
+    if envelope.record.revision != expected {
+        return Err(ErrorKind::Conflict.into());
+    }
+    Ok(())
 }

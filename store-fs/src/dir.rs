@@ -11,7 +11,7 @@ use rustix::{
         Timestamps, fchmod, flock, fstat, futimens, mkdirat, openat, renameat, statat, unlinkat,
     },
     io::{Errno, Result as Io},
-    process::{Uid, geteuid},
+    process::{Gid, Uid, getegid, geteuid, getgroups},
 };
 use sessionkit::{Error, ErrorKind, Result, StoreKey, Timestamp};
 
@@ -23,22 +23,56 @@ use crate::{
 
 const DIR_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
-/// The bits that let others than the owner read, write or search.
-const OTHERS: u32 = 0o077;
-const OTHERS_WRITE: u32 = 0o022;
+/// With the bit by which what is created in the directory gets its group.
+const GROUP_DIR_MODE: u32 = 0o2770;
+const GROUP_FILE_MODE: u32 = 0o660;
+const ANYBODY_WRITES: u32 = 0o002;
+const GROUP_WRITES: u32 = 0o020;
+const GROUP: u32 = 0o070;
+
+/// Whom what is ours may belong to, and who else may open it.
+#[derive(Clone, Copy, Debug)]
+struct Access {
+    user: Uid,
+    /// The group of the store's directory, where the operator lets it in.
+    group: Option<Gid>,
+}
+
+impl Access {
+    fn includes(self, stat: &Stat) -> bool {
+        stat.st_uid == self.user.as_raw()
+            || self
+                .group
+                .is_some_and(|group| stat.st_gid == group.as_raw())
+    }
+
+    /// The bits that let somebody in who should stay out.
+    fn forbidden(self) -> u32 {
+        match self.group {
+            Some(_) => 0o007,
+            None => 0o077,
+        }
+    }
+
+    /// Whether a directory's mode lets in whom it should, and nobody else.
+    fn fits(self, mode: u32) -> bool {
+        mode & self.forbidden() == 0
+            && (self.group.is_none() || mode & GROUP_DIR_MODE == GROUP_DIR_MODE)
+    }
+}
 
 /// An open directory. Names are looked up in it one at a time and no symbolic link is followed, so
 /// that nothing outside can be reached, whatever becomes of the path that it was opened by.
 #[derive(Debug)]
 pub(crate) struct Dir {
     fd: OwnedFd,
-    /// Who we are, and whom all that is ours belongs to.
-    user: Uid,
+    access: Access,
 }
 
 impl Dir {
-    /// Opens the directory of a store, and creates it unless it exists.
-    pub(crate) fn root(path: &Path) -> Result<Self> {
+    /// Opens the directory of a store, and creates it unless it exists. Its group has access to
+    /// everything in it where `group_access` says so.
+    pub(crate) fn root(path: &Path, group_access: bool) -> Result<Self> {
         // Without the trailing slash, which would make the last component's link be followed.
         let path: PathBuf = path.components().collect();
         let fd = match openat(CWD, &path, dir_flags(), Mode::empty()) {
@@ -46,13 +80,29 @@ impl Dir {
             opened => opened,
         }
         .map_err(|errno| unusable(&path, errno))?;
-        Ok(Self {
-            fd,
+        let mut access = Access {
             user: geteuid(),
-        })
+            group: None,
+        };
+        if group_access {
+            let stat = fstat(&fd).map_err(error)?;
+            let group = Gid::from_raw(stat.st_gid);
+            if !access.includes(&stat) && !is_ours(group).map_err(error)? {
+                return Err(Error::new(
+                    ErrorKind::InvalidConfig,
+                    format!(
+                        "the session directory {} belongs to another user, and to a group that \
+                         this process is not in",
+                        path.display()
+                    ),
+                ));
+            }
+            access.group = Some(group);
+        }
+        Ok(Self { fd, access })
     }
 
-    /// Makes the directory ours alone.
+    /// Makes the directory ours alone, or our group's.
     ///
     /// One that others could write to is refused, because what they left in it is there to stay.
     /// One that they could only read is closed to them, unless `is_ours` denies a name in it: then
@@ -63,27 +113,47 @@ impl Dir {
             Error::new(ErrorKind::InvalidConfig, message)
         };
         let stat = fstat(&self.fd).map_err(error)?;
-        if stat.st_uid != self.user.as_raw() {
-            return Err(refuse("belongs to another user"));
+        let (mode, access) = (stat.st_mode, self.access);
+        if !access.includes(&stat) {
+            return Err(refuse(if access.group.is_some() {
+                "belongs to another user and another group than the store"
+            } else if mode & GROUP == GROUP {
+                "belongs to another user; if its group is meant to share it, as on a volume with \
+                 `fsGroup`, set `FsOptions::group_access` (`group_access=true` in a URL)"
+            } else {
+                "belongs to another user"
+            }));
         }
-        if stat.st_mode & OTHERS_WRITE != 0 {
+        if mode & ANYBODY_WRITES != 0 {
             return Err(refuse(
                 "can be written by others than its owner; give the store a new one",
             ));
         }
-        if stat.st_mode & OTHERS == 0 {
+        if access.group.is_none() && mode & GROUP_WRITES != 0 {
+            return Err(refuse(
+                "can be written by others than its owner: its group; if that is meant, as on a \
+                 volume with `fsGroup`, set `FsOptions::group_access` (`group_access=true` in a \
+                 URL), else give the store a new one",
+            ));
+        }
+        if access.fits(mode) {
             return Ok(());
         }
-        for name in self.names().map_err(error)? {
-            if !is_ours(&name.map_err(error)?) {
-                return Err(refuse(
-                    "can be read by others and has other files in it; give the store its own one, \
-                     or set the mode to 0700",
-                ));
+        if mode & access.forbidden() != 0 {
+            for name in self.names().map_err(error)? {
+                if !is_ours(&name.map_err(error)?) {
+                    return Err(refuse(
+                        "can be read by others and has other files in it; give the store its own \
+                         one, or close it to them",
+                    ));
+                }
             }
         }
-        fchmod(&self.fd, Mode::from_raw_mode(DIR_MODE))
-            .map_err(|errno| refuse("cannot be closed to others").with_source(errno))
+        let (mode, what) = match access.group {
+            None => (DIR_MODE, "cannot be closed to others"),
+            Some(_) => (GROUP_DIR_MODE, "has not the mode 2770, nor can it be set"),
+        };
+        fchmod(&self.fd, Mode::from_raw_mode(mode)).map_err(|errno| refuse(what).with_source(errno))
     }
 
     /// Asks ext4 to keep the directories in this one far apart, in block groups of their own.
@@ -123,7 +193,7 @@ impl Dir {
         match openat(&self.fd, name, dir_flags(), Mode::empty()) {
             Ok(fd) => Ok(Some(Self {
                 fd,
-                user: self.user,
+                access: self.access,
             })),
             Err(Errno::NOENT) => Ok(None),
             Err(Errno::LOOP | Errno::MLINK | Errno::NOTDIR) => {
@@ -137,10 +207,17 @@ impl Dir {
     pub(crate) fn create_child(&self, name: &str) -> Io<bool> {
         fault::point("create directory")?;
         match mkdirat(&self.fd, name, Mode::from_raw_mode(DIR_MODE)) {
-            Ok(()) => Ok(true),
-            Err(Errno::EXIST) => Ok(false),
-            Err(errno) => Err(errno),
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Ok(false),
+            Err(errno) => return Err(errno),
         }
+        if self.access.group.is_some() {
+            // Whatever the umask says. Another user who looks in between is refused as
+            // unavailable, and nothing happens.
+            let child = openat(&self.fd, name, dir_flags(), Mode::empty())?;
+            fchmod(&child, Mode::from_raw_mode(GROUP_DIR_MODE))?;
+        }
+        Ok(true)
     }
 
     /// Removes a directory that is empty, and no other.
@@ -171,11 +248,15 @@ impl Dir {
             | OFlags::NOFOLLOW
             | OFlags::NONBLOCK
             | OFlags::CLOEXEC;
-        match openat(&self.fd, name, flags, Mode::from_raw_mode(FILE_MODE)) {
-            Ok(fd) => Ok(Some(File::from(fd))),
-            Err(Errno::EXIST) => Ok(None),
-            Err(errno) => Err(errno),
+        let fd = match openat(&self.fd, name, flags, Mode::from_raw_mode(FILE_MODE)) {
+            Ok(fd) => fd,
+            Err(Errno::EXIST) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+        if self.access.group.is_some() {
+            fchmod(&fd, Mode::from_raw_mode(GROUP_FILE_MODE))?;
         }
+        Ok(Some(File::from(fd)))
     }
 
     /// Opens a file of ours and refuses everything else that may have been put in its place.
@@ -197,14 +278,14 @@ impl Dir {
             }
             Err(errno) => return Err(errno.into()),
         };
-        Stored::checked(file, self.user).map(Some)
+        Stored::checked(file, self.access).map(Some)
     }
 
     /// Opens a file in a directory within this one, as [`child`](Self::child) and then
     /// [`open_file`](Self::open_file) do, with one system call where there is one for it.
     pub(crate) fn open_below(&self, dir: &str, name: &str) -> Result<Option<Stored>, Fail> {
         match self.open_path(&[dir, "/", name].concat()) {
-            Ok(fd) => Stored::checked(File::from(fd), self.user).map(Some),
+            Ok(fd) => Stored::checked(File::from(fd), self.access).map(Some),
             Err(Errno::NOENT) => Ok(None),
             // Not supported, not permitted, or a link in the way: step by step it becomes clear.
             Err(_) => match self.child(dir)? {
@@ -329,13 +410,10 @@ pub(crate) fn try_lock(file: impl rustix::fd::AsFd) -> Io<bool> {
 ///
 /// The time of access is set a second later, or else a `relatime` mount would write a new one at
 /// every read of a file that was "modified" in the future.
-///
-/// The nanoseconds tell whether the record has a subject, so that one without can be deleted
-/// unread. Where that is wrong, a sweep removes the entry that is left in the index.
-pub(crate) fn note(file: &File, expires_at: Timestamp, has_subject: bool) {
+pub(crate) fn note(file: &File, expires_at: Timestamp) {
     let times = |millis: i64| Timespec {
         tv_sec: millis.div_euclid(1000),
-        tv_nsec: (millis.rem_euclid(1000) * 1_000_000 + i64::from(has_subject)) as _,
+        tv_nsec: (millis.rem_euclid(1000) * 1_000_000) as _,
     };
     let millis = expires_at.as_millis();
     // A file system that cannot keep that date makes the sweep slower and nothing else.
@@ -360,11 +438,6 @@ pub(crate) fn noted_expiry(stat: &Stat) -> i64 {
         .saturating_add(nanos / 1_000_000)
 }
 
-/// Whether it is a file of which [`note`] has noted that its record has no subject.
-pub(crate) fn is_noted_without_subject(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_mtime_nsec & 1 == 0
-}
-
 /// Which file it is, for as long as it is kept open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId(u64, u64);
@@ -384,21 +457,23 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    fn checked(file: File, user: Uid) -> Result<Self, Fail> {
+    /// A second name of the file is let pass: it is a backup's, and no write goes into a file.
+    fn checked(file: File, access: Access) -> Result<Self, Fail> {
         // Checked on what was opened, not on the name, which may mean something else by now.
         let stat = fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(not_a_file().into());
         }
-        // No links at all are left to a file that was replaced after it had been opened.
-        if stat.st_nlink > 1 {
-            return Err(corrupt("the session's file has a second name").into());
-        }
-        if stat.st_uid != user.as_raw() {
+        if !access.includes(&stat) {
             return Err(corrupt("the session's file belongs to another user").into());
         }
-        if stat.st_mode & OTHERS != 0 {
-            return Err(corrupt("the session's file is open to others than its owner").into());
+        if stat.st_mode & access.forbidden() != 0 {
+            return Err(corrupt(if stat.st_mode & 0o007 == 0 {
+                "the session's file is open to its group: see `FsOptions::group_access`"
+            } else {
+                "the session's file is open to others than its owner"
+            })
+            .into());
         }
         Ok(Self {
             id: FileId::of(&stat),
@@ -407,14 +482,12 @@ impl Stored {
         })
     }
 
-    /// The header of the record that this file holds for `key`, and where its section starts.
-    pub(crate) fn header(&self, key: &StoreKey) -> Result<(usize, Header)> {
-        format::find(key, self.size, |start| {
-            let mut bytes = [0; MAX_HEADER];
-            let len = MAX_HEADER.min(self.size.saturating_sub(start));
-            self.read(&mut bytes[..len], start)?;
-            Ok(bytes)
-        })
+    /// The header of the record that this file holds for `key`.
+    pub(crate) fn header(&self, key: &StoreKey) -> Result<Header> {
+        let mut bytes = [0; MAX_HEADER];
+        let bytes = &mut bytes[..MAX_HEADER.min(self.size)];
+        self.read(bytes)?;
+        Header::of(key, bytes, self.size)
     }
 
     /// The whole file.
@@ -424,19 +497,24 @@ impl Stored {
             return Err(format::damaged());
         }
         let mut bytes = vec![0; self.size];
-        self.read(&mut bytes, 0)?;
+        self.read(&mut bytes)?;
         Ok(bytes.into())
     }
 
-    fn read(&self, buffer: &mut [u8], start: usize) -> Result<()> {
+    fn read(&self, buffer: &mut [u8]) -> Result<()> {
         self.file
-            .read_exact_at(buffer, start as u64)
+            .read_exact_at(buffer, 0)
             .map_err(|error| match error.kind() {
                 std::io::ErrorKind::UnexpectedEof => format::damaged(),
                 _ => Error::new(ErrorKind::Unavailable, "the session's file cannot be read")
                     .with_source(error),
             })
     }
+}
+
+/// Whether this process is in a group.
+fn is_ours(group: Gid) -> Io<bool> {
+    Ok(group == getegid() || getgroups()?.contains(&group))
 }
 
 fn create_root(path: &Path) -> Io<OwnedFd> {

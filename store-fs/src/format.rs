@@ -1,4 +1,4 @@
-//! The bytes of a session's file: one section, or two where the session has moved.
+//! The bytes of a session's file.
 //!
 //! | offset | bytes | |
 //! |---|---|---|
@@ -17,11 +17,7 @@
 //! | | | data |
 //!
 //! Integers are little-endian, checksums the first half of a SHA-256 hash: they detect damage, not
-//! somebody who can write to the directory.
-//!
-//! A reader takes the section with the key that the file's name stands for. While a session moves
-//! from one token to another its file holds a section for either, so that the single rename from
-//! the one name to the other is the whole move.
+//! somebody who can write to the directory. The key is the one that the file's name stands for.
 
 use bytes::{Buf, Bytes};
 use sessionkit::{Error, Label, Record, Result, Revision, StoreKey, Subject, Timestamp};
@@ -39,17 +35,17 @@ const SUM: usize = 16;
 /// The longest header.
 pub(crate) const MAX_HEADER: usize = FIXED + Subject::MAX_LEN + Label::MAX_LEN + SUM;
 /// The longest file.
-pub(crate) const MAX_FILE: usize = 2 * (MAX_HEADER + MAX_DATA);
+pub(crate) const MAX_FILE: usize = MAX_HEADER + MAX_DATA;
 
 /// A record in the form in which it is written.
 #[derive(Clone)]
-pub(crate) struct Section {
+pub(crate) struct Encoded {
     pub(crate) bytes: Vec<u8>,
     pub(crate) expires_at: Timestamp,
     pub(crate) subject: Option<Subject>,
 }
 
-impl Section {
+impl Encoded {
     pub(crate) fn new(key: &StoreKey, record: &Record) -> Result<Self> {
         record.check_size(MAX_DATA)?;
         let subject = record.subject.as_ref().map_or("", Subject::as_str);
@@ -79,7 +75,7 @@ impl Section {
     }
 }
 
-/// What a section says about its record.
+/// What a file says about its record.
 pub(crate) struct Header {
     pub(crate) key: StoreKey,
     pub(crate) revision: Revision,
@@ -87,13 +83,25 @@ pub(crate) struct Header {
     pub(crate) expires_at: Timestamp,
     pub(crate) subject: Option<Subject>,
     pub(crate) label: Label,
-    /// The bytes of the section before the data.
+    /// The bytes of the file before the data.
     len: usize,
     data_len: usize,
     data_sum: [u8; SUM],
 }
 
 impl Header {
+    /// Reads the header that `bytes` begin with, of a file of `size` bytes for the session of `key`.
+    pub(crate) fn of(key: &StoreKey, bytes: &[u8], size: usize) -> Result<Self> {
+        let header = Self::parse(bytes)?;
+        if header.len + header.data_len != size {
+            return Err(damaged());
+        }
+        if header.key != *key {
+            return Err(corrupt("the file holds the session of another token"));
+        }
+        Ok(header)
+    }
+
     /// Reads the header that `bytes` begin with; more may follow.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
         let mut fields = Fields(bytes);
@@ -133,15 +141,10 @@ impl Header {
         })
     }
 
-    pub(crate) fn section_len(&self) -> usize {
-        self.len + self.data_len
-    }
-
-    /// The record of the section that `contents` begin with.
+    /// The record of the file with these contents.
     pub(crate) fn record(self, mut contents: Bytes) -> Result<Record> {
         // Cheaper than a slice, which would be shared with what it was cut out of.
         contents.advance(self.len);
-        contents.truncate(self.data_len);
         let data = contents;
         if checksum(&data) != self.data_sum {
             return Err(damaged());
@@ -155,35 +158,6 @@ impl Header {
             label: self.label,
         })
     }
-}
-
-/// Finds the section of `key` in a file of `size` bytes, and where it starts. `read` returns what
-/// the file holds from an offset on, at least a header if there are that many bytes.
-pub(crate) fn find<B: AsRef<[u8]>>(
-    key: &StoreKey,
-    size: usize,
-    read: impl Fn(usize) -> Result<B>,
-) -> Result<(usize, Header)> {
-    let first = Header::parse(read(0)?.as_ref())?;
-    let end = first.section_len();
-    if end == size {
-        return own(key, 0, first);
-    }
-    if end > size {
-        return Err(damaged());
-    }
-    let second = Header::parse(read(end)?.as_ref())?;
-    if end + second.section_len() != size {
-        return Err(damaged());
-    }
-    own(key, 0, first).or_else(|_| own(key, end, second))
-}
-
-fn own(key: &StoreKey, start: usize, header: Header) -> Result<(usize, Header)> {
-    if header.key != *key {
-        return Err(corrupt("the file holds the session of another token"));
-    }
-    Ok((start, header))
 }
 
 pub(crate) fn damaged() -> Error {

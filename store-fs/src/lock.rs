@@ -1,9 +1,6 @@
-use std::{
-    fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
-    thread,
-    time::Duration,
-};
+use std::{fmt, sync::Arc, thread, time::Duration};
+
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::{call::Call, dir::Dir, fail::Fail, fault};
 
@@ -11,63 +8,59 @@ use crate::{call::Call, dir::Dir, fail::Fail, fault};
 const FIRST_PAUSE: Duration = Duration::from_micros(20);
 const LAST_PAUSE: Duration = Duration::from_millis(1);
 
-/// The locks of 256 directories, each between the threads of this process and between processes.
+/// Where the calls of this process wait for the lock of a directory, before they take a thread.
 ///
-/// A directory is locked by `flock` on its descriptor, which every operation opens for itself, and
-/// the kernel releases it when a process dies. The mutex in front lets threads wait without
-/// polling.
-///
-/// Locking a directory that a sweep has removed, as an empty one, excludes nobody; it is harmless,
-/// because in a removed directory nothing is found and nothing can be created.
-pub(crate) struct Locks(Box<[Mutex<()>]>);
+/// The one whose turn it is may have to wait for another process, in a thread that may block. The
+/// runtime has few of those, and if all that want one lock waited there, nobody else had one.
+pub(crate) struct Lines(Box<[Arc<Mutex<()>>]>);
 
-impl Locks {
+/// Until it is dropped, no other call of this process has its turn at the directory.
+pub(crate) type Turn = OwnedMutexGuard<()>;
+
+impl Lines {
     pub(crate) fn new() -> Self {
-        Self((0..256).map(|_| Mutex::default()).collect())
+        Self((0..256).map(|_| Arc::default()).collect())
     }
 
-    /// Waits for the lock of the directory of a number. Whoever takes two takes the lower number
-    /// first.
-    pub(crate) fn lock<'a>(
-        &'a self,
-        number: u8,
-        dir: &'a Dir,
-        call: &Call,
-    ) -> Result<Lock<'a>, Fail> {
-        let within = self.0[usize::from(number)]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut pause = FIRST_PAUSE;
-        // Never in the kernel's own queue: a process that was stopped while it held the lock would
-        // keep this thread for ever.
-        while !dir.try_lock()? {
-            call.check()?;
-            fault::point("wait for a lock")?;
-            thread::sleep(pause);
-            pause = LAST_PAUSE.min(pause * 2);
-        }
-        Ok(Lock {
-            dir,
-            _within: within,
-        })
+    pub(crate) async fn turn(&self, number: u8) -> Turn {
+        Arc::clone(&self.0[usize::from(number)]).lock_owned().await
     }
 }
 
-impl fmt::Debug for Locks {
+impl fmt::Debug for Lines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Locks(..)")
+        f.write_str("Lines(..)")
     }
+}
+
+/// Waits for the lock of a directory, which excludes threads and processes alike: it is taken by
+/// `flock` on a descriptor that every operation opens for itself. The kernel releases it when a
+/// process dies.
+///
+/// Locking a directory that a sweep has removed, as an empty one, excludes nobody; it is harmless,
+/// because in a removed directory nothing is found and nothing can be created.
+pub(crate) fn lock<'a>(dir: &'a Dir, call: &Call) -> Result<Lock<'a>, Fail> {
+    let mut pause = FIRST_PAUSE;
+    // Never in the kernel's own queue: a process that was stopped while it held the lock would
+    // keep this thread for ever.
+    while !dir.try_lock()? {
+        call.check()?;
+        fault::point("wait for a lock")?;
+        thread::sleep(pause);
+        pause = LAST_PAUSE.min(pause * 2);
+    }
+    let lock = Lock(dir);
+    // What was given up while it waited does not go on, not even with what needs no permission.
+    call.check()?;
+    Ok(lock)
 }
 
 /// Held until dropped.
 #[derive(Debug)]
-pub(crate) struct Lock<'a> {
-    dir: &'a Dir,
-    _within: MutexGuard<'a, ()>,
-}
+pub(crate) struct Lock<'a>(&'a Dir);
 
 impl Drop for Lock<'_> {
     fn drop(&mut self) {
-        self.dir.unlock();
+        self.0.unlock();
     }
 }

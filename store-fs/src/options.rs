@@ -22,18 +22,20 @@ use crate::FsStore;
 pub struct FsOptions {
     pub(crate) sync: SyncPolicy,
     pub(crate) quota: Option<Quota>,
+    pub(crate) group_access: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) deadline: Duration,
 }
 
 impl FsOptions {
-    /// The defaults: everything synchronized with the disk, no quota, the system's clock, a
-    /// deadline of five seconds.
+    /// The defaults: everything synchronized with the disk, no quota, closed to the group, the
+    /// system's clock, a deadline of five seconds.
     #[must_use]
     pub fn new() -> Self {
         Self {
             sync: SyncPolicy::Full,
             quota: None,
+            group_access: false,
             clock: Arc::new(SystemClock),
             deadline: Duration::from_secs(5),
         }
@@ -56,6 +58,18 @@ impl FsOptions {
         self
     }
 
+    /// Sets whether the directory's group shares it; it does not by default.
+    ///
+    /// Container platforms mount a volume for a group (`fsGroup` of Kubernetes): its files belong to
+    /// whoever wrote them and are open to the group of the directory, with modes 2770 and 0660. With
+    /// this the store takes such a directory and writes like that itself. **Everybody in that group
+    /// can read and change every session.**
+    #[must_use]
+    pub fn group_access(mut self, group_access: bool) -> Self {
+        self.group_access = group_access;
+        self
+    }
+
     /// Sets the clock that sessions expire by; [`SystemClock`] by default.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -73,10 +87,10 @@ impl FsOptions {
     /// Opens the store in a directory, which is created unless it exists; its parent has to.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] when the directory cannot be made private: it belongs to another
-    /// user, others can write to it, it is open to others and holds something else as well, it is a
-    /// symbolic link or no directory, its parent is missing, or its file system has no locks; also
-    /// when the deadline is zero. [`ErrorKind::Unavailable`] and [`ErrorKind::Full`] when the file
+    /// [`ErrorKind::InvalidConfig`] when the directory cannot be made private, or its group's with
+    /// [`group_access`](Self::group_access): it belongs to another user, others can write to it, it
+    /// is open to others and holds something else as well, it is a symbolic link or no directory,
+    /// its parent is missing, or its file system has no locks; also when the deadline is zero. [`ErrorKind::Unavailable`] and [`ErrorKind::Full`] when the file
     /// system fails.
     ///
     /// # Panics

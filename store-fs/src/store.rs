@@ -10,14 +10,15 @@ use sessionkit::{
     Capabilities, Error, ErrorKind, Record, Result, Revision, SessionStore, StoreKey, Subject,
     SubjectIndex, SubjectSession, Timestamp, Token,
 };
-use tokio::{task, time};
+use tokio::{sync::Mutex, task, time};
 
 use crate::{
     FsOptions, Quota, SyncPolicy,
     call::{Call, late},
     fail::Fail,
     format::MAX_DATA,
-    tree::Tree,
+    lock::Lines,
+    tree::{Seen, Tree, shard_of},
 };
 
 /// Keeps sessions in the files of a directory: for one machine without a database, for one process
@@ -51,6 +52,9 @@ use crate::{
 /// ```
 pub struct FsStore {
     tree: Arc<Tree>,
+    shards: Lines,
+    /// One sweep at a time: it waits in its thread.
+    sweeping: Arc<Mutex<()>>,
     path: PathBuf,
     quota: Option<Quota>,
     deadline: Duration,
@@ -79,12 +83,14 @@ impl FsStore {
             ));
         }
         let (opened, settings) = (path.clone(), options.clone());
-        let tree = hop(options.deadline, move |_| {
-            Ok(Tree::open(&opened, &settings)?)
+        let tree = by_deadline(options.deadline, |call| async move {
+            hop(&call, move |_| Ok(Tree::open(&opened, &settings)?)).await
         })
         .await?;
         Ok(Self {
             tree: Arc::new(tree),
+            shards: Lines::new(),
+            sweeping: Arc::default(),
             path,
             quota: options.quota,
             deadline: options.deadline,
@@ -97,12 +103,41 @@ impl FsStore {
         self.tree.sync
     }
 
-    async fn run<T: Send + 'static>(
+    /// Does `work` in a thread that may block, as a part of a call.
+    async fn hop<T: Send + 'static>(
         &self,
+        call: &Arc<Call>,
         work: impl FnOnce(&Tree, &Call) -> Result<T, Fail> + Send + 'static,
     ) -> Result<T> {
         let tree = Arc::clone(&self.tree);
-        hop(self.deadline, move |call| work(&tree, call)).await
+        hop(call, move |call| work(&tree, call)).await
+    }
+
+    /// As [`hop`](Self::hop), for work that takes the lock of a key's directory.
+    async fn hop_in_turn<T: Send + 'static>(
+        &self,
+        call: &Arc<Call>,
+        key: StoreKey,
+        work: impl FnOnce(&Tree, &Call, &StoreKey) -> Result<T, Fail> + Send + 'static,
+    ) -> Result<T> {
+        let turn = self.shards.turn(shard_of(&key)).await;
+        self.hop(call, move |tree, call| {
+            let _turn = turn;
+            work(tree, call, &key)
+        })
+        .await
+    }
+
+    /// A call that is no more than one hop in its turn.
+    async fn run<T: Send + 'static>(
+        &self,
+        key: StoreKey,
+        work: impl FnOnce(&Tree, &Call, &StoreKey) -> Result<T, Fail> + Send + 'static,
+    ) -> Result<T> {
+        by_deadline(self.deadline, |call| async move {
+            self.hop_in_turn(&call, key, work).await
+        })
+        .await
     }
 }
 
@@ -124,52 +159,78 @@ impl SessionStore for FsStore {
 
     async fn create(&self, token: Token, record: &Record) -> Result<Token> {
         let (key, record) = (token.key(), record.clone());
-        self.run(move |tree, call| Ok(tree.create(call, &key, &record)?))
-            .await?;
+        by_deadline(self.deadline, |call| async move {
+            if self.tree.creates_unlocked(&record) {
+                let record = record.clone();
+                let create =
+                    move |tree: &Tree, call: &Call| Ok(tree.create_unlocked(call, &key, &record)?);
+                if self.hop(&call, create).await? {
+                    return Ok(());
+                }
+            }
+            self.hop_in_turn(&call, key, move |tree, call, key| {
+                Ok(tree.create(call, key, &record)?)
+            })
+            .await
+        })
+        .await?;
         Ok(token)
     }
 
     async fn load(&self, token: &Token) -> Result<Option<Record>> {
         let key = token.key();
-        self.run(move |tree, call| tree.load(call, &key)).await
+        by_deadline(self.deadline, |call| async move {
+            let load = move |tree: &Tree, _: &Call| tree.load(&key);
+            match self.hop(&call, load).await? {
+                None => Ok(None),
+                Some(Seen::Live(record)) => Ok(Some(record)),
+                Some(Seen::Expired) => self.hop_in_turn(&call, key, Tree::load_locked).await,
+            }
+        })
+        .await
     }
 
     async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
-        let (key, record) = (token.key(), record.clone());
-        self.run(move |tree, call| Ok(tree.update(call, &key, expected, &record)?))
-            .await?;
+        let record = record.clone();
+        self.run(token.key(), move |tree, call, key| {
+            Ok(tree.update(call, key, expected, &record)?)
+        })
+        .await?;
         Ok(token.clone())
     }
 
     async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
-        let key = token.key();
-        self.run(move |tree, call| Ok(tree.touch(call, &key, expires_at)?))
-            .await?;
+        self.run(token.key(), move |tree, call, key| {
+            Ok(tree.touch(call, key, expires_at)?)
+        })
+        .await?;
         Ok(token.clone())
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        let (old, new, record) = (from.key(), to.key(), record.clone());
-        self.run(move |tree, call| Ok(tree.rotate(call, [&old, &new], expected, &record)?))
-            .await?;
-        Ok(to)
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
-        let key = token.key();
-        self.run(move |tree, call| Ok(tree.delete(call, &key)?))
-            .await
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
+        self.run(token.key(), move |tree, call, key| {
+            Ok(tree.delete(call, key, expected)?)
+        })
+        .await
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
-        self.run(move |tree, call| Ok(tree.sweep(call, limit)?))
+        by_deadline(self.deadline, |call| async move {
+            let turn = Arc::clone(&self.sweeping).lock_owned().await;
+            self.hop(&call, move |tree, call| {
+                let _turn = turn;
+                Ok(tree.sweep(call, limit)?)
+            })
             .await
+        })
+        .await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        by_deadline(self.deadline, |call| async move {
+            self.hop(&call, |tree, _| tree.ping()).await
+        })
+        .await
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
@@ -185,41 +246,98 @@ impl SubjectIndex for FsStore {
         after: Option<&StoreKey>,
         limit: usize,
     ) -> Result<Vec<SubjectSession>> {
-        let (subject, after) = (subject.clone(), after.copied());
-        self.run(move |tree, call| tree.list(call, &subject, after.as_ref(), limit))
-            .await
+        let after = after.copied();
+        by_deadline(self.deadline, |call| async move {
+            let listed = {
+                let subject = subject.clone();
+                let list = move |tree: &Tree, call: &Call| {
+                    tree.list(call, &subject, after.as_ref(), limit)
+                };
+                self.hop(&call, list).await?
+            };
+            let mut sessions = Vec::with_capacity(listed.len());
+            for (key, seen) in listed {
+                match seen {
+                    Seen::Live(session) => sessions.push(session),
+                    Seen::Expired => {
+                        let subject = subject.clone();
+                        let find = move |tree: &Tree, call: &Call, key: &StoreKey| {
+                            tree.list_locked(call, &subject, key)
+                        };
+                        let found = self.hop_in_turn(&call, key, find).await?;
+                        sessions.extend(found);
+                    }
+                }
+            }
+            sessions.truncate(limit);
+            Ok(sessions)
+        })
+        .await
     }
 
     async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
-        let (subject, key) = (subject.clone(), *key);
-        self.run(move |tree, call| Ok(tree.revoke(call, &subject, &key)?))
-            .await
+        let subject = subject.clone();
+        self.run(*key, move |tree, call, key| {
+            Ok(tree.revoke(call, &subject, key)?)
+        })
+        .await
     }
 
     async fn revoke_all(&self, subject: &Subject, except: Option<&StoreKey>) -> Result<u64> {
-        let (subject, except) = (subject.clone(), except.copied());
-        self.run(move |tree, call| Ok(tree.revoke_all(call, &subject, except.as_ref())?))
-            .await
+        by_deadline(self.deadline, |call| async move {
+            let keys = {
+                let subject = subject.clone();
+                let find = move |tree: &Tree, call: &Call| tree.keys_of(call, &subject);
+                self.hop(&call, find).await?
+            };
+            let mut revoked = 0;
+            // A session that was stored before has its entry, and keeps its key.
+            for key in keys.into_iter().filter(|key| Some(key) != except) {
+                let subject = subject.clone();
+                let revoke = move |tree: &Tree, call: &Call, key: &StoreKey| {
+                    Ok(tree.revoke(call, &subject, key)?)
+                };
+                let was_live = self.hop_in_turn(&call, key, revoke).await?;
+                revoked += u64::from(was_live);
+            }
+            Ok(revoked)
+        })
+        .await
     }
 }
 
-/// Runs `work` on a thread that may block, the one hop of an operation.
+/// Does the steps of one call of the store, within its deadline.
+async fn by_deadline<T, F>(deadline: Duration, steps: impl FnOnce(Arc<Call>) -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let call = CancelOnDrop(Arc::new(Call::new(deadline)));
+    match time::timeout(deadline, steps(Arc::clone(&call.0))).await {
+        Ok(result) => result,
+        Err(_) if call.0.cancel() => Err(late()),
+        Err(_) => Err(Error::new(
+            ErrorKind::Ambiguous,
+            "the session directory did not finish a write in time",
+        )),
+    }
+}
+
+/// Does `work` in a thread that may block.
 ///
 /// The thread is not told to stop: it finds the call cancelled when it asks, and leaves nothing
 /// half done. So it makes no difference where the future is dropped.
 async fn hop<T: Send + 'static>(
-    deadline: Duration,
+    call: &Arc<Call>,
     work: impl FnOnce(&Call) -> Result<T, Fail> + Send + 'static,
 ) -> Result<T> {
-    let call = CancelOnDrop(Arc::new(Call::new(deadline)));
-    let theirs = Arc::clone(&call.0);
+    let call = Arc::clone(call);
     let thread = task::spawn_blocking(move || {
-        theirs.check()?;
-        work(&theirs)
+        call.check()?;
+        work(&call)
     });
-    match time::timeout(deadline, thread).await {
-        Ok(Ok(result)) => Ok(result?),
-        Ok(Err(ended)) => match ended.try_into_panic() {
+    match thread.await {
+        Ok(result) => Ok(result?),
+        Err(ended) => match ended.try_into_panic() {
             Ok(payload) => panic::resume_unwind(payload),
             Err(cancelled) => Err(Error::new(
                 ErrorKind::Unavailable,
@@ -227,11 +345,6 @@ async fn hop<T: Send + 'static>(
             )
             .with_source(cancelled)),
         },
-        Err(_) if call.0.cancel() => Err(late()),
-        Err(_) => Err(Error::new(
-            ErrorKind::Ambiguous,
-            "the session directory did not finish a write in time",
-        )),
     }
 }
 

@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use sessionkit::{Result, StoreKey, Subject, SubjectSession};
 use sha2::{Digest, Sha256};
 
@@ -7,7 +5,8 @@ use crate::{
     call::Call,
     dir::Dir,
     fail::Fail,
-    tree::{Found, Tree, dir_name, shard_of},
+    lock::lock,
+    tree::{Found, Seen, Tree, dir_name, shard_of},
 };
 
 /// The directory of the index, in the root directory.
@@ -20,17 +19,18 @@ pub(crate) const DIR: &str = "subjects";
 /// visible and removed after, both under the lock of the record's shard; so it is there for every
 /// record, and one without a record is left over from a process that died.
 impl Tree {
+    /// The sessions of a subject, as they are seen without the locks, up to `limit` live ones.
     pub(crate) fn list(
         &self,
         call: &Call,
         subject: &Subject,
         after: Option<&StoreKey>,
         limit: usize,
-    ) -> Result<Vec<SubjectSession>, Fail> {
-        let mut sessions = Vec::new();
-        for key in self.keys_of(subject)? {
+    ) -> Result<Vec<(StoreKey, Seen<SubjectSession>)>, Fail> {
+        let (mut sessions, mut live) = (Vec::new(), 0);
+        for key in self.keys_of(call, subject)? {
             call.check()?;
-            if sessions.len() == limit {
+            if live == limit {
                 break;
             }
             if after.is_some_and(|after| key <= *after) {
@@ -39,91 +39,63 @@ impl Tree {
             let Some(shard) = self.shard(shard_of(&key))? else {
                 continue;
             };
-            let found = readable(self.find_live(call, &shard, &key))?;
-            if let Some(found) = found.filter(|found| found.is_of(subject)) {
-                sessions.push(SubjectSession {
-                    key,
-                    created_at: found.header.created_at,
-                    expires_at: found.header.expires_at,
-                    label: found.header.label,
-                });
+            let Some(found) = readable(self.find(&shard, &key))? else {
+                continue;
+            };
+            if !self.is_live(&found.header) {
+                sessions.push((key, Seen::Expired));
+            } else if found.is_of(subject) {
+                sessions.push((key, Seen::Live(found.listed(key))));
+                live += 1;
             }
         }
         Ok(sessions)
     }
 
+    /// A session of a subject, as it is found under the lock.
+    pub(crate) fn list_locked(
+        &self,
+        call: &Call,
+        subject: &Subject,
+        key: &StoreKey,
+    ) -> Result<Option<SubjectSession>, Fail> {
+        let Some(shard) = self.shard(shard_of(key))? else {
+            return Ok(None);
+        };
+        let _lock = lock(&shard, call)?;
+        let found = readable(self.live(&shard, key))?;
+        let found = found.filter(|found| found.is_of(subject));
+        Ok(found.map(|found| found.listed(*key)))
+    }
+
+    /// Ends a session if it belongs to the subject, and returns whether it was live.
     pub(crate) fn revoke(&self, call: &Call, subject: &Subject, key: &StoreKey) -> Result<bool> {
         self.retry(call, || {
             let Some(shard) = self.shard(shard_of(key))? else {
                 return Ok(false);
             };
-            let revoked = self.revoke_in(&shard, call, subject, key)?;
-            if revoked {
-                self.settle(&shard)?;
-            }
-            Ok(revoked)
+            let lock = lock(&shard, call)?;
+            let found = readable(self.live(&shard, key))?;
+            let Some(found) = found.filter(|found| found.is_of(subject)) else {
+                return Ok(false);
+            };
+            call.commit()?;
+            self.remove(&shard, key, Some(&found))?;
+            drop(lock);
+            self.settle(&shard)?;
+            Ok(true)
         })
     }
 
-    pub(crate) fn revoke_all(
-        &self,
-        call: &Call,
-        subject: &Subject,
-        except: Option<&StoreKey>,
-    ) -> Result<u64> {
-        let (mut revoked, mut changed) = (0, BTreeMap::new());
-        self.retry(call, || {
-            let Some(dir) = self.entries(number_of(subject))? else {
-                return Ok(());
-            };
-            // No session of this subject moves to another key until all have been looked at.
-            let _lock = self.subjects.lock(number_of(subject), &dir, call)?;
-            for key in self.keys_of(subject)? {
-                call.check()?;
-                if Some(&key) == except {
-                    continue;
-                }
-                let number = shard_of(&key);
-                let Some(shard) = self.shard(number)? else {
-                    continue;
-                };
-                if self.revoke_in(&shard, call, subject, &key)? {
-                    revoked += 1;
-                    changed.insert(number, shard);
-                }
-            }
-            Ok(())
-        })?;
-        for shard in changed.values() {
-            self.settle(shard)?;
-        }
-        Ok(revoked)
-    }
-
-    fn revoke_in(
-        &self,
-        shard: &Dir,
-        call: &Call,
-        subject: &Subject,
-        key: &StoreKey,
-    ) -> Result<bool, Fail> {
-        let _lock = self.shards.lock(shard_of(key), shard, call)?;
-        let found = readable(self.live(shard, key))?;
-        let Some(found) = found.filter(|found| found.is_of(subject)) else {
-            return Ok(false);
-        };
-        call.commit()?;
-        self.remove(shard, key, Some(&found))
-    }
-
     /// The keys in the entries of a subject, in ascending order.
-    fn keys_of(&self, subject: &Subject) -> Result<Vec<StoreKey>, Fail> {
+    pub(crate) fn keys_of(&self, call: &Call, subject: &Subject) -> Result<Vec<StoreKey>, Fail> {
         let Some(dir) = self.entries(number_of(subject))? else {
             return Ok(Vec::new());
         };
         let prefix = prefix(subject);
         let mut keys = Vec::new();
         for name in dir.names()? {
+            call.check()?;
             keys.extend(name?.strip_prefix(&prefix).and_then(StoreKey::from_hex));
         }
         keys.sort_unstable();
@@ -160,7 +132,7 @@ impl Tree {
         }
     }
 
-    pub(crate) fn entries_or_create(&self, subject: &Subject) -> Result<Dir, Fail> {
+    fn entries_or_create(&self, subject: &Subject) -> Result<Dir, Fail> {
         let index = match self.index()? {
             Some(index) => index,
             None => {
@@ -177,6 +149,15 @@ impl Found {
     fn is_of(&self, subject: &Subject) -> bool {
         self.header.subject.as_ref() == Some(subject)
     }
+
+    fn listed(self, key: StoreKey) -> SubjectSession {
+        SubjectSession {
+            key,
+            created_at: self.header.created_at,
+            expires_at: self.header.expires_at,
+            label: self.header.label,
+        }
+    }
 }
 
 /// A record that cannot be read belongs to nobody, and nobody can use it.
@@ -188,7 +169,7 @@ fn readable(found: Result<Option<Found>, Fail>) -> Result<Option<Found>, Fail> {
 }
 
 /// The number of the directory with the entries of a subject.
-pub(crate) fn number_of(subject: &Subject) -> u8 {
+fn number_of(subject: &Subject) -> u8 {
     hash_of(subject)[0]
 }
 

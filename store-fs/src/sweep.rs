@@ -7,6 +7,7 @@ use crate::{
     call::Call,
     dir::{Dir, noted_expiry},
     fail::{Fail, error},
+    lock::lock,
     quota::Count,
     subjects::key_in,
     temp::{is_temp, remove_abandoned},
@@ -20,10 +21,19 @@ impl Tree {
         if self.root.is_removed().map_err(error)? {
             return Err(Fail::Vanished.into());
         }
+        for name in self.root.names().map_err(error)? {
+            let name = name.map_err(error)?;
+            if is_temp(&name) {
+                ignore_corrupt(remove_abandoned(&self.root, &name))?;
+            }
+        }
         let now = self.clock.now();
         let mut removed = 0;
         let start = self.cursor.load(Ordering::Relaxed);
         for number in (0..=255).map(|step| start.wrapping_add(step)) {
+            // The next sweep goes on behind this directory, also if this one comes to its end here:
+            // somebody may keep its lock.
+            self.cursor.store(number.wrapping_add(1), Ordering::Relaxed);
             match self.sweep_shard(call, number, now, limit - removed) {
                 Ok(more) => removed += more,
                 // Another sweep has removed the directory, which was empty.
@@ -31,14 +41,13 @@ impl Tree {
                 Err(fail) => return Err(fail.into()),
             }
             if removed == limit {
+                self.cursor.store(number, Ordering::Relaxed);
                 break;
             }
             match self.sweep_entries(call, number) {
                 Ok(()) | Err(Fail::Vanished) => {}
                 Err(fail) => return Err(fail.into()),
             }
-            // Kept also when a later step fails or runs out of time.
-            self.cursor.store(number.wrapping_add(1), Ordering::Relaxed);
         }
         Ok(removed as u64)
     }
@@ -72,7 +81,7 @@ impl Tree {
             }
         }
         if is_empty || removed > 0 {
-            let _lock = self.shards.lock(number, &shard, call)?;
+            let _lock = lock(&shard, call)?;
             prune(&self.root, &dir_name(number));
         }
         self.recount(number, call)?;
@@ -86,7 +95,7 @@ impl Tree {
         key: &StoreKey,
         now: Timestamp,
     ) -> Result<bool, Fail> {
-        let _lock = self.shards.lock(shard_of(key), shard, call)?;
+        let _lock = lock(shard, call)?;
         match self.find(shard, key) {
             Ok(Some(found)) if now >= found.header.expires_at => {
                 self.remove(shard, key, Some(&found))
@@ -117,13 +126,12 @@ impl Tree {
             }
             // Somebody may be about to create the record, under the lock.
             let shard = self.shard_or_create(shard_of(&key))?;
-            let _lock = self.shards.lock(shard_of(&key), &shard, call)?;
+            let _lock = lock(&shard, call)?;
             if shard.stat(&key.to_hex())?.is_none() {
                 entries.remove(&name)?;
             }
         }
         if is_empty && let Some(index) = self.index()? {
-            let _lock = self.subjects.lock(number, &entries, call)?;
             prune(&index, &dir_name(number));
         }
         Ok(())
@@ -138,9 +146,10 @@ impl Tree {
             usage.set(number, Count::default());
             return Ok(());
         };
-        let _lock = self.shards.lock(number, &shard, call)?;
+        let _lock = lock(&shard, call)?;
         let mut count = Count::default();
         for name in shard.names()? {
+            call.check()?;
             let name = name?;
             if StoreKey::from_hex(&name).is_some_and(|key| shard_of(&key) == number)
                 && let Some(stat) = shard.stat(&name)?
@@ -154,8 +163,8 @@ impl Tree {
     }
 }
 
-/// Removes a directory if it is empty; the caller holds its lock. Whoever is about to create a file
-/// in it finds it gone, and starts again.
+/// Removes a directory if it is empty. Whoever is about to create a file in it finds it gone, and
+/// starts again.
 fn prune(parent: &Dir, name: &str) {
     let _ = parent.remove_child(name);
 }

@@ -7,18 +7,17 @@ use std::{
     },
 };
 
-use bytes::{Buf, Bytes};
 use sessionkit::{Clock, ErrorKind, Record, Result, Revision, StoreKey, Subject, Timestamp};
 
 use crate::{
     FsOptions, SyncPolicy,
     call::Call,
-    dir::{Dir, FileId, Stored, is_noted_without_subject, note},
+    dir::{Dir, FileId, Stored, note},
     fail::{Fail, error, unsettled},
-    format::{self, Header, Section},
-    lock::{Lock, Locks},
+    format::{Encoded, Header},
+    lock::lock,
     quota::{self, Count, Usage},
-    subjects::{self, number_of},
+    subjects,
     temp::{Temp, TempNames, is_temp},
 };
 
@@ -29,19 +28,18 @@ use crate::{
 /// ab/               sessions whose key begins with the byte ab; its lock is the shard's lock
 /// ab/ab…            a session, named by its key
 /// ab/.tmp-…         a session being written
+/// .tmp-…            what a ping writes
 /// subjects/cd/…     one empty file for each session of the subjects whose hash begins with cd
 /// ```
 ///
 /// What is visible changes by one rename or removal, done under the shard's lock; readers take no
-/// lock. Lock order: a subject's directory, then shards, the lower number first.
+/// lock. Nobody holds two locks.
 #[derive(Debug)]
 pub(crate) struct Tree {
     pub(crate) root: Dir,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) sync: SyncPolicy,
     pub(crate) usage: Option<Usage>,
-    pub(crate) shards: Locks,
-    pub(crate) subjects: Locks,
     /// The shard where the next sweep begins.
     pub(crate) cursor: AtomicU8,
     temps: TempNames,
@@ -53,12 +51,20 @@ pub(crate) struct Tree {
 pub(crate) struct Found {
     pub(crate) stored: Stored,
     pub(crate) header: Header,
-    start: usize,
+}
+
+/// What somebody sees who does not hold the lock.
+pub(crate) enum Seen<T> {
+    Live(T),
+    /// Whoever holds the lock may have looked at the clock in time and be about to prolong the
+    /// record, which must not come back after somebody was told that it is gone. So it has to be
+    /// looked at again under the lock.
+    Expired,
 }
 
 impl Tree {
     pub(crate) fn open(path: &Path, options: &FsOptions) -> Result<Self> {
-        let root = Dir::root(path)?;
+        let root = Dir::root(path, options.group_access)?;
         root.protect(path, is_ours)?;
         root.probe_lock(path)?;
         root.spread_children();
@@ -67,8 +73,6 @@ impl Tree {
             clock: Arc::clone(&options.clock),
             sync: options.sync,
             usage: None,
-            shards: Locks::new(),
-            subjects: Locks::new(),
             cursor: AtomicU8::new(0),
             temps: TempNames::new()?,
             gives_free_names: AtomicBool::new(true),
@@ -102,18 +106,22 @@ impl Tree {
         Ok(())
     }
 
-    /// The live record of a key.
-    pub(crate) fn load(&self, call: &Call, key: &StoreKey) -> Result<Option<Record>, Fail> {
+    /// The record of a key, as it is seen without the lock.
+    pub(crate) fn load(&self, key: &StoreKey) -> Result<Option<Seen<Record>>, Fail> {
         let name = key.to_hex();
         let Some(stored) = self.root.open_below(dir_of(&name), &name)? else {
             return self.is_there().map(|()| None);
         };
-        let mut contents = stored.contents()?;
-        let (start, header) = format::find(key, contents.len(), |start| Ok(&contents[start..]))?;
-        if self.is_live(&header) {
-            contents.advance(start);
-            return Ok(Some(header.record(contents)?));
-        }
+        let contents = stored.contents()?;
+        let header = Header::of(key, &contents, contents.len())?;
+        Ok(Some(match self.is_live(&header) {
+            true => Seen::Live(header.record(contents)?),
+            false => Seen::Expired,
+        }))
+    }
+
+    /// The live record of a key, as it is found under the lock.
+    pub(crate) fn load_locked(&self, call: &Call, key: &StoreKey) -> Result<Option<Record>, Fail> {
         let Some(shard) = self.shard(shard_of(key))? else {
             return Ok(None);
         };
@@ -121,29 +129,26 @@ impl Tree {
         Ok(found.map(Found::record).transpose()?)
     }
 
-    pub(crate) fn create(&self, call: &Call, key: &StoreKey, record: &Record) -> Result<()> {
-        let section = Section::new(key, record)?;
-        self.retry(call, || self.try_create(call, key, &section))
+    /// Whether the directory takes a file.
+    pub(crate) fn ping(&self) -> Result<(), Fail> {
+        self.is_there()?;
+        Temp::write(&self.temps, &self.root, &[0], |_| {}, false).map(drop)
     }
 
-    fn try_create(&self, call: &Call, key: &StoreKey, section: &Section) -> Result<(), Fail> {
+    pub(crate) fn create(&self, call: &Call, key: &StoreKey, record: &Record) -> Result<()> {
+        let new = Encoded::new(key, record)?;
+        self.retry(call, || self.try_create(call, key, &new))
+    }
+
+    fn try_create(&self, call: &Call, key: &StoreKey, new: &Encoded) -> Result<(), Fail> {
         let (number, name) = (shard_of(key), key.to_hex());
         let shard = self.shard_or_create(number)?;
-        let mut temp = self.write(
-            &shard,
-            &section.bytes,
-            section.expires_at,
-            section.subject.is_some(),
-        )?;
-        let counts = self.usage.is_some() || section.subject.is_some();
-        if !counts && self.try_create_unlocked(call, &mut temp, &shard, key)? {
-            return self.settle(&shard);
-        }
-        let lock = self.shards.lock(number, &shard, call)?;
+        let temp = self.write(&shard, new)?;
+        let lock = lock(&shard, call)?;
         let old = self.vacant(&shard, key)?;
-        let more = more(old.as_ref(), section.bytes.len());
+        let more = more(old.as_ref(), new.bytes.len());
         self.admit(more)?;
-        if let Some(subject) = &section.subject {
+        if let Some(subject) = &new.subject {
             self.add_to_index(subject, key)?;
         }
         call.commit()?;
@@ -151,34 +156,48 @@ impl Tree {
             Some(_) => temp.rename(&name)?,
             None => temp.rename_to_free(&name)?,
         }
-        self.forget(old.as_ref(), section.subject.as_ref(), key);
+        self.forget(old.as_ref(), new.subject.as_ref(), key);
         self.count(number, more);
         drop(lock);
         self.settle(&shard)
     }
 
+    /// Whether [`create_unlocked`](Self::create_unlocked) may do for a record: counts and the index
+    /// do change with the lock only.
+    pub(crate) fn creates_unlocked(&self, record: &Record) -> bool {
+        self.usage.is_none()
+            && record.subject.is_none()
+            && self.gives_free_names.load(Ordering::Relaxed)
+    }
+
     /// Gives a new record its name where there is nothing, and returns whether it could.
     ///
     /// That needs no lock, because the kernel does it in one step, and whoever finds nothing in a
-    /// place, under the lock or not, puts something there by a step like this one. Counts and the
-    /// index do change with the lock only.
-    fn try_create_unlocked(
+    /// place, under the lock or not, puts something there by a step like this one.
+    pub(crate) fn create_unlocked(
         &self,
         call: &Call,
-        temp: &mut Temp<'_>,
-        shard: &Dir,
         key: &StoreKey,
-    ) -> Result<bool, Fail> {
-        if !self.gives_free_names.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        call.commit()?;
-        match temp.rename_new(&key.to_hex())? {
-            Some(true) => return Ok(true),
-            Some(false) => drop(self.vacant(shard, key)?),
-            None => self.gives_free_names.store(false, Ordering::Relaxed),
-        }
-        Ok(false)
+        record: &Record,
+    ) -> Result<bool> {
+        let new = Encoded::new(key, record)?;
+        self.retry(call, || {
+            let shard = self.shard_or_create(shard_of(key))?;
+            let mut temp = self.write(&shard, &new)?;
+            call.commit()?;
+            match temp.rename_new(&key.to_hex())? {
+                Some(true) => self.settle(&shard)?,
+                Some(false) => {
+                    self.vacant(&shard, key)?;
+                    return Ok(false);
+                }
+                None => {
+                    self.gives_free_names.store(false, Ordering::Relaxed);
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
     }
 
     /// What is left of an expired record in the place of a new one.
@@ -197,20 +216,21 @@ impl Tree {
         expected: Revision,
         record: &Record,
     ) -> Result<()> {
-        let section = Section::new(key, record)?;
+        let new = Encoded::new(key, record)?;
         let change = |found: &Found| {
             found.expect(expected)?;
-            Ok(Cow::Borrowed(&section))
+            Ok(Cow::Borrowed(&new))
         };
         self.retry(call, || self.replace(call, key, &change))
     }
 
     pub(crate) fn touch(&self, call: &Call, key: &StoreKey, expires_at: Timestamp) -> Result<()> {
         let change = |found: &Found| {
-            let section = found.section()?;
-            let mut record = Header::parse(&section)?.record(section)?;
+            let contents = found.stored.contents()?;
+            let header = Header::of(key, &contents, contents.len())?;
+            let mut record = header.record(contents)?;
             record.expires_at = expires_at;
-            Ok(Cow::Owned(Section::new(key, &record)?))
+            Ok(Cow::Owned(Encoded::new(key, &record)?))
         };
         self.retry(call, || self.replace(call, key, &change))
     }
@@ -223,21 +243,21 @@ impl Tree {
         &self,
         call: &Call,
         key: &StoreKey,
-        change: &dyn Fn(&Found) -> Result<Cow<'a, Section>, Fail>,
+        change: &dyn Fn(&Found) -> Result<Cow<'a, Encoded>, Fail>,
     ) -> Result<(), Fail> {
         let (number, name) = (shard_of(key), key.to_hex());
         let shard = self.shard(number)?.ok_or(ErrorKind::Missing)?;
-        let mut lock = None;
+        let mut locked = None;
         loop {
-            let old = match lock {
+            let old = match locked {
                 None => self.find_live(call, &shard, key)?,
                 Some(_) => self.live(&shard, key)?,
             };
             let old = old.ok_or(ErrorKind::Missing)?;
             let new = change(&old)?;
-            let temp = self.write(&shard, &new.bytes, new.expires_at, new.subject.is_some())?;
-            if lock.is_none() {
-                lock = Some(self.shards.lock(number, &shard, call)?);
+            let temp = self.write(&shard, &new)?;
+            if locked.is_none() {
+                locked = Some(lock(&shard, call)?);
                 if !old.is_still(&shard, &name)? {
                     continue;
                 }
@@ -256,142 +276,41 @@ impl Tree {
             self.forget(Some(&old), new.subject.as_ref(), key);
             self.count(number, more);
             // Before the old file is closed, which frees it and takes longer than all of this.
-            drop(lock);
+            drop(locked);
             return self.settle(&shard);
         }
     }
 
-    pub(crate) fn rotate(
+    /// Removes a record, and returns whether it was live. With a revision to compare it takes no
+    /// record but a live one with this revision; without one, whatever is there.
+    pub(crate) fn delete(
         &self,
         call: &Call,
-        [from, to]: [&StoreKey; 2],
-        expected: Revision,
-        record: &Record,
-    ) -> Result<()> {
-        let section = Section::new(to, record)?;
-        self.retry(call, || {
-            self.try_rotate(call, [from, to], expected, &section)
-        })
-    }
-
-    /// Moves a session by one rename from the old name to the new one.
-    ///
-    /// Before that the file is replaced by one that holds the old record, for whoever reads it
-    /// under the old name, and the new one, for those who will read it under the new name.
-    fn try_rotate(
-        &self,
-        call: &Call,
-        [from, to]: [&StoreKey; 2],
-        expected: Revision,
-        section: &Section,
-    ) -> Result<(), Fail> {
-        // Keeps a `revoke_all` of this subject from missing a session that moves meanwhile.
-        let subject = match &section.subject {
-            Some(subject) => Some((number_of(subject), self.entries_or_create(subject)?)),
-            None => None,
-        };
-        let _subject_lock = match &subject {
-            Some((number, entries)) => Some(self.subjects.lock(*number, entries, call)?),
-            None => None,
-        };
-        let shard = self.shard(shard_of(from))?.ok_or(ErrorKind::Missing)?;
-        let target = self.shard_or_create(shard_of(to))?;
-        let locks = self.lock_both([(from, &shard), (to, &target)], call)?;
-        if target.is_removed()? {
-            return Err(Fail::Vanished);
-        }
-        let old = self.live(&shard, from)?.ok_or(ErrorKind::Missing)?;
-        old.expect(expected)?;
-        let gone = self.vacant(&target, to)?;
-        self.admit(more(Some(&old), section.bytes.len()))?;
-        if let Some(subject) = &section.subject {
-            self.add_to_index(subject, to)?;
-        }
-
-        let both = [&section.bytes[..], &old.section()?].concat();
-        // The hint that holds for either record: a sweep may look too early, never too late.
-        let expires_at = section.expires_at.min(old.header.expires_at);
-        let has_subject = section.subject.is_some() || old.header.subject.is_some();
-        self.write(&shard, &both, expires_at, has_subject)?
-            .rename(&from.to_hex())?;
-        if self.sync.names() {
-            shard.sync()?;
-        }
-        self.expect_live(&old)?;
-        call.commit()?;
-        self.put(&shard, from, &target, to, gone.as_ref())?;
-
-        self.forget(Some(&old), None, from);
-        self.forget(gone.as_ref(), section.subject.as_ref(), to);
-        self.count(shard_of(from), less(Some(&old)));
-        self.count(shard_of(to), more(gone.as_ref(), both.len()));
-        drop(locks);
-        if shard_of(from) != shard_of(to) {
-            self.settle(&shard)?;
-        }
-        self.settle(&target)
-    }
-
-    /// Moves a file to a name where `gone` was found; the caller holds the locks of both.
-    fn put(
-        &self,
-        shard: &Dir,
-        from: &StoreKey,
-        target: &Dir,
-        to: &StoreKey,
-        gone: Option<&Found>,
-    ) -> Result<(), Fail> {
-        let (name, new_name) = (from.to_hex(), to.to_hex());
-        if gone.is_some() {
-            return shard.rename(&name, target, &new_name);
-        }
-        match shard.rename_new(&name, target, &new_name)? {
-            Some(true) => Ok(()),
-            // Created meanwhile, without the lock: the next attempt finds it.
-            Some(false) => Err(Fail::Vanished),
-            // Then nobody creates without the lock.
-            None => shard.rename(&name, target, &new_name),
-        }
-    }
-
-    fn lock_both<'a>(
-        &'a self,
-        mut dirs: [(&StoreKey, &'a Dir); 2],
-        call: &Call,
-    ) -> Result<[Option<Lock<'a>>; 2], Fail> {
-        dirs.sort_by_key(|(key, _)| shard_of(key));
-        let [(lower, lower_dir), (upper, upper_dir)] = dirs;
-        let first = self.shards.lock(shard_of(lower), lower_dir, call)?;
-        let second = if shard_of(lower) == shard_of(upper) {
-            None
-        } else {
-            Some(self.shards.lock(shard_of(upper), upper_dir, call)?)
-        };
-        Ok([Some(first), second])
-    }
-
-    pub(crate) fn delete(&self, call: &Call, key: &StoreKey) -> Result<()> {
+        key: &StoreKey,
+        expected: Option<Revision>,
+    ) -> Result<bool> {
         self.retry(call, || {
             let Some(shard) = self.shard(shard_of(key))? else {
-                return Ok(());
+                return Ok(false);
             };
-            let lock = self.shards.lock(shard_of(key), &shard, call)?;
-            let Some(stat) = shard.stat(&key.to_hex())? else {
-                return Ok(());
+            let lock = lock(&shard, call)?;
+            let found = match self.find(&shard, key) {
+                Ok(None) => return Ok(false),
+                Err(fail) if fail.is_corrupt() && expected.is_none() => None,
+                found => found?,
             };
-            let found = if self.usage.is_none() && is_noted_without_subject(&stat) {
-                None
-            } else {
-                match self.find(&shard, key) {
-                    // What cannot be read is removed all the same.
-                    Err(fail) if fail.is_corrupt() => None,
-                    found => found?,
+            let was_live = found.as_ref().is_some_and(|old| self.is_live(&old.header));
+            if let (Some(expected), Some(found)) = (expected, &found) {
+                if !was_live {
+                    return Ok(false);
                 }
-            };
+                found.expect(expected)?;
+            }
             call.commit()?;
             self.remove(&shard, key, found.as_ref())?;
             drop(lock);
-            self.settle(&shard)
+            self.settle(&shard)?;
+            Ok(was_live)
         })
     }
 
@@ -415,12 +334,8 @@ impl Tree {
         let Some(stored) = shard.open_file(&key.to_hex())? else {
             return Ok(None);
         };
-        let (start, header) = stored.header(key)?;
-        Ok(Some(Found {
-            stored,
-            header,
-            start,
-        }))
+        let header = stored.header(key)?;
+        Ok(Some(Found { stored, header }))
     }
 
     /// The live record of a key; the caller holds the lock.
@@ -442,12 +357,9 @@ impl Tree {
         }
     }
 
-    /// The live record of a key that was found expired without the lock.
-    ///
-    /// Whoever holds the lock may have looked at the clock in time and be about to prolong the
-    /// record, which must not come back after somebody was told that it is gone.
+    /// The live record of a key that was [`Seen::Expired`].
     fn look_again(&self, call: &Call, shard: &Dir, key: &StoreKey) -> Result<Option<Found>, Fail> {
-        let _lock = self.shards.lock(shard_of(key), shard, call)?;
+        let _lock = lock(shard, call)?;
         self.live(shard, key)
     }
 
@@ -458,7 +370,7 @@ impl Tree {
         }
     }
 
-    fn is_live(&self, header: &Header) -> bool {
+    pub(crate) fn is_live(&self, header: &Header) -> bool {
         self.clock.now() < header.expires_at
     }
 
@@ -498,15 +410,9 @@ impl Tree {
         parent.child(name)?.ok_or(Fail::Vanished)
     }
 
-    fn write<'a>(
-        &self,
-        dir: &'a Dir,
-        bytes: &[u8],
-        expires_at: Timestamp,
-        has_subject: bool,
-    ) -> Result<Temp<'a>, Fail> {
-        let note = |file: &_| note(file, expires_at, has_subject);
-        Temp::write(&self.temps, dir, bytes, note, self.sync.contents())
+    fn write<'a>(&self, dir: &'a Dir, new: &Encoded) -> Result<Temp<'a>, Fail> {
+        let note = |file: &_| note(file, new.expires_at);
+        Temp::write(&self.temps, dir, &new.bytes, note, self.sync.contents())
     }
 
     /// Removes the index entry of a record that is gone, unless its successor has the same one.
@@ -569,15 +475,7 @@ impl Found {
     }
 
     fn record(self) -> Result<Record> {
-        let mut contents = self.stored.contents()?;
-        contents.advance(self.start);
-        self.header.record(contents)
-    }
-
-    /// The bytes of this record's section.
-    fn section(&self) -> Result<Bytes, Fail> {
-        let end = self.start + self.header.section_len();
-        Ok(self.stored.contents()?.slice(self.start..end))
+        self.header.record(self.stored.contents()?)
     }
 }
 

@@ -1,45 +1,32 @@
 //! One statement, from the pool to its answer: bounded in time, never half done.
 
-use std::{
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use sessionkit::{Error, ErrorKind, Result, Revision, StoreKey, Timestamp};
-use sqlx::{Connection, Database, Pool, SqlStr, error::DatabaseError, pool::PoolOptions};
+use sqlx::{Connection, Database, SqlStr, error::DatabaseError};
 use tokio::time::{Instant, sleep, timeout_at};
 
-#[cfg(feature = "sqlite")]
-use crate::lane::Round;
 use crate::{
+    connections::{Connect, Connections, Lease},
     failure::{Cause, Effect, Failure, Refusal, describe},
-    lease::{Lease, Relay, Turn},
     record,
 };
 
 /// How often a statement is sent that meets contention or, if it only reads, a broken connection.
 const ATTEMPTS: u32 = 6;
 
-/// A connection that was idle for longer is tried before it is used: firewalls and servers drop
-/// idle connections, and a ping for each statement would cost a tenth to a third of the throughput.
-const TRUSTED_FOR_READS: Duration = Duration::from_secs(1);
-
-/// The same for a write, which cannot be sent again when its answer is lost. Under load no
-/// connection is idle for so long.
-const TRUSTED_FOR_WRITES: Duration = Duration::from_millis(20);
-
-tokio::task_local! {
-    /// What the connection is for that the task is taking from the pool.
-    static PURPOSE: Effect;
-}
+/// How long making a connection may take at least, however short the calls are that wait for it.
+const HANDSHAKE: Duration = Duration::from_secs(1);
 
 /// A database that the stores of this crate work on.
 pub(crate) trait Backend: Database {
+    /// A connection, with what the store knows of it.
+    type Link: Send + 'static;
+
+    /// What the parameters of a statement are set to.
+    type Values: Default + Send + 'static;
+
     /// Whether the database runs in this process. If not, a future dropped or out of time in the
     /// middle of an answer would leave the rest of it to the next user of the connection.
     const LOCAL: bool;
@@ -49,26 +36,30 @@ pub(crate) trait Backend: Database {
 
     /// Sends a statement and reads its whole answer.
     fn run(
-        connection: &mut Self::Connection,
+        link: &mut Self::Link,
         statement: Statement<Self>,
     ) -> impl Future<Output = sqlx::Result<Answer<Self>>> + Send;
+
+    /// Asks for a sign of life.
+    fn ping(link: &mut Self::Link) -> impl Future<Output = sqlx::Result<()>> + Send;
+
+    /// Takes leave of the server.
+    fn close(link: Self::Link) -> impl Future<Output = sqlx::Result<()>> + Send;
 
     /// How many rows a statement has changed.
     fn affected(done: &Self::QueryResult) -> u64;
 
     /// The two types of value that the store's columns have.
-    fn push_number(arguments: &mut Self::Arguments, number: i64);
-    fn push_bytes(arguments: &mut Self::Arguments, bytes: Option<&[u8]>);
+    fn push_number(values: &mut Self::Values, number: i64);
+    fn push_bytes(values: &mut Self::Values, bytes: Option<&[u8]>);
     fn number(row: &Self::Row, index: usize) -> sqlx::Result<i64>;
     fn bytes(row: &Self::Row, index: usize) -> sqlx::Result<Option<Vec<u8>>>;
 }
 
-/// A statement with its arguments.
-pub(crate) struct Statement<DB: Database> {
+/// A statement with the values of its parameters.
+pub(crate) struct Statement<DB: Backend> {
     pub(crate) sql: SqlStr,
-    pub(crate) arguments: DB::Arguments,
-    /// Whether the connection forgets the prepared statement afterwards.
-    pub(crate) once: bool,
+    pub(crate) values: DB::Values,
 }
 
 /// All that a statement returned.
@@ -81,18 +72,17 @@ impl<DB: Backend> Statement<DB> {
     pub(crate) fn new(sql: &SqlStr) -> Self {
         Self {
             sql: sql.clone(),
-            arguments: DB::Arguments::default(),
-            once: false,
+            values: DB::Values::default(),
         }
     }
 
     pub(crate) fn number(mut self, number: i64) -> Self {
-        DB::push_number(&mut self.arguments, number);
+        DB::push_number(&mut self.values, number);
         self
     }
 
     pub(crate) fn bytes<'a>(mut self, bytes: impl Into<Option<&'a [u8]>>) -> Self {
-        DB::push_bytes(&mut self.arguments, bytes.into());
+        DB::push_bytes(&mut self.values, bytes.into());
         self
     }
 
@@ -115,69 +105,45 @@ impl<DB: Backend> Answer<DB> {
     }
 }
 
-/// A pool and the rules for using it.
-pub(crate) struct Caller<DB: Database> {
-    pub(crate) pool: Pool<DB>,
+/// The connections of a store and the rules for using them. A clone uses the same.
+pub(crate) struct Caller<DB: Backend> {
+    pub(crate) connections: Arc<Connections<DB>>,
     pub(crate) deadline: Duration,
     /// How long the database itself waits for a lock: no attempt begins later than this before the
     /// deadline, so that its refusal is heard.
     pub(crate) patience: Duration,
-    health: Arc<Health>,
-    relay: Arc<Relay<DB>>,
 }
 
-impl<DB: Database> Clone for Caller<DB> {
+impl<DB: Backend> Clone for Caller<DB> {
     fn clone(&self) -> Self {
         Self {
-            pool: self.pool.clone(),
+            connections: Arc::clone(&self.connections),
             deadline: self.deadline,
             patience: self.patience,
-            health: Arc::clone(&self.health),
-            relay: Arc::clone(&self.relay),
         }
     }
 }
 
 impl<DB: Backend> Caller<DB> {
-    /// Over the caller's own pool.
-    pub(crate) fn new(pool: Pool<DB>, deadline: Duration) -> Self {
+    /// Over connections that are made when they are needed, at most so many.
+    pub(crate) fn new(
+        connect: impl Fn() -> BoxFuture<'static, sqlx::Result<DB::Link>> + Send + Sync + 'static,
+        limit: u32,
+        deadline: Duration,
+    ) -> Self {
+        let connect: Connect<DB> = Box::new(connect);
         Self {
-            pool,
+            connections: Connections::new(connect, limit as usize, deadline.max(HANDSHAKE)),
             deadline,
             patience: Duration::ZERO,
-            health: Arc::new(Health::new()),
-            relay: Relay::new(),
         }
     }
 
-    /// Over a pool of our own, whose first connection is made when it is needed.
-    pub(crate) fn connect(
-        pool: PoolOptions<DB>,
-        options: <DB::Connection as Connection>::Options,
-        deadline: Duration,
-    ) -> Self {
-        let health = Arc::new(Health::new());
-        let before = Arc::clone(&health);
-        let pool = pool
-            .acquire_timeout(deadline / 2)
-            .test_before_acquire(false)
-            .before_acquire(move |connection, meta| {
-                let trusted = before.trusts(meta.idle_for);
-                Box::pin(async move {
-                    if !trusted {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_lazy_with(options);
-        Self {
-            pool,
-            deadline,
-            patience: Duration::ZERO,
-            health,
-            relay: Relay::new(),
-        }
+    /// Makes the first connection, or says why that cannot be.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(crate) async fn hello(&self) -> Result<()> {
+        let first = self.connections.first(self.end()).await;
+        first.map_err(|failure| failure.into_error(Effect::Read))
     }
 
     /// When a call that begins now has to have ended.
@@ -216,32 +182,28 @@ impl<DB: Backend> Caller<DB> {
             let lease = self.acquire(end, effect).await?;
             // Made when it is its turn, because it tells the time.
             let statement = statement();
-            self.exchange(lease, end, |connection| {
-                Box::pin(DB::run(connection, statement))
-            })
-            .await
+            self.exchange(lease, end, |link| Box::pin(DB::run(link, statement)))
+                .await
         };
         self.repeat(end, effect, attempt).await
     }
 
     /// Several statements on one connection, all of them again if one meets contention.
-    #[cfg(feature = "mysql")]
     pub(crate) async fn session<T: Send + 'static>(
         &self,
-        work: impl for<'c> Fn(&'c mut DB::Connection) -> BoxFuture<'c, sqlx::Result<T>>
+        end: Instant,
+        effect: Effect,
+        work: impl for<'c> Fn(&'c mut DB::Link) -> BoxFuture<'c, sqlx::Result<T>>
         + Clone
         + Send
         + Sync
         + 'static,
-    ) -> Result<T> {
-        let end = self.end();
+    ) -> Result<T, Failure> {
         let attempt = || async {
-            let lease = self.acquire(end, Effect::Write).await?;
+            let lease = self.acquire(end, effect).await?;
             self.exchange(lease, end, work.clone()).await
         };
-        self.repeat(end, Effect::Write, attempt)
-            .await
-            .map_err(|failure| failure.into_error(Effect::Write))
+        self.repeat(end, effect, attempt).await
     }
 
     async fn repeat<T, F>(
@@ -272,52 +234,18 @@ impl<DB: Backend> Caller<DB> {
         }
     }
 
-    /// Takes a connection from the pool, or from a call that has its answer when others use all of the
-    /// pool's.
-    ///
-    /// The caller's future may be dropped here: nothing was sent. A connection that is being made is
-    /// made all the same, for the next call: servers count handshakes that are broken off, and MySQL
-    /// bars a host after a hundred of them.
     async fn acquire(&self, end: Instant, effect: Effect) -> Result<Lease<DB>, Failure> {
         let end = end.min(Instant::now() + self.deadline / 2);
-        let place = match self.relay.join(&self.pool) {
-            Ok(place) => place,
-            Err(turn) => match timeout_at(end, turn).await {
-                Ok(Ok(Turn::Connection(lease))) => return Ok(lease),
-                Ok(Ok(Turn::Place(place))) => place,
-                _ => return Err(unsent::<DB>(&sqlx::Error::PoolTimedOut)),
-            },
-        };
-        let pool = self.pool.clone();
-        let acquire = PURPOSE.scope(effect, async move { pool.acquire().await });
-        let acquired = if self.pool.num_idle() > 0 {
-            timeout_at(end, acquire).await
-        } else {
-            timeout_at(end, tokio::spawn(acquire))
-                .await
-                .map(|task| task.unwrap_or(Err(sqlx::Error::PoolClosed)))
-        };
-        match acquired {
-            Ok(Ok(connection)) => Ok(place.lease(connection)),
-            Ok(Err(error)) => Err(unsent::<DB>(&error)),
-            Err(_) => Err(unsent::<DB>(&sqlx::Error::PoolTimedOut)),
-        }
+        self.connections.acquire(end, effect).await
     }
 
     async fn exchange<T: Send + 'static>(
         &self,
         lease: Lease<DB>,
         end: Instant,
-        work: impl for<'c> FnOnce(&'c mut DB::Connection) -> BoxFuture<'c, sqlx::Result<T>>
-        + Send
-        + 'static,
+        work: impl for<'c> FnOnce(&'c mut DB::Link) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     ) -> Result<T, Failure> {
-        let exchange = exchange(lease, end, work, Arc::clone(&self.health));
-        let exchange = async {
-            let (lease, answer) = exchange.await?;
-            lease.hand_on();
-            Ok(answer)
-        };
+        let exchange = exchange(lease, end, work);
         if DB::LOCAL {
             return exchange.await;
         }
@@ -329,71 +257,39 @@ impl<DB: Backend> Caller<DB> {
     }
 }
 
-#[cfg(feature = "sqlite")]
-impl Caller<sqlx::Sqlite> {
-    /// As [`call_until`](Self::call_until), as part of a lane's round.
-    pub(crate) async fn call_in(
-        &self,
-        round: Round<'_>,
-        effect: Effect,
-        statement: impl Fn() -> Statement<sqlx::Sqlite> + Send + Sync,
-    ) -> Result<Answer<sqlx::Sqlite>, Failure> {
-        let attempt = || async {
-            let lease = match round.seat.take() {
-                Some(lease) => lease,
-                None => self.acquire(round.end, effect).await?,
-            };
-            let statement = statement();
-            let health = Arc::clone(&self.health);
-            let exchange = exchange(
-                lease,
-                round.end,
-                |connection| Box::pin(sqlx::Sqlite::run(connection, statement)),
-                health,
-            );
-            let (lease, answer) = exchange.await?;
-            round.seat.keep(lease);
-            Ok(answer)
-        };
-        self.repeat(round.end, effect, attempt).await
-    }
-}
-
 async fn exchange<DB: Backend, T>(
     mut lease: Lease<DB>,
     end: Instant,
-    work: impl for<'c> FnOnce(&'c mut DB::Connection) -> BoxFuture<'c, sqlx::Result<T>> + Send,
-    health: Arc<Health>,
-) -> Result<(Lease<DB>, T), Failure> {
-    let failure = match timeout_at(end, work(lease.connection())).await {
-        Ok(Ok(answer)) => return Ok((lease, answer)),
+    work: impl for<'c> FnOnce(&'c mut DB::Link) -> BoxFuture<'c, sqlx::Result<T>> + Send,
+) -> Result<T, Failure> {
+    if !lease.is_alive(end).await {
+        return Err(Failure::Refused(
+            Refusal::Disconnected,
+            Cause("the connection had ended".into()),
+        ));
+    }
+    let failure = match timeout_at(end, work(lease.begin())).await {
+        Ok(Ok(answer)) => {
+            lease.done();
+            return Ok(answer);
+        }
+        Ok(Err(sqlx::Error::WorkerCrashed)) => {
+            lease.close();
+            return Err(Failure::Lost(describe(&sqlx::Error::WorkerCrashed)));
+        }
         Ok(Err(error)) => answered::<DB>(&error),
         Err(_) => Failure::timed_out(),
     };
-    if failure.spoils_connection() && !DB::LOCAL {
-        health.failed();
+    if DB::LOCAL {
+        lease.done();
+    } else if matches!(failure, Failure::Refused(Refusal::ReadOnly, _)) {
+        lease.leave_server();
+    } else if failure.spoils_connection() {
         lease.close();
+    } else {
+        lease.done();
     }
     Err(failure)
-}
-
-/// Checks once that a connection can be made, and says why not: a pool would go on trying.
-#[cfg(any(feature = "postgres", feature = "mysql"))]
-pub(crate) async fn try_connect<DB: Backend>(
-    options: &<DB::Connection as Connection>::Options,
-    deadline: Duration,
-) -> Result<()> {
-    let end = Instant::now() + deadline;
-    let failure = match timeout_at(end, DB::Connection::connect_with(options)).await {
-        Ok(Ok(connection)) => {
-            // The server notices by itself if the farewell does not get through.
-            let _ = timeout_at(end, connection.close()).await;
-            return Ok(());
-        }
-        Ok(Err(error)) => unsent::<DB>(&error),
-        Err(_) => Failure::Unsent(Cause("no connection within the deadline".into())),
-    };
-    Err(failure.into_error(Effect::Read))
 }
 
 /// The options in a URL. Nothing of it gets into the error: it may hold a password.
@@ -408,7 +304,7 @@ pub(crate) fn parse_url<DB: Backend>(url: &str) -> Result<<DB::Connection as Con
     })
 }
 
-fn unsent<DB: Backend>(error: &sqlx::Error) -> Failure {
+pub(crate) fn unsent<DB: Backend>(error: &sqlx::Error) -> Failure {
     match error {
         sqlx::Error::Database(error) => match DB::refusal(&**error) {
             Failure::Lost(cause) => Failure::Unsent(cause),
@@ -428,7 +324,7 @@ fn is_about_tls(error: &sqlx::Error) -> bool {
     }
 }
 
-fn answered<DB: Backend>(error: &sqlx::Error) -> Failure {
+pub(crate) fn answered<DB: Backend>(error: &sqlx::Error) -> Failure {
     match error {
         sqlx::Error::Database(error) => DB::refusal(&**error),
         error => Failure::Lost(describe(error)),
@@ -447,51 +343,38 @@ pub(crate) fn random() -> u64 {
     RandomState::new().hash_one(0_u8)
 }
 
-/// Remembers when a connection broke last: those that were idle at that time are tried first.
-struct Health {
-    start: Instant,
-    failed_at: AtomicU64,
-}
-
-impl Health {
-    fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            failed_at: AtomicU64::new(0),
-        }
-    }
-
-    fn failed(&self) {
-        // Never zero, and the connection that failed in this very millisecond counts too.
-        let millis = self.start.elapsed().as_millis() + 1;
-        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
-        self.failed_at.fetch_max(millis, Ordering::Relaxed);
-    }
-
-    fn trusts(&self, idle: Duration) -> bool {
-        let idle_since = self.start.elapsed().saturating_sub(idle);
-        let failed_at = Duration::from_millis(self.failed_at.load(Ordering::Relaxed));
-        let trusted = match PURPOSE.try_with(|effect| *effect) {
-            Ok(Effect::Read) => TRUSTED_FOR_READS,
-            _ => TRUSTED_FOR_WRITES,
-        };
-        idle <= trusted && (failed_at.is_zero() || idle_since > failed_at)
-    }
-}
-
 /// The parts of [`Backend`] that read the same for every database but cannot be generic.
 macro_rules! backend_values {
     () => {
+        type Link = <Self as sqlx::Database>::Connection;
+        type Values = <Self as sqlx::Database>::Arguments;
+
+        async fn ping(connection: &mut Self::Link) -> sqlx::Result<()> {
+            sqlx::Connection::ping(connection).await
+        }
+
+        async fn close(connection: Self::Link) -> sqlx::Result<()> {
+            sqlx::Connection::close(connection).await
+        }
+
+        fn push_number(values: &mut Self::Values, number: i64) {
+            sqlx::Arguments::add(values, number).expect("a number can be encoded");
+        }
+
+        fn push_bytes(values: &mut Self::Values, bytes: Option<&[u8]>) {
+            sqlx::Arguments::add(values, bytes).expect("bytes can be encoded");
+        }
+
+        $crate::call::row_values!();
+    };
+}
+pub(crate) use backend_values;
+
+/// Of these, what rows and results say.
+macro_rules! row_values {
+    () => {
         fn affected(done: &Self::QueryResult) -> u64 {
             done.rows_affected()
-        }
-
-        fn push_number(arguments: &mut Self::Arguments, number: i64) {
-            sqlx::Arguments::add(arguments, number).expect("a number can be encoded");
-        }
-
-        fn push_bytes(arguments: &mut Self::Arguments, bytes: Option<&[u8]>) {
-            sqlx::Arguments::add(arguments, bytes).expect("bytes can be encoded");
         }
 
         fn number(row: &Self::Row, index: usize) -> sqlx::Result<i64> {
@@ -503,35 +386,44 @@ macro_rules! backend_values {
         }
     };
 }
-pub(crate) use backend_values;
+pub(crate) use row_values;
 
 /// [`Backend::run`] on a connection, likewise.
 macro_rules! run_statement {
     ($connection:expr, $statement:expr) => {{
+        let query = sqlx::query_with($statement.sql, $statement.values);
+        $crate::call::read_answer!($connection, query, 1)
+    }};
+}
+pub(crate) use run_statement;
+
+/// Reads the answers to some statements to their very end, not to the first row: SQLite commits with
+/// the last step, and Postgres after it has said that the command is complete.
+macro_rules! read_answer {
+    ($connection:expr, $query:expr, $statements:expr) => {{
         use futures_util::TryStreamExt as _;
         use sqlx::Executor as _;
 
-        let query =
-            sqlx::query_with($statement.sql, $statement.arguments).persistent(!$statement.once);
-        let mut answer = $connection.fetch_many(query);
-        let (mut rows, mut done) = (Vec::new(), None);
-        // To the very end, not to the first row: SQLite commits with the last step, and Postgres
-        // after it has said that the command is complete.
+        let mut answer = $connection.fetch_many($query);
+        let (mut rows, mut done, mut left) = (Vec::new(), None, $statements);
         loop {
             match answer.try_next().await {
-                Ok(Some(sqlx::Either::Left(result))) => done = Some(result),
+                Ok(Some(sqlx::Either::Left(result))) => {
+                    done = Some(result);
+                    left -= 1;
+                }
                 Ok(Some(sqlx::Either::Right(row))) => rows.push(row),
                 Ok(None) => break,
-                Err(error) if done.is_some() => return Err(crate::call::after_completion(error)),
+                Err(error) if left <= 0 => return Err($crate::call::after_completion(error)),
                 Err(error) => return Err(error),
             }
         }
         drop(answer);
         let done = done.unwrap_or_default();
-        Ok(crate::call::Answer { rows, done })
+        Ok($crate::call::Answer { rows, done })
     }};
 }
-pub(crate) use run_statement;
+pub(crate) use read_answer;
 
 /// An error behind the completion of a statement: a refusal only where the database says that the
 /// commit failed. Otherwise it is open whether that came before or after the commit.

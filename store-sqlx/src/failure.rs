@@ -21,11 +21,10 @@ pub(crate) enum Refusal {
     /// Another transaction was in the way: the same statement may succeed at once.
     Contention,
     /// The server was ending the connection before it took the statement.
-    #[cfg_attr(
-        not(any(feature = "postgres", feature = "mysql")),
-        expect(dead_code, reason = "SQLite has no server")
-    )]
     Disconnected,
+    /// The connection is not to the one server that the statement was prepared on.
+    #[cfg(feature = "postgres")]
+    Pooled,
     /// A key is there already.
     Duplicate,
     /// No room on disk or in memory.
@@ -60,6 +59,11 @@ impl Failure {
         }
     }
 
+    /// Whether it is the same the next time, as far as can be known.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Refused(Refusal::Setup | Refusal::Insecure, _))
+    }
+
     /// The same failure of a statement whose effect the caller does not depend on: nothing that
     /// matters was lost.
     pub(crate) fn of_a_read(self) -> Self {
@@ -74,7 +78,14 @@ impl Failure {
         matches!(
             self,
             Self::Lost(_) | Self::Refused(Refusal::Disconnected | Refusal::ReadOnly, _)
-        )
+        ) || self.is_about_pooling()
+    }
+
+    fn is_about_pooling(&self) -> bool {
+        #[cfg(feature = "postgres")]
+        return matches!(self, Self::Refused(Refusal::Pooled, _));
+        #[cfg(not(feature = "postgres"))]
+        return false;
     }
 
     pub(crate) fn into_error(self, effect: Effect) -> Error {
@@ -113,6 +124,12 @@ impl Refusal {
             Self::Disconnected => (
                 ErrorKind::Unavailable,
                 "the session database closed the connection",
+            ),
+            #[cfg(feature = "postgres")]
+            Self::Pooled => (
+                ErrorKind::InvalidConfig,
+                "a pooler gives the connections of the session database to others in between; set \
+                 `transaction_pooling`",
             ),
             Self::Insecure => (
                 ErrorKind::InvalidConfig,

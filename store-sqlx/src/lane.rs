@@ -15,16 +15,12 @@ use std::{
 };
 
 use sessionkit::StoreKey;
-use sqlx::Sqlite;
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
 };
 
-use crate::{
-    failure::{Cause, Failure},
-    lease::Seat,
-};
+use crate::failure::{Cause, Failure};
 
 /// The most calls of a round.
 pub(crate) const MAX_CALLS: usize = 64;
@@ -40,25 +36,16 @@ pub(crate) trait Group: Send + Sync + 'static {
     /// Whether two calls for one key may not be in the same round.
     const EXCLUSIVE: bool;
 
-    /// The keys that a call is about, and the size of its data in bytes.
-    fn keys(call: &Self::Call) -> (StoreKey, Option<StoreKey>);
+    /// The key that a call is about, and the size of its data in bytes.
+    fn key(call: &Self::Call) -> StoreKey;
     fn weight(call: &Self::Call) -> usize;
 
-    /// Answers each call, in the order of the calls.
+    /// Answers each call by `end`, in the order of the calls.
     fn answer(
         &self,
-        turn: Round<'_>,
+        end: Instant,
         calls: Vec<Self::Call>,
     ) -> impl Future<Output = Vec<Self::Output>> + Send;
-}
-
-/// What a round has.
-#[derive(Clone, Copy)]
-pub(crate) struct Round<'a> {
-    /// Until when its calls have to be answered.
-    pub(crate) end: Instant,
-    /// The connection of the rounds that follow one another.
-    pub(crate) seat: &'a Seat<Sqlite>,
 }
 
 pub(crate) struct Lane<G: Group> {
@@ -170,10 +157,8 @@ impl<G: Group> Queue<G> {
             if waiting.end <= last || waiting.taken.load(Ordering::Acquire) {
                 continue;
             }
-            let (key, other) = G::keys(&waiting.call);
-            // A call that is put off keeps its keys from those behind it: they stay in order.
-            let is_free = keys.insert(key) & other.is_none_or(|other| keys.insert(other));
-            if G::EXCLUSIVE && !is_free {
+            // A call that is put off keeps its key from those behind it: they stay in order.
+            if G::EXCLUSIVE && !keys.insert(G::key(&waiting.call)) {
                 left.push_back(waiting);
             } else if !waiting.taken.swap(true, Ordering::AcqRel) {
                 weight += G::weight(&waiting.call);
@@ -194,7 +179,6 @@ struct Running<G: Group> {
 
 impl<G: Group> Running<G> {
     async fn run(mut self) {
-        let seat = Seat::default();
         loop {
             let taken = self.lane.take();
             if taken.is_empty() {
@@ -202,15 +186,12 @@ impl<G: Group> Running<G> {
                 return;
             }
             let ends = taken.iter().map(|waiting| waiting.end);
-            let round = Round {
-                end: ends.min().expect("the round is not empty"),
-                seat: &seat,
-            };
+            let end = ends.min().expect("the round is not empty");
             let (calls, answers): (Vec<_>, Vec<_>) = taken
                 .into_iter()
                 .map(|waiting| (waiting.call, waiting.answer))
                 .unzip();
-            let outputs = self.lane.group.answer(round, calls).await;
+            let outputs = self.lane.group.answer(end, calls).await;
             for (answer, output) in answers.into_iter().zip(outputs) {
                 // Nobody listens when the caller's future was dropped.
                 let _ = answer.send(output);

@@ -3,11 +3,11 @@
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod call;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod connections;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod failure;
 #[cfg(feature = "sqlite")]
 mod lane;
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-mod lease;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]

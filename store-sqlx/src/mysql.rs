@@ -4,18 +4,18 @@ use sessionkit::{Record, Result, Revision, StoreKey, Subject, SubjectSession, Ti
 use sqlx::{
     ConnectOptions, Executor, MySql, MySqlConnection, MySqlPool, SqlStr,
     error::DatabaseError,
-    mysql::{MySqlDatabaseError, MySqlPoolOptions, MySqlSslMode},
+    mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlSslMode},
 };
+
+use tokio::time::Instant;
 
 use crate::{
     StoreOptions, TableName,
-    call::{
-        Answer, Backend, Caller, Statement, backend_values, parse_url, run_statement, try_connect,
-    },
-    failure::{Cause, Failure, Refusal},
+    call::{Answer, Backend, Caller, Statement, backend_values, parse_url, run_statement},
+    failure::{Cause, Effect, Failure, Refusal},
     record,
     remote::{Dialect, Remote, Swept, remote_store, safe},
-    schema::{Column, Table, columns},
+    schema::{Column, Table, columns, comment},
     sweeper::BATCH,
 };
 
@@ -52,49 +52,49 @@ impl MysqlStore {
         } else {
             url
         };
-        let mut connect = parse_url::<MySql>(url)?.disable_statement_logging();
+        let mut connect = parse_url::<MySql>(url)?;
         if options.require_tls {
             connect = connect.ssl_mode(MySqlSslMode::VerifyIdentity);
         }
         if let Some(pem) = &options.root_certificates {
             connect = connect.ssl_ca_from_pem(pem.clone());
         }
-        try_connect::<MySql>(&connect, options.deadline).await?;
-        let patience = lock_wait(options.deadline);
-        let pool = MySqlPoolOptions::new()
-            .max_connections(options.max_connections.unwrap_or(16))
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    let seconds = patience.as_secs();
-                    // Of a row, and of the table while somebody alters it.
-                    let sql = safe(format!(
-                        "SET SESSION innodb_lock_wait_timeout = {seconds}, \
-                         SESSION lock_wait_timeout = {seconds}"
-                    ));
-                    connection.execute(sql).await.map(drop)
-                })
-            });
-        let mut caller = Caller::connect(pool, connect, options.deadline);
-        caller.patience = patience;
-        Ok(Self::new(caller, options))
+        let limit = options.max_connections.unwrap_or(16);
+        let store = Self::new(move || connect.clone(), limit, options);
+        store.0.caller.hello().await?;
+        Ok(store)
     }
 
-    /// Opens a store over the caller's pool.
-    ///
-    /// Set `innodb_lock_wait_timeout` and `lock_wait_timeout` on its connections to less than the deadline: otherwise a
-    /// write that waits for a lock is ambiguous where it could be refused. A pool without
-    /// `test_before_acquire` is faster and lets the first call after a lost connection fail.
+    /// Opens a store with the options of the caller's pool, of whose connections it uses none: it
+    /// opens some of its own, as many as the pool may have unless
+    /// [`StoreOptions::max_connections`] says otherwise. What the pool does with a connection that
+    /// it has opened, or that is taken from it, is not done with these.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](sessionkit::ErrorKind::InvalidConfig) when an option is not
     /// valid.
     pub fn with_pool(pool: MySqlPool, options: StoreOptions) -> Result<Self> {
         let options = options.checked_for_pool()?;
-        Ok(Self::new(Caller::new(pool, options.deadline), options))
+        let limit = pool.options().get_max_connections();
+        let limit = options.max_connections.unwrap_or(limit);
+        // Asked each time, because who has a password that changes gives the pool the new one.
+        let connect = move || MySqlConnectOptions::clone(&pool.connect_options());
+        Ok(Self::new(connect, limit, options))
     }
 
-    fn new(caller: Caller<MySql>, options: StoreOptions) -> Self {
-        Self(Arc::new(Remote::new(caller, options, false)))
+    fn new(
+        options: impl Fn() -> MySqlConnectOptions + Send + Sync + 'static,
+        limit: u32,
+        store: StoreOptions,
+    ) -> Self {
+        let patience = lock_wait(store.deadline);
+        let connect = move || {
+            let options = options().disable_statement_logging();
+            Box::pin(connect(options, patience)) as _
+        };
+        let mut caller = Caller::new(connect, limit, store.deadline);
+        caller.patience = patience;
+        Self(Arc::new(Remote::new(caller, store)))
     }
 
     /// The statement that [`migrate`](Self::migrate) executes, for review.
@@ -121,9 +121,24 @@ fn schema(table: &TableName) -> String {
          label VARBINARY(255) NOT NULL,\n    \
          data MEDIUMBLOB NOT NULL,\n    \
          INDEX sweep_at (sweep_at),\n    \
-         INDEX subject (subject, session_key)\n) ENGINE = InnoDB",
-        table.quoted('`')
+         INDEX subject (subject, session_key)\n) ENGINE = InnoDB COMMENT = '{}'",
+        table.quoted('`'),
+        comment()
     )
+}
+
+async fn connect(
+    options: MySqlConnectOptions,
+    patience: Duration,
+) -> sqlx::Result<MySqlConnection> {
+    let mut connection = options.connect().await?;
+    let seconds = patience.as_secs();
+    // Of a row, and of the table while somebody alters it.
+    let sql = safe(format!(
+        "SET SESSION innodb_lock_wait_timeout = {seconds}, SESSION lock_wait_timeout = {seconds}"
+    ));
+    connection.execute(sql).await?;
+    Ok(connection)
 }
 
 /// InnoDB's wait for a lock, in its whole seconds and within the deadline where that is longer.
@@ -156,7 +171,7 @@ impl Backend for MySql {
             1062 | 1586 => Refusal::Duplicate,
             1021 | 1114 | 1037 | 1041 => Refusal::Full,
             1034 | 1194 | 1712 => Refusal::Damaged,
-            1044 | 1045 | 1049 | 1054 | 1142 | 1143 | 1146 | 1227 | 1698 => Refusal::Setup,
+            1044 | 1045 | 1046 | 1049 | 1054 | 1142 | 1143 | 1146 | 1227 | 1698 => Refusal::Setup,
             // The statement was done, and the commit failed in a way that leaves it open.
             1180 => return Failure::Lost(Cause("MySQL 1180".to_owned())),
             _ => Refusal::Other,
@@ -173,6 +188,10 @@ impl Backend for MySql {
 }
 
 impl Dialect for MySql {
+    type Ending = Ending;
+
+    /// Aurora's readers say it with the second one.
+    const PING: &str = "SELECT CAST(@@global.read_only OR @@global.innodb_read_only AS SIGNED)";
     const QUOTE: char = '`';
     const TIMES_IN_CREATE: usize = 8;
 
@@ -210,8 +229,17 @@ impl Dialect for MySql {
         sql
     }
 
-    fn migration(table: &TableName) -> Vec<String> {
-        vec![schema(table)]
+    fn migration(table: &TableName, found: &Table) -> Vec<String> {
+        let comment = format!(
+            "ALTER TABLE {} COMMENT = '{}'",
+            table.quoted(Self::QUOTE),
+            comment()
+        );
+        let mut statements = vec![schema(table)];
+        if found.is_older() {
+            statements.push(comment);
+        }
+        statements
     }
 
     fn wanted() -> Vec<Column> {
@@ -224,7 +252,7 @@ impl Dialect for MySql {
         ])
     }
 
-    async fn table(remote: &Remote<Self>) -> Result<Table> {
+    async fn table(remote: &Remote<Self>, end: Instant) -> Result<Table> {
         // An integer's display width, which MariaDB names and MySQL does not, means nothing.
         const COLUMNS: &str = "SELECT CAST(column_name AS BINARY), \
             CAST(IF(data_type = 'bigint' AND column_type NOT LIKE '%unsigned%', 'bigint', \
@@ -237,15 +265,17 @@ impl Dialect for MySql {
             WHERE table_schema = COALESCE(?, DATABASE()) \
             AND table_name = ? AND column_name IS NOT NULL \
             AND (index_name = 'PRIMARY' OR seq_in_index = 1) ORDER BY seq_in_index";
+        const COMMENT: &str = "SELECT CAST(table_comment AS BINARY) \
+            FROM information_schema.tables WHERE table_schema = COALESCE(?, DATABASE()) \
+            AND table_name = ?";
         let ask = async |sql| {
             let sql = SqlStr::from_static(sql);
             let statement = || {
-                remote
-                    .statement(&sql)
+                Statement::new(&sql)
                     .bytes(remote.table.schema().map(str::as_bytes))
                     .bytes(remote.table.table().as_bytes())
             };
-            remote.caller.read(statement).await
+            remote.read(end, statement).await
         };
         let mut table = Table::default();
         for row in &ask(COLUMNS).await?.rows {
@@ -264,10 +294,17 @@ impl Dialect for MySql {
                 table.indexed.push(name);
             }
         }
+        let comment = ask(COMMENT).await?;
+        table.comment = record::comment::<Self>(comment.rows.first());
         Ok(table)
     }
 
-    async fn sweep(remote: &Remote<Self>, limit: i64, alone: bool) -> Result<Option<Swept>> {
+    async fn sweep(
+        remote: &Remote<Self>,
+        end: Instant,
+        limit: i64,
+        alone: bool,
+    ) -> Result<Option<Swept>> {
         let sweep = Sweep {
             sql: SweepStatements::new(remote),
             alone,
@@ -276,82 +313,70 @@ impl Dialect for MySql {
         };
         remote
             .caller
-            .session(move |connection| {
+            .session(end, Effect::Write, move |connection| {
                 let sweep = sweep.clone();
                 Box::pin(async move { sweep.run(connection).await })
             })
             .await
+            .map_err(|failure| failure.into_error(Effect::Write))
     }
 
-    async fn revoke(remote: &Remote<Self>, subject: &[u8], key: &StoreKey) -> Result<bool> {
-        let statements = Revocation::new(remote, "session_key = ?");
-        let delete = async |sql| {
-            statements
-                .delete(remote, sql, subject, key.as_bytes())
-                .await
-        };
-        if delete(&statements.live).await? > 0 {
+    fn ending(t: &str, condition: &str) -> Ending {
+        let sql = |expiry| safe(format!("DELETE FROM {t} WHERE {condition}{expiry}"));
+        Ending {
+            live: sql(" AND expires_at > ?"),
+            expired: sql(" AND expires_at <= ?"),
+            any: sql(""),
+        }
+    }
+
+    async fn end(
+        remote: &Remote<Self>,
+        end: Instant,
+        ending: &Ending,
+        bind: impl Fn(Statement<Self>) -> Statement<Self> + Send + Sync,
+    ) -> Result<bool> {
+        let live = || bind(Statement::new(&ending.live)).time(remote.now());
+        if remote.write(end, live).await?.affected() > 0 {
             return Ok(true);
         }
-        // One that is prolonged by a call that told the time earlier was live.
-        Ok(delete(&statements.expired).await? == 0 && delete(&statements.any).await? > 0)
+        let expired = || bind(Statement::new(&ending.expired)).time(remote.now());
+        if remote.write(end, expired).await?.affected() > 0 {
+            return Ok(false);
+        }
+        // One that is there all the same was prolonged in between, or has come.
+        let any = || bind(Statement::new(&ending.any));
+        Ok(remote.write(end, any).await?.affected() > 0)
     }
 
-    async fn revoke_all(remote: &Remote<Self>, subject: &[u8], except: &[u8]) -> Result<u64> {
-        let statements = Revocation::new(remote, "session_key <> ?");
-        let delete = async |sql| statements.delete(remote, sql, subject, except).await;
-        let mut revoked = 0;
-        // Again until there is none: below the isolation level `REPEATABLE READ` a session that is
-        // rotated meanwhile may pass behind the statement, and one that has expired may be
-        // prolonged by a call that told the time earlier.
-        loop {
-            let live = delete(&statements.live).await?;
-            revoked += live;
-            if live == 0 && delete(&statements.any).await? == 0 {
-                return Ok(revoked);
-            }
-        }
+    async fn execute(link: &mut MySqlConnection, sql: &'static str) -> sqlx::Result<()> {
+        Executor::execute(link, sql).await.map(drop)
+    }
+
+    /// What has expired goes first, so that what is left can be counted. In this order also who
+    /// signs in meanwhile, or is prolonged by a clock that is behind, is ended and counted.
+    async fn revoke_all(
+        remote: &Remote<Self>,
+        end: Instant,
+        subject: &[u8],
+        except: &[u8],
+    ) -> Result<u64> {
+        let Ending { expired, any, .. } =
+            Self::ending(&remote.quoted, "subject = ? AND session_key <> ?");
+        let bind = |sql| Statement::new(sql).bytes(subject).bytes(except);
+        remote
+            .write(end, || bind(&expired).time(remote.now()))
+            .await?;
+        Ok(remote.write(end, || bind(&any)).await?.affected())
     }
 }
 
-/// The statements that end sessions of a subject: MySQL does not return what it deletes.
-struct Revocation {
+/// The statements that remove rows and say whether they were live: MySQL does not return what it
+/// deletes.
+pub(crate) struct Ending {
     live: SqlStr,
     expired: SqlStr,
     any: SqlStr,
-}
-
-impl Revocation {
-    fn new(remote: &Remote<MySql>, keys: &str) -> Self {
-        let sql = |expiry| {
-            safe(format!(
-                "DELETE FROM {} WHERE subject = ? AND {keys} AND {expiry}",
-                remote.quoted
-            ))
-        };
-        Self {
-            live: sql("expires_at > ?"),
-            expired: sql("expires_at <= ?"),
-            any: sql("? IS NOT NULL"),
-        }
-    }
-
-    async fn delete(
-        &self,
-        remote: &Remote<MySql>,
-        sql: &SqlStr,
-        subject: &[u8],
-        key: &[u8],
-    ) -> Result<u64> {
-        let statement = || {
-            remote
-                .statement(sql)
-                .bytes(subject)
-                .bytes(key)
-                .time(remote.now())
-        };
-        Ok(remote.caller.write(statement).await?.affected())
-    }
 }
 
 /// A sweep of one batch: three statements, so that those that write name the rows that they lock
@@ -376,10 +401,15 @@ struct SweepStatements {
 impl SweepStatements {
     fn new(remote: &Remote<MySql>) -> Self {
         let t = &remote.quoted;
-        // The name of a lock is known to the whole server and has 64 characters at most.
+        // The name of a lock is known to the whole server and has 64 characters at most. It is the
+        // same whether the table's database is named or is the connection's, which may have none.
+        let database = match remote.table.schema() {
+            Some(schema) => format!("'{schema}'"),
+            None => "DATABASE()".to_owned(),
+        };
         let name = format!(
-            "SHA2(CONCAT('sessionkit sweep ', DATABASE(), ' {}'), 224)",
-            remote.table
+            "SHA2(CONCAT('sessionkit sweep ', {database}, ' {}'), 224)",
+            remote.table.table()
         );
         let keys = vec!["?"; BATCH].join(", ");
         Self {
@@ -404,8 +434,9 @@ impl Sweep {
             return self.batch(connection).await.map(Some);
         }
         let answer = MySql::run(connection, Statement::new(&self.sql.lock)).await?;
-        let held = answer.rows.first().map(|row| MySql::number(row, 0));
-        if !matches!(held, Some(Ok(1))) {
+        // Null is an error of the server, and no other process.
+        let row = answer.rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        if MySql::number(row, 0)? != 1 {
             return Ok(None);
         }
         // A connection that fails in between is closed, and the lock goes with it.

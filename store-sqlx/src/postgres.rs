@@ -1,26 +1,32 @@
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use sessionkit::{Record, Result, Revision, StoreKey, Subject, SubjectSession, Timestamp, Token};
 use sqlx::{
-    ConnectOptions, Connection, PgConnection, PgPool, Postgres,
+    Arguments, ConnectOptions, Connection, Executor, PgConnection, PgPool, Postgres, Row, SqlStr,
     error::DatabaseError,
-    postgres::{PgPoolOptions, PgSslMode},
+    postgres::{PgArguments, PgConnectOptions, PgSslMode},
 };
+use tokio::time::Instant;
 
 use crate::{
     StoreOptions, TableName,
-    call::{
-        Answer, Backend, Caller, Statement, backend_values, parse_url, run_statement, try_connect,
-    },
+    call::{Answer, Backend, Caller, Statement, parse_url, random, read_answer, row_values},
     failure::{Cause, Failure, Refusal},
     record,
     remote::{Dialect, Remote, Swept, remote_store, safe},
-    schema::{Column, Table, columns},
+    schema::{Column, Table, columns, comment},
 };
 
 /// Keeps sessions in a table of Postgres.
 ///
-/// Each call is one prepared statement. A clone is the same store.
+/// Each call is one statement, prepared where the connection leads to one server process and to no
+/// other. A clone is the same store.
 ///
 /// ```no_run
 /// # async fn example() -> sessionkit::Result<()> {
@@ -45,39 +51,54 @@ impl PostgresStore {
     /// when the server cannot be reached.
     pub async fn connect(url: &str, options: StoreOptions) -> Result<Self> {
         let options = options.checked()?;
-        let mut connect = parse_url::<Postgres>(url)?.disable_statement_logging();
-        if options.transaction_pooling {
-            // PgBouncer refuses parameters at the start that it does not know.
-            connect = connect.extra_float_digits(None).statement_cache_capacity(0);
-        }
+        let mut connect = parse_url::<Postgres>(url)?;
         if options.require_tls {
             connect = connect.ssl_mode(PgSslMode::VerifyFull);
         }
         if let Some(pem) = &options.root_certificates {
             connect = connect.ssl_root_cert_from_pem(pem.clone());
         }
-        try_connect::<Postgres>(&connect, options.deadline).await?;
-        let pool = PgPoolOptions::new().max_connections(options.max_connections.unwrap_or(16));
-        let caller = Caller::connect(pool, connect, options.deadline);
-        Ok(Self::new(caller, options))
+        let limit = options.max_connections.unwrap_or(16);
+        let store = Self::new(move || connect.clone(), limit, options);
+        store.0.caller.hello().await?;
+        Ok(store)
     }
 
-    /// Opens a store over the caller's pool.
-    ///
-    /// A pool without `test_before_acquire` is faster and lets the first call after a lost
-    /// connection fail.
+    /// Opens a store with the options of the caller's pool, of whose connections it uses none: it
+    /// opens some of its own, as many as the pool may have unless
+    /// [`StoreOptions::max_connections`] says otherwise. What the pool does with a connection that
+    /// it has opened, or that is taken from it, is not done with these.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](sessionkit::ErrorKind::InvalidConfig) when an option is not
     /// valid.
     pub fn with_pool(pool: PgPool, options: StoreOptions) -> Result<Self> {
         let options = options.checked_for_pool()?;
-        Ok(Self::new(Caller::new(pool, options.deadline), options))
+        let limit = pool.options().get_max_connections();
+        let limit = options.max_connections.unwrap_or(limit);
+        // Asked each time, because who has a password that changes gives the pool the new one.
+        let connect = move || PgConnectOptions::clone(&pool.connect_options());
+        Ok(Self::new(connect, limit, options))
     }
 
-    fn new(caller: Caller<Postgres>, options: StoreOptions) -> Self {
-        let once = options.transaction_pooling;
-        Self(Arc::new(Remote::new(caller, options, once)))
+    fn new(
+        connect: impl Fn() -> PgConnectOptions + Send + Sync + 'static,
+        limit: u32,
+        options: StoreOptions,
+    ) -> Self {
+        let patience = options.deadline / 3;
+        let is_direct = Arc::new(AtomicBool::new(!options.transaction_pooling));
+        let connect = move || {
+            let options = connect()
+                .disable_statement_logging()
+                // Numbers with fractions there are none, and PgBouncer refuses what it does not know.
+                .extra_float_digits(None);
+            let is_direct = Arc::clone(&is_direct);
+            Box::pin(PgLink::connect(options, patience, is_direct)) as _
+        };
+        let mut caller = Caller::new(connect, limit, options.deadline);
+        caller.patience = patience;
+        Self(Arc::new(Remote::new(caller, options)))
     }
 
     /// The statements that [`migrate`](Self::migrate) executes, for review.
@@ -93,7 +114,7 @@ remote_store!(PostgresStore);
 ///
 /// The rows of a page leave room for their next versions, so that a write that changes no indexed
 /// column finds a place beside the old one and touches no index (a heap-only update).
-fn schema(table: &TableName) -> [String; 3] {
+fn schema(table: &TableName) -> [String; 4] {
     let (t, name) = (table.quoted('"'), table.table());
     [
         format!(
@@ -112,27 +133,162 @@ fn schema(table: &TableName) -> [String; 3] {
             "CREATE INDEX IF NOT EXISTS \"{name}_subject\" ON {t} (subject, session_key) \
              WHERE subject IS NOT NULL"
         ),
+        format!("COMMENT ON TABLE {t} IS '{}'", comment()),
     ]
 }
 
+/// A connection, and how statements are sent on it.
+pub(crate) struct PgLink {
+    connection: PgConnection,
+    /// How long the server waits for a lock; with each statement, or for all of them where the
+    /// connection is to one process of the server.
+    patience: Duration,
+    is_direct: bool,
+}
+
+impl PgLink {
+    /// Connects, and finds out whether a pooler stands between.
+    ///
+    /// The driver names prepared statements by counting them, so that all clients use the same
+    /// names. A pooler that gives a server process to one client after the other would have one
+    /// client execute what another has prepared. So statements are prepared only where this very
+    /// connection is known to have started the process: it has been told a number when it was
+    /// started. A pooler starts its processes for itself; it refuses such an option, or ignores it.
+    async fn connect(
+        options: PgConnectOptions,
+        patience: Duration,
+        is_direct: Arc<AtomicBool>,
+    ) -> sqlx::Result<Self> {
+        if is_direct.load(Ordering::Relaxed) {
+            let number = format!("{:016x}", random());
+            let own = options.clone().options([
+                ("sessionkit.connection", number.as_str()),
+                ("lock_timeout", &patience.as_millis().to_string()),
+            ]);
+            match own.connect().await {
+                Ok(mut connection) => {
+                    let sql = "SELECT current_setting('sessionkit.connection', true)";
+                    let row = sqlx::raw_sql(sql).fetch_one(&mut connection).await?;
+                    let told: Option<String> = row.try_get(0)?;
+                    let is_own = told.as_deref() == Some(&number);
+                    if !is_own {
+                        pooled(&is_direct);
+                    }
+                    return Ok(Self {
+                        connection,
+                        patience,
+                        is_direct: is_own,
+                    });
+                }
+                Err(sqlx::Error::Database(error)) if is_about_options(&*error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let connection = options.connect().await?;
+        pooled(&is_direct);
+        Ok(Self {
+            connection,
+            patience,
+            is_direct: false,
+        })
+    }
+}
+
+/// Remembers that a pooler stands between.
+fn pooled(is_direct: &AtomicBool) {
+    if is_direct.swap(false, Ordering::Relaxed) {
+        tracing::info!(
+            "the connections to the session database are a pooler's: nothing is prepared on them; \
+             with `transaction_pooling` this is not found out each time"
+        );
+    }
+}
+
+/// Whether a server or a pooler may refuse the connection because of an option.
+fn is_about_options(error: &dyn DatabaseError) -> bool {
+    let code = error.code().unwrap_or_default();
+    // The account, the database, the number of connections, a server that starts or ends.
+    !["28", "3D", "53", "57"]
+        .iter()
+        .any(|class| code.starts_with(class))
+}
+
+/// The value of a parameter.
+pub(crate) enum Value {
+    Number(i64),
+    Bytes(Option<Vec<u8>>),
+}
+
+impl Value {
+    /// Reads the same whatever `standard_conforming_strings` is.
+    fn literal(&self, sql: &mut String) {
+        use std::fmt::Write as _;
+
+        const WRITES: &str = "a string takes everything";
+        match self {
+            Self::Number(number) => write!(sql, "'{number}'::bigint").expect(WRITES),
+            Self::Bytes(None) => sql.push_str("NULL::bytea"),
+            Self::Bytes(Some(bytes)) => {
+                sql.push_str("E'\\\\x");
+                for byte in bytes {
+                    write!(sql, "{byte:02x}").expect(WRITES);
+                }
+                sql.push_str("'::bytea");
+            }
+        }
+    }
+}
+
+/// A statement with its values in the place of its parameters.
+fn with_literals(sql: &str, values: &[Value]) -> String {
+    if values.is_empty() {
+        return sql.to_owned();
+    }
+    let mut parts = sql.split('$');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, rest) = part.split_at(digits);
+        let number: usize = number.parse().expect("a parameter has a number");
+        values[number - 1].literal(&mut text);
+        text.push_str(rest);
+    }
+    text
+}
+
 impl Backend for Postgres {
+    type Link = PgLink;
+    type Values = Vec<Value>;
+
     const LOCAL: bool = false;
 
-    async fn run(
-        connection: &mut PgConnection,
-        statement: Statement<Self>,
-    ) -> sqlx::Result<Answer<Self>> {
-        if !statement.once {
-            return execute(connection, statement).await;
+    async fn run(link: &mut PgLink, statement: Statement<Self>) -> sqlx::Result<Answer<Self>> {
+        if link.is_direct {
+            return prepared(&mut link.connection, statement).await;
         }
-        // The statement is parsed in one round trip and executed in the next: within a transaction
-        // a pooler leaves both to the same connection.
-        let mut transaction = connection.begin().await?;
-        let answer = execute(&mut transaction, statement).await?;
-        match transaction.commit().await {
-            Ok(()) => Ok(answer),
-            Err(error) => Err(crate::call::after_completion(error)),
-        }
+        // One message, which is one transaction, and which leaves nothing behind on the server.
+        let sql = format!(
+            "SET LOCAL lock_timeout = {}; SET LOCAL bytea_output = hex; {}",
+            link.patience.as_millis(),
+            with_literals(statement.sql.as_str(), &statement.values)
+        );
+        read_answer!(link.connection, sqlx::raw_sql(safe(sql)), 3)
+    }
+
+    async fn ping(link: &mut PgLink) -> sqlx::Result<()> {
+        link.connection.ping().await
+    }
+
+    async fn close(link: PgLink) -> sqlx::Result<()> {
+        link.connection.close().await
+    }
+
+    fn push_number(values: &mut Vec<Value>, number: i64) {
+        values.push(Value::Number(number));
+    }
+
+    fn push_bytes(values: &mut Vec<Value>, bytes: Option<&[u8]>) {
+        values.push(Value::Bytes(bytes.map(Into::into)));
     }
 
     /// By SQLSTATE, <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
@@ -140,11 +296,11 @@ impl Backend for Postgres {
         let code = error.code().unwrap_or_default();
         let refusal = match &*code {
             "40001" | "40P01" | "55P03" => Refusal::Contention,
-            // The server is ending; or it has another idea of what is prepared, because the table
-            // was altered or a pooler has swapped the connection.
-            "57P01" | "57P02" | "57P03" | "57P05" | "0A000" | "26000" | "42P05" => {
-                Refusal::Disconnected
-            }
+            // The server is ending, or the table was altered since the statement was prepared.
+            "57P01" | "57P02" | "57P03" | "57P05" | "0A000" => Refusal::Disconnected,
+            // An unknown statement, a known one where there should be none, one with other
+            // parameters: nobody but this connection prepares statements in its process.
+            "26000" | "42P05" | "08P01" => Refusal::Pooled,
             "25006" => Refusal::ReadOnly,
             "23505" => Refusal::Duplicate,
             "53100" | "53200" => Refusal::Full,
@@ -161,18 +317,30 @@ impl Backend for Postgres {
         Failure::Refused(refusal, Cause(cause))
     }
 
-    backend_values!();
+    row_values!();
 }
 
-async fn execute(
+async fn prepared(
     connection: &mut PgConnection,
     statement: Statement<Postgres>,
 ) -> sqlx::Result<Answer<Postgres>> {
-    run_statement!(connection, statement)
+    let mut arguments = PgArguments::default();
+    for value in statement.values {
+        match value {
+            Value::Number(number) => arguments.add(number),
+            Value::Bytes(bytes) => arguments.add(bytes),
+        }
+        .expect("numbers and bytes can be encoded");
+    }
+    let query = sqlx::query_with(statement.sql, arguments);
+    read_answer!(connection, query, 1)
 }
 
 impl Dialect for Postgres {
+    type Ending = SqlStr;
+
     const QUOTE: char = '"';
+    const PING: &str = "SELECT (current_setting('transaction_read_only') = 'on')::int::int8";
     const TIMES_IN_CREATE: usize = 1;
 
     fn create(t: &str) -> String {
@@ -198,7 +366,7 @@ impl Dialect for Postgres {
             .fold(first, |sql, (part, number)| format!("{sql}${number}{part}"))
     }
 
-    fn migration(table: &TableName) -> Vec<String> {
+    fn migration(table: &TableName, _: &Table) -> Vec<String> {
         // `IF NOT EXISTS` alone fails when two do it at the same moment. One statement is one
         // transaction: the lock ends with it.
         let statements = schema(table).map(|sql| sql + "; ").concat();
@@ -212,7 +380,7 @@ impl Dialect for Postgres {
         columns(["bytea", "bigint", "bytea", "bytea", "bytea"])
     }
 
-    async fn table(remote: &Remote<Self>) -> Result<Table> {
+    async fn table(remote: &Remote<Self>, end: Instant) -> Result<Table> {
         const COLUMNS: &str = "SELECT convert_to(attname, 'UTF8'), \
             convert_to(format_type(atttypid, atttypmod), 'UTF8'), \
             (NOT attnotnull)::int::int8, atthasdef::int::int8 \
@@ -224,10 +392,12 @@ impl Dialect for Postgres {
             ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
             WHERE i.indrelid = to_regclass(convert_from($1, 'UTF8')) AND i.indisvalid \
             AND (i.indisprimary OR k.position = 1) ORDER BY k.position";
+        const COMMENT: &str = "SELECT convert_to(obj_description(\
+            to_regclass(convert_from($1, 'UTF8')), 'pg_class'), 'UTF8')";
         let ask = async |sql| {
-            let sql = sqlx::SqlStr::from_static(sql);
-            let statement = || remote.statement(&sql).bytes(remote.quoted.as_bytes());
-            remote.caller.read(statement).await
+            let sql = SqlStr::from_static(sql);
+            let statement = || Statement::new(&sql).bytes(remote.quoted.as_bytes());
+            remote.read(end, statement).await
         };
         let mut table = Table::default();
         for row in &ask(COLUMNS).await?.rows {
@@ -246,10 +416,17 @@ impl Dialect for Postgres {
                 table.indexed.push(name);
             }
         }
+        let comment = ask(COMMENT).await?;
+        table.comment = record::comment::<Self>(comment.rows.first());
         Ok(table)
     }
 
-    async fn sweep(remote: &Remote<Self>, limit: i64, alone: bool) -> Result<Option<Swept>> {
+    async fn sweep(
+        remote: &Remote<Self>,
+        end: Instant,
+        limit: i64,
+        alone: bool,
+    ) -> Result<Option<Swept>> {
         let t = &remote.quoted;
         let held = if alone {
             format!(
@@ -274,8 +451,8 @@ impl Dialect for Postgres {
              SELECT (SELECT held FROM lock)::int::int8, (SELECT count(*) FROM removed), \
              (SELECT count(*) FROM put_off)"
         ));
-        let statement = || remote.statement(&sql).time(remote.now()).number(limit);
-        let answer = remote.caller.write(statement).await?;
+        let statement = || Statement::new(&sql).time(remote.now()).number(limit);
+        let answer = remote.write(end, statement).await?;
         let Some(row) = answer.rows.first() else {
             return Ok(None);
         };
@@ -287,38 +464,46 @@ impl Dialect for Postgres {
         Ok((count(0)? != 0).then_some(swept))
     }
 
-    async fn revoke(remote: &Remote<Self>, subject: &[u8], key: &StoreKey) -> Result<bool> {
-        let sql = safe(format!(
-            "DELETE FROM {} WHERE session_key = $1 AND subject = $2 \
-             RETURNING (expires_at > $3)::int::int8",
-            remote.quoted
-        ));
-        let statement = || {
-            remote
-                .statement(&sql)
-                .key(key)
-                .bytes(subject)
-                .time(remote.now())
-        };
-        let answer = remote.caller.write(statement).await?;
+    fn ending(t: &str, condition: &str) -> SqlStr {
+        safe(Self::parameters(format!(
+            "DELETE FROM {t} WHERE {condition} RETURNING (expires_at > ?)::int::int8"
+        )))
+    }
+
+    async fn end(
+        remote: &Remote<Self>,
+        end: Instant,
+        ending: &SqlStr,
+        bind: impl Fn(Statement<Self>) -> Statement<Self> + Send + Sync,
+    ) -> Result<bool> {
+        let statement = || bind(Statement::new(ending)).time(remote.now());
+        let answer = remote.write(end, statement).await?;
         let is_live = |row| record::number::<Self>(row, 0).map(|live| live != 0);
         answer.rows.first().map_or(Ok(false), is_live)
     }
 
-    async fn revoke_all(remote: &Remote<Self>, subject: &[u8], except: &[u8]) -> Result<u64> {
+    async fn execute(link: &mut PgLink, sql: &'static str) -> sqlx::Result<()> {
+        link.connection.execute(sql).await.map(drop)
+    }
+
+    async fn revoke_all(
+        remote: &Remote<Self>,
+        end: Instant,
+        subject: &[u8],
+        except: &[u8],
+    ) -> Result<u64> {
         let sql = safe(format!(
             "WITH revoked AS (DELETE FROM {} WHERE subject = $1 AND session_key <> $2 \
              RETURNING expires_at) SELECT count(*) FROM revoked WHERE expires_at > $3",
             remote.quoted
         ));
         let statement = || {
-            remote
-                .statement(&sql)
+            Statement::new(&sql)
                 .bytes(subject)
                 .bytes(except)
                 .time(remote.now())
         };
-        let answer = remote.caller.write(statement).await?;
+        let answer = remote.write(end, statement).await?;
         let count = |row| record::number::<Self>(row, 0).map(i64::cast_unsigned);
         answer.rows.first().map_or(Ok(0), count)
     }

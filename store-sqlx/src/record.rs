@@ -92,6 +92,12 @@ pub(crate) fn text<DB: Backend>(row: &DB::Row, index: usize) -> Result<String> {
     as_text(bytes::<DB>(row, index)?)
 }
 
+/// A table's comment in the first column, or nothing where there is none.
+pub(crate) fn comment<DB: Backend>(row: Option<&DB::Row>) -> String {
+    row.and_then(|row| text::<DB>(row, 0).ok())
+        .unwrap_or_default()
+}
+
 fn bytes<DB: Backend>(row: &DB::Row, index: usize) -> Result<Vec<u8>> {
     optional_bytes::<DB>(row, index)?.ok_or_else(|| ErrorKind::Corrupt.into())
 }

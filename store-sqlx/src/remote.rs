@@ -1,9 +1,10 @@
 //! What the stores on a database server have in common: one statement for each call.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use sessionkit::{
-    Clock, ErrorKind, Record, Result, Revision, StoreKey, Subject, SubjectSession, Timestamp, Token,
+    Clock, Error, ErrorKind, Record, Result, Revision, StoreKey, Subject, SubjectSession,
+    Timestamp, Token,
 };
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 use tokio::time::Instant;
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 use crate::{
     StoreOptions, TableName,
     call::{Answer, Backend, Caller, Statement},
-    failure::{Effect, Failure, Refusal, overtaken},
+    failure::{Cause, Effect, Failure, Refusal, overtaken},
     record,
     schema::{Column, Table},
     sweeper::BATCH,
@@ -20,6 +21,10 @@ use crate::{
 /// How often a call is decided anew because another was faster.
 const ROUNDS: usize = 4;
 
+/// What expires within this time is looked at under its lock before it is prolonged: at least as long
+/// as a statement may be under way, and as much as a clock may plausibly step meanwhile.
+const SOON: Duration = Duration::from_secs(60);
+
 /// What differs between the servers.
 pub(crate) trait Dialect: Backend {
     /// The mark around names.
@@ -27,6 +32,9 @@ pub(crate) trait Dialect: Backend {
 
     /// How often the statement that creates has the time among its parameters, at its end.
     const TIMES_IN_CREATE: usize;
+
+    /// 0 when the server takes writes.
+    const PING: &'static str;
 
     fn create(table: &str) -> String;
 
@@ -37,31 +45,46 @@ pub(crate) trait Dialect: Backend {
     fn parameters(sql: String) -> String;
 
     /// What [`Remote::migrate`] executes, each statement without effect when it is not needed.
-    fn migration(table: &TableName) -> Vec<String>;
+    fn migration(table: &TableName, found: &Table) -> Vec<String>;
 
     fn wanted() -> Vec<Column>;
 
     /// What the catalogue says about the table.
-    fn table(remote: &Remote<Self>) -> impl Future<Output = Result<Table>> + Send;
+    fn table(remote: &Remote<Self>, end: Instant) -> impl Future<Output = Result<Table>> + Send;
 
     /// Removes what has expired of the next `limit` rows that are due, and puts off the others.
     /// `None` when only one process at a time may do it and another one does.
     fn sweep(
         remote: &Remote<Self>,
+        end: Instant,
         limit: i64,
         alone: bool,
     ) -> impl Future<Output = Result<Option<Swept>>> + Send;
 
-    /// Ends a session of a subject, and returns whether it was live.
-    fn revoke(
+    /// The statements of [`end`](Self::end).
+    type Ending: Send + Sync;
+
+    fn ending(table: &str, condition: &str) -> Self::Ending;
+
+    /// Removes the row of the ending's condition, whose values `bind` binds, and returns whether it was
+    /// live.
+    fn end(
         remote: &Remote<Self>,
-        subject: &[u8],
-        key: &StoreKey,
+        end: Instant,
+        ending: &Self::Ending,
+        bind: impl Fn(Statement<Self>) -> Statement<Self> + Send + Sync,
     ) -> impl Future<Output = Result<bool>> + Send;
+
+    /// Begins and ends transactions.
+    fn execute(
+        link: &mut Self::Link,
+        sql: &'static str,
+    ) -> impl Future<Output = sqlx::Result<()>> + Send;
 
     /// Ends all sessions of a subject but one, and returns how many were live.
     fn revoke_all(
         remote: &Remote<Self>,
+        end: Instant,
         subject: &[u8],
         except: &[u8],
     ) -> impl Future<Output = Result<u64>> + Send;
@@ -80,41 +103,45 @@ pub(crate) struct Remote<DB: Dialect> {
     pub(crate) quoted: String,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) caller: Caller<DB>,
-    sql: Statements,
-    /// Whether no statement may stay prepared.
-    once: bool,
+    sql: Statements<DB>,
+    /// A statement tells the time and then waits for the network and for the row's lock, so that its
+    /// time may be older than that of a call that finds the session expired meanwhile. So it prolongs
+    /// only what lives for longer than that can take.
+    margin: Duration,
 }
 
-struct Statements {
+struct Statements<DB: Dialect> {
     create: SqlStr,
     load: SqlStr,
     find: SqlStr,
-    bury: SqlStr,
+    lock: SqlStr,
     update: SqlStr,
     touch: SqlStr,
-    rotate: SqlStr,
-    delete: SqlStr,
-    delete_expired: SqlStr,
+    delete_at: SqlStr,
+    delete: DB::Ending,
+    revoke: DB::Ending,
     list: SqlStr,
+    ping: SqlStr,
+}
+
+/// What a write does to a record that is there.
+#[derive(Clone)]
+enum Change {
+    Update(Revision, Record),
+    Touch(Timestamp),
 }
 
 impl<DB: Dialect> Remote<DB> {
-    pub(crate) fn new(caller: Caller<DB>, options: StoreOptions, once: bool) -> Self {
+    pub(crate) fn new(caller: Caller<DB>, options: StoreOptions) -> Self {
         let quoted = options.table.quoted(DB::QUOTE);
         Self {
-            sql: Statements::new::<DB>(&quoted),
+            sql: Statements::new(&quoted),
             table: options.table,
             quoted,
             clock: options.clock,
+            margin: SOON.max(options.deadline),
             caller,
-            once,
         }
-    }
-
-    pub(crate) fn statement(&self, sql: &SqlStr) -> Statement<DB> {
-        let mut statement = Statement::new(sql);
-        statement.once = self.once;
-        statement
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -122,33 +149,35 @@ impl<DB: Dialect> Remote<DB> {
     }
 
     pub(crate) async fn migrate(&self) -> Result<()> {
-        let table = DB::table(self).await?;
+        let end = self.caller.end();
+        let table = DB::table(self, end).await?;
         let wanted = DB::wanted();
         let checked = table.check(&self.table, &wanted);
         if checked.is_ok() || !table.can_be_completed(&wanted) {
             return checked;
         }
-        for sql in DB::migration(&self.table).into_iter().map(safe) {
-            self.caller.write(|| self.statement(&sql)).await?;
+        for sql in DB::migration(&self.table, &table).into_iter().map(safe) {
+            self.write(end, || Statement::new(&sql)).await?;
         }
-        self.check().await
+        DB::table(self, end).await?.check(&self.table, &wanted)
     }
 
     pub(crate) async fn drop_table(&self) -> Result<()> {
         let sql = safe(format!("DROP TABLE IF EXISTS {}", self.quoted));
-        self.caller.write(|| self.statement(&sql)).await?;
+        self.caller.write(|| Statement::new(&sql)).await?;
         Ok(())
     }
 
     pub(crate) async fn check(&self) -> Result<()> {
-        DB::table(self).await?.check(&self.table, &DB::wanted())
+        let table = DB::table(self, self.caller.end()).await?;
+        table.check(&self.table, &DB::wanted())
     }
 
     pub(crate) async fn create(&self, token: Token, record: &Record) -> Result<Token> {
         record.check_size(record::MAX_DATA)?;
         let key = token.key();
         let statement = || {
-            let (statement, now) = (self.statement(&self.sql.create).key(&key), self.now());
+            let (statement, now) = (Statement::new(&self.sql.create).key(&key), self.now());
             let statement = record::bind(statement, record, 2, now);
             (0..DB::TIMES_IN_CREATE).fold(statement, |statement, _| statement.time(now))
         };
@@ -161,21 +190,18 @@ impl<DB: Dialect> Remote<DB> {
     }
 
     pub(crate) async fn load(&self, token: &Token) -> Result<Option<Record>> {
-        let (key, end) = (token.key(), self.caller.end());
-        for _ in 0..ROUNDS {
-            let statement = || self.statement(&self.sql.load).key(&key);
-            let answer = self.read(end, statement).await?;
-            let Some(row) = answer.rows.first() else {
-                return Ok(None);
-            };
-            if record::timestamp::<DB>(row, 2)? > self.now() {
-                return record::record::<DB>(row, 0).map(Some);
-            }
-            if self.bury(end, &key).await? {
-                return Ok(None);
-            }
+        let key = token.key();
+        let answer = self
+            .caller
+            .read(|| Statement::new(&self.sql.load).key(&key))
+            .await?;
+        let Some(row) = answer.rows.first() else {
+            return Ok(None);
+        };
+        if record::timestamp::<DB>(row, 2)? <= self.now() {
+            return Ok(None);
         }
-        Err(overtaken())
+        record::record::<DB>(row, 0).map(Some)
     }
 
     pub(crate) async fn update(
@@ -185,100 +211,82 @@ impl<DB: Dialect> Remote<DB> {
         record: &Record,
     ) -> Result<Token> {
         record.check_size(record::MAX_DATA)?;
-        let (key, end) = (token.key(), self.caller.end());
-        for _ in 0..ROUNDS {
-            let statement = || {
-                let now = self.now();
-                record::bind(self.statement(&self.sql.update), record, 2, now)
-                    .key(&key)
-                    .revision(expected)
-                    .time(now)
-            };
-            if self.write(end, statement).await?.affected() > 0 {
-                return Ok(token.clone());
-            }
-            self.compare(end, &key, expected).await?;
-        }
-        Err(overtaken())
+        let update = Change::Update(expected, record.clone());
+        self.change(token, &self.sql.update, update).await
     }
 
     pub(crate) async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
+        let touch = Change::Touch(expires_at);
+        self.change(token, &self.sql.touch, touch).await
+    }
+
+    pub(crate) async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
         let (key, end) = (token.key(), self.caller.end());
+        let Some(expected) = expected else {
+            return DB::end(self, end, &self.sql.delete, |statement| statement.key(&key)).await;
+        };
         for _ in 0..ROUNDS {
             let statement = || {
-                let now = self.now();
-                let expiry = record::expiry(expires_at, now);
-                self.statement(&self.sql.touch)
-                    .time(expiry)
-                    .time(expiry)
+                Statement::new(&self.sql.delete_at)
                     .key(&key)
-                    .time(now)
+                    .revision(expected)
+                    .time(self.now())
             };
             if self.write(end, statement).await?.affected() > 0 {
-                return Ok(token.clone());
+                return Ok(true);
             }
-            self.revision(end, &key).await?;
-        }
-        Err(overtaken())
-    }
-
-    pub(crate) async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        record.check_size(record::MAX_DATA)?;
-        let (old, new, end) = (from.key(), to.key(), self.caller.end());
-        if old == new {
-            self.compare(end, &old, expected).await?;
-            return Err(ErrorKind::Exists.into());
-        }
-        for _ in 0..ROUNDS {
-            let statement = || {
-                let (statement, now) = (self.statement(&self.sql.rotate).key(&new), self.now());
-                record::bind(statement, record, 2, now)
-                    .key(&old)
-                    .revision(expected)
-                    .time(now)
-            };
-            match self.caller.call_until(end, Effect::Write, statement).await {
-                Ok(answer) if answer.affected() > 0 => return Ok(to),
-                Ok(_) => self.compare(end, &old, expected).await?,
-                Err(Failure::Refused(Refusal::Duplicate, _)) => self.make_room(end, &new).await?,
-                Err(failure) => return Err(failure.into_error(Effect::Write)),
+            match self.revision(end, &key).await? {
+                None => return Ok(false),
+                Some(revision) if revision != expected => return Err(ErrorKind::Conflict.into()),
+                Some(_) => {}
             }
         }
         Err(overtaken())
     }
 
-    pub(crate) async fn delete(&self, token: &Token) -> Result<()> {
-        let key = token.key();
-        let statement = || self.statement(&self.sql.delete).key(&key);
-        self.caller.write(statement).await.map(drop)
+    /// Whether the server takes writes.
+    pub(crate) async fn ping(&self) -> Result<()> {
+        let answer = self.caller.read(|| Statement::new(&self.sql.ping)).await?;
+        let row = answer.rows.first();
+        if row.is_some_and(|row| matches!(DB::number(row, 0), Ok(0))) {
+            return Ok(());
+        }
+        // After a failover the server that takes writes is behind other connections.
+        self.caller.connections.clear();
+        let cause = Cause("the server is in a mode that allows no writes".into());
+        Err(Failure::Refused(Refusal::ReadOnly, cause).into_error(Effect::Read))
     }
 
     pub(crate) async fn sweep(&self, limit: usize) -> Result<u64> {
-        let limit = limit as u64;
+        let swept = self.sweep_batches(limit, false).await?;
+        Ok(swept.unwrap_or_default())
+    }
+
+    /// The same, if no other process is sweeping.
+    pub(crate) async fn try_sweep(&self, limit: usize) -> Result<Option<u64>> {
+        self.sweep_batches(limit, true).await
+    }
+
+    /// Removes batch after batch, and begins none in the second half of the deadline, so that the
+    /// last one has time to end.
+    async fn sweep_batches(&self, limit: usize, alone: bool) -> Result<Option<u64>> {
+        let (limit, end) = (limit as u64, self.caller.end());
         let mut removed = 0;
         while removed < limit {
             let batch = (limit - removed).min(BATCH as u64).cast_signed();
-            let Some(swept) = DB::sweep(self, batch, false).await? else {
-                break;
-            };
-            removed += swept.removed;
-            if swept.removed + swept.put_off == 0 {
+            match DB::sweep(self, end, batch, alone).await {
+                Ok(Some(swept)) if swept.removed + swept.put_off == 0 => break,
+                Ok(Some(swept)) => removed += swept.removed,
+                Ok(None) => return Ok((removed > 0).then_some(removed)),
+                // It is told the next time.
+                Err(_) if removed > 0 => break,
+                Err(error) => return Err(error),
+            }
+            if Instant::now() + self.caller.deadline / 2 >= end {
                 break;
             }
         }
-        Ok(removed)
-    }
-
-    /// One batch, if no other process is sweeping: how many rows it went through.
-    pub(crate) async fn sweep_alone(&self) -> Result<Option<u64>> {
-        let swept = DB::sweep(self, (BATCH as u64).cast_signed(), true).await?;
-        Ok(swept.map(|swept| swept.removed + swept.put_off))
+        Ok(Some(removed))
     }
 
     pub(crate) async fn list(
@@ -289,7 +297,7 @@ impl<DB: Dialect> Remote<DB> {
     ) -> Result<Vec<SubjectSession>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let statement = || {
-            self.statement(&self.sql.list)
+            Statement::new(&self.sql.list)
                 .bytes(subject.as_str().as_bytes())
                 .bytes(key_or_empty(after))
                 .time(self.now())
@@ -301,7 +309,8 @@ impl<DB: Dialect> Remote<DB> {
     }
 
     pub(crate) async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
-        DB::revoke(self, subject.as_str().as_bytes(), key).await
+        let bind = |statement: Statement<DB>| statement.key(key).bytes(subject.as_str().as_bytes());
+        DB::end(self, self.caller.end(), &self.sql.revoke, bind).await
     }
 
     pub(crate) async fn revoke_all(
@@ -309,73 +318,59 @@ impl<DB: Dialect> Remote<DB> {
         subject: &Subject,
         except: Option<&StoreKey>,
     ) -> Result<u64> {
-        DB::revoke_all(self, subject.as_str().as_bytes(), key_or_empty(except)).await
+        DB::revoke_all(
+            self,
+            self.caller.end(),
+            subject.as_str().as_bytes(),
+            key_or_empty(except),
+        )
+        .await
     }
 
-    /// Why nothing was changed: an error, or nothing if the record is as expected after all.
-    async fn compare(&self, end: Instant, key: &StoreKey, expected: Revision) -> Result<()> {
-        if self.revision(end, key).await? == expected {
-            Ok(())
-        } else {
-            Err(ErrorKind::Conflict.into())
-        }
-    }
-
-    /// The revision of the live record, without which nothing can be changed.
-    async fn revision(&self, end: Instant, key: &StoreKey) -> Result<Revision> {
-        for _ in 0..ROUNDS {
-            let found = self.find(end, key).await?;
-            let (revision, expires_at) = found.ok_or(ErrorKind::Missing)?;
-            if expires_at > self.now() {
-                return Ok(revision);
-            }
-            if self.bury(end, key).await? {
-                return Err(ErrorKind::Missing.into());
-            }
-        }
-        Err(overtaken())
-    }
-
-    /// The revision and the expiry of a record, live or not.
-    async fn find(&self, end: Instant, key: &StoreKey) -> Result<Option<(Revision, Timestamp)>> {
-        let statement = || self.statement(&self.sql.find).key(key);
-        let answer = self.read(end, statement).await?;
-        let Some(row) = answer.rows.first() else {
-            return Ok(None);
-        };
-        let revision = record::revision::<DB>(row, 0)?;
-        Ok(Some((revision, record::timestamp::<DB>(row, 1)?)))
-    }
-
-    /// Makes sure that a record that is found expired stays so, whatever time the calls have told
-    /// that the database takes later. Returns whether it had expired and was there still.
-    async fn bury(&self, end: Instant, key: &StoreKey) -> Result<bool> {
-        let statement = || self.statement(&self.sql.bury).key(key).time(self.now());
-        match self.caller.call_until(end, Effect::Write, statement).await {
-            Ok(answer) => Ok(answer.affected() > 0),
-            // Where nobody writes, nobody prolongs.
-            Err(Failure::Refused(Refusal::ReadOnly, _)) => Ok(true),
-            // Whatever was lost now, the call itself has not been done.
-            Err(failure) => Err(failure.of_a_read().into_error(Effect::Write)),
-        }
-    }
-
-    /// Removes an expired record that is in the way of a rotation.
-    async fn make_room(&self, end: Instant, key: &StoreKey) -> Result<()> {
+    /// Changes a live record in one statement, or by the time that is told under the row's lock when
+    /// it is about to expire.
+    async fn change(&self, token: &Token, sql: &SqlStr, change: Change) -> Result<Token> {
+        let (key, end) = (token.key(), self.caller.end());
         let statement = || {
-            self.statement(&self.sql.delete_expired)
-                .key(key)
-                .time(self.now())
+            let now = self.now();
+            change.statement(sql, &key, now, now + self.margin)
         };
-        let removed = self.caller.call_until(end, Effect::Write, statement).await;
-        removed.map_err(|failure| failure.of_a_read().into_error(Effect::Write))?;
-        match self.find(end, key).await? {
-            Some((_, expires_at)) if expires_at > self.now() => Err(ErrorKind::Exists.into()),
-            _ => Ok(()),
+        if self.write(end, statement).await?.affected() > 0 {
+            return Ok(token.clone());
         }
+        let found = self.revision(end, &key).await?.ok_or(ErrorKind::Missing)?;
+        if change.expected().is_some_and(|expected| expected != found) {
+            return Err(ErrorKind::Conflict.into());
+        }
+        if Instant::now() + self.caller.patience >= end {
+            // The wait for the lock could be cut off, and it would be open what was done.
+            let cause = Cause("no time is left to wait for a lock".into());
+            return Err(Failure::Unsent(cause).into_error(Effect::Write));
+        }
+        let locked = Locked {
+            lock: self.sql.lock.clone(),
+            sql: sql.clone(),
+            key,
+            change,
+            clock: Arc::clone(&self.clock),
+        };
+        let done = self.caller.session(end, Effect::Write, move |link| {
+            let locked = locked.clone();
+            Box::pin(async move { locked.run::<DB>(link).await })
+        });
+        done.await
+            .map_err(|failure| failure.into_error(Effect::Write))??;
+        Ok(token.clone())
     }
 
-    async fn read(
+    /// The revision of the live record.
+    async fn revision(&self, end: Instant, key: &StoreKey) -> Result<Option<Revision>> {
+        let statement = || Statement::new(&self.sql.find).key(key);
+        let answer = self.read(end, statement).await?;
+        live_revision::<DB>(&answer, self.now()).map_err(Into::into)
+    }
+
+    pub(crate) async fn read(
         &self,
         end: Instant,
         statement: impl Fn() -> Statement<DB> + Send + Sync,
@@ -384,7 +379,7 @@ impl<DB: Dialect> Remote<DB> {
         answer.map_err(|failure| failure.into_error(Effect::Read))
     }
 
-    async fn write(
+    pub(crate) async fn write(
         &self,
         end: Instant,
         statement: impl Fn() -> Statement<DB> + Send + Sync,
@@ -394,47 +389,131 @@ impl<DB: Dialect> Remote<DB> {
     }
 }
 
-impl Statements {
-    fn new<DB: Dialect>(t: &str) -> Self {
+fn live_revision<DB: Backend>(
+    answer: &Answer<DB>,
+    now: Timestamp,
+) -> Result<Option<Revision>, ErrorKind> {
+    let Some(row) = answer.rows.first() else {
+        return Ok(None);
+    };
+    let read = || {
+        let is_live = record::timestamp::<DB>(row, 1)? > now;
+        is_live.then(|| record::revision::<DB>(row, 0)).transpose()
+    };
+    read().map_err(|error: Error| error.kind())
+}
+
+impl Change {
+    fn expected(&self) -> Option<Revision> {
+        match self {
+            Self::Update(expected, _) => Some(*expected),
+            Self::Touch(_) => None,
+        }
+    }
+
+    /// The change of a record that lives longer than `until`.
+    fn statement<DB: Backend>(
+        &self,
+        sql: &SqlStr,
+        key: &StoreKey,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Statement<DB> {
+        let statement = Statement::new(sql);
+        match self {
+            Self::Update(expected, record) => record::bind(statement, record, 2, now)
+                .key(key)
+                .time(until)
+                .revision(*expected),
+            Self::Touch(expires_at) => {
+                let expiry = record::expiry(*expires_at, now);
+                statement.time(expiry).time(expiry).key(key).time(until)
+            }
+        }
+    }
+}
+
+/// A change by the time that is told under the row's lock.
+#[derive(Clone)]
+struct Locked {
+    lock: SqlStr,
+    sql: SqlStr,
+    key: StoreKey,
+    change: Change,
+    clock: Arc<dyn Clock>,
+}
+
+impl Locked {
+    async fn run<DB: Dialect>(self, link: &mut DB::Link) -> sqlx::Result<Result<(), ErrorKind>> {
+        DB::execute(link, "BEGIN").await?;
+        let done = self.run_in_transaction::<DB>(link).await;
+        let end = if matches!(done, Ok(Ok(()))) {
+            "COMMIT"
+        } else {
+            "ROLLBACK"
+        };
+        // If this fails, so does the connection.
+        DB::execute(link, end).await?;
+        done
+    }
+
+    async fn run_in_transaction<DB: Dialect>(
+        self,
+        link: &mut DB::Link,
+    ) -> sqlx::Result<Result<(), ErrorKind>> {
+        let lock = Statement::new(&self.lock).key(&self.key);
+        let answer = DB::run(link, lock).await?;
+        let now = self.clock.now();
+        let revision = match live_revision::<DB>(&answer, now) {
+            Ok(Some(revision)) => revision,
+            Ok(None) => return Ok(Err(ErrorKind::Missing)),
+            Err(kind) => return Ok(Err(kind)),
+        };
+        let expected = self.change.expected();
+        if expected.is_some_and(|expected| expected != revision) {
+            return Ok(Err(ErrorKind::Conflict));
+        }
+        let change = self.change.statement(&self.sql, &self.key, now, now);
+        let is_done = DB::run(link, change).await?.affected() > 0;
+        Ok(is_done.then_some(()).ok_or(ErrorKind::Missing))
+    }
+}
+
+impl<DB: Dialect> Statements<DB> {
+    fn new(t: &str) -> Self {
         let sql = |sql: String| safe(DB::parameters(sql));
         // Before the expiry, because MySQL assigns from left to right. The least: what was extended
         // since the row was noted for the sweep may be looked at in vain, what was shortened must
         // not be missed. So an extension leaves the indexes as they are.
         let record = "revision = ?, created_at = ?, sweep_at = LEAST(sweep_at, ?), expires_at = ?, \
                       subject = ?, label = ?, data = ?";
-        let at_revision = "session_key = ? AND revision = ? AND expires_at > ?";
-        let buried = record::BURIED.as_millis();
+        let find = format!("SELECT revision, expires_at FROM {t} WHERE session_key = ?");
         Self {
             create: sql(DB::create(t)),
             load: sql(format!(
                 "SELECT revision, created_at, expires_at, subject, label, data FROM {t} \
-                 WHERE session_key = ? AND expires_at > {buried}"
+                 WHERE session_key = ?"
             )),
-            find: sql(format!(
-                "SELECT revision, expires_at FROM {t} \
-                 WHERE session_key = ? AND expires_at > {buried}"
+            lock: sql(format!("{find} FOR UPDATE")),
+            find: sql(find),
+            update: sql(format!(
+                "UPDATE {t} SET {record} WHERE session_key = ? AND expires_at > ? AND revision = ?"
             )),
-            bury: sql(format!(
-                "UPDATE {t} SET expires_at = {buried} \
-                 WHERE session_key = ? AND expires_at > {buried} AND expires_at <= ?"
-            )),
-            update: sql(format!("UPDATE {t} SET {record} WHERE {at_revision}")),
             touch: sql(format!(
                 "UPDATE {t} SET sweep_at = LEAST(sweep_at, ?), expires_at = ? \
                  WHERE session_key = ? AND expires_at > ?"
             )),
-            rotate: sql(format!(
-                "UPDATE {t} SET session_key = ?, {record} WHERE {at_revision}"
+            delete_at: sql(format!(
+                "DELETE FROM {t} WHERE session_key = ? AND revision = ? AND expires_at > ?"
             )),
-            delete: sql(format!("DELETE FROM {t} WHERE session_key = ?")),
-            delete_expired: sql(format!(
-                "DELETE FROM {t} WHERE session_key = ? AND expires_at <= ?"
-            )),
+            delete: DB::ending(t, "session_key = ?"),
+            revoke: DB::ending(t, "session_key = ? AND subject = ?"),
             list: sql(format!(
                 "SELECT session_key, created_at, expires_at, label FROM {t} \
                  WHERE subject = ? AND session_key > ? AND expires_at > ? \
                  ORDER BY session_key LIMIT ?"
             )),
+            ping: sql(DB::PING.to_owned()),
         }
     }
 }
@@ -495,7 +574,7 @@ macro_rules! remote_store {
                 let remote = std::sync::Arc::clone(&self.0);
                 $crate::Sweeper::spawn(interval, move || {
                     let remote = std::sync::Arc::clone(&remote);
-                    async move { remote.sweep_alone().await }
+                    async move { remote.try_sweep($crate::sweeper::BATCH).await }
                 })
             }
         }
@@ -528,22 +607,20 @@ macro_rules! remote_store {
                 self.0.touch(token, expires_at).await
             }
 
-            async fn rotate(
-                &self,
-                from: &Token,
-                to: Token,
-                expected: Revision,
-                record: &Record,
-            ) -> Result<Token> {
-                self.0.rotate(from, to, expected, record).await
-            }
-
-            async fn delete(&self, token: &Token) -> Result<()> {
-                self.0.delete(token).await
+            async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
+                self.0.delete(token, expected).await
             }
 
             async fn sweep(&self, limit: usize) -> Result<u64> {
                 self.0.sweep(limit).await
+            }
+
+            async fn try_sweep(&self, limit: usize) -> Result<Option<u64>> {
+                self.0.try_sweep(limit).await
+            }
+
+            async fn ping(&self) -> Result<()> {
+                self.0.ping().await
             }
 
             fn subjects(&self) -> Option<&dyn sessionkit::SubjectIndex> {

@@ -4,6 +4,18 @@ use sessionkit::{Error, ErrorKind, Result};
 
 use crate::TableName;
 
+/// The version of the table. To change it: raise it, and let each `migrate` bring a table of the
+/// version before to it. A process that needs an older one then says so in its `check`.
+pub(crate) const VERSION: u32 = 1;
+
+/// What the table's comment begins with, before its version.
+const COMMENT: &str = "sessionkit schema ";
+
+/// The table's comment.
+pub(crate) fn comment() -> String {
+    format!("{COMMENT}{VERSION}")
+}
+
 /// One column, as the store needs it and as the database describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Column {
@@ -48,15 +60,17 @@ pub(crate) struct Table {
     pub(crate) primary_key: Vec<String>,
     /// The first column of each other index.
     pub(crate) indexed: Vec<String>,
+    /// A text that the table's comment is in.
+    pub(crate) comment: String,
 }
 
 impl Table {
     /// Compares with what the store needs.
     pub(crate) fn check(&self, name: &TableName, wanted: &[Column]) -> Result<()> {
-        let differences = if self.columns.is_empty() {
-            vec!["it does not exist".to_owned()]
-        } else {
+        let differences = if self.exists() {
             self.differences(wanted)
+        } else {
+            vec!["it does not exist".to_owned()]
         };
         if differences.is_empty() {
             return Ok(());
@@ -67,14 +81,47 @@ impl Table {
         ))
     }
 
-    /// Whether the table is not there or lacks nothing but indexes: another one, which somebody
-    /// else may have made for something else, is left alone.
+    pub(crate) fn exists(&self) -> bool {
+        !self.columns.is_empty()
+    }
+
+    /// Whether the table is not there, or is an older one, or lacks nothing but indexes: another
+    /// one, which somebody else may have made for something else, is left alone.
     pub(crate) fn can_be_completed(&self, wanted: &[Column]) -> bool {
-        self.columns.is_empty() || self.differences_in_columns(wanted).is_empty()
+        !self.exists()
+            || self.version() <= VERSION && self.differences_in_columns(wanted).is_empty()
+    }
+
+    /// Whether the table is there and was made before the present version.
+    pub(crate) fn is_older(&self) -> bool {
+        self.exists() && self.version() < VERSION
+    }
+
+    /// The version that the comment says; 0 for a table of the time before there were versions.
+    fn version(&self) -> u32 {
+        let digits = self
+            .comment
+            .split_once(COMMENT)
+            .map_or("", |(_, rest)| rest);
+        let end = digits.find(|c: char| !c.is_ascii_digit());
+        let digits = &digits[..end.unwrap_or(digits.len())];
+        digits.parse().unwrap_or_default()
     }
 
     fn differences(&self, wanted: &[Column]) -> Vec<String> {
+        let version = self.version();
+        if version > VERSION {
+            return vec![format!(
+                "its version is {version}, and this program knows none after {VERSION}"
+            )];
+        }
         let mut differences = self.differences_in_columns(wanted);
+        if version < VERSION && differences.is_empty() {
+            differences.push(format!(
+                "its version is {version}, and this program needs {VERSION}, which migrate() makes \
+                 of it"
+            ));
+        }
         for name in ["sweep_at", "subject"] {
             if !self.indexed.iter().any(|indexed| indexed == name) {
                 differences.push(format!("no index begins with {name}"));
@@ -138,6 +185,7 @@ mod tests {
             columns: wanted(),
             primary_key: vec!["session_key".to_owned()],
             indexed: vec!["sweep_at".to_owned(), "subject".to_owned()],
+            comment: comment(),
         }
     }
 
@@ -172,6 +220,46 @@ mod tests {
              primary key is (id), not (session_key); no index begins with sweep_at; no index \
              begins with subject"
         );
+    }
+
+    #[test]
+    fn an_older_table_can_be_completed_and_a_newer_one_is_left_alone() {
+        for (comment, version, is_older) in [
+            ("", 0, true),
+            ("notes", 0, true),
+            ("sessionkit schema 0", 0, true),
+            ("-- sessionkit schema 1\n", 1, false),
+            ("sessionkit schema 2", 2, false),
+            ("sessionkit schema 17, and more", 17, false),
+        ] {
+            let table = Table {
+                comment: comment.to_owned(),
+                ..table()
+            };
+            assert_eq!(table.version(), version, "{comment}");
+            assert_eq!(table.is_older(), is_older, "{comment}");
+            assert_eq!(table.can_be_completed(&wanted()), version <= VERSION);
+            match version {
+                0 => assert_eq!(
+                    said(&table),
+                    "the session table sessions: its version is 0, and this program needs 1, which \
+                     migrate() makes of it"
+                ),
+                VERSION => assert!(table.check(&TableName::default(), &wanted()).is_ok()),
+                _ => assert_eq!(
+                    said(&table),
+                    format!(
+                        "the session table sessions: its version is {version}, and this program \
+                         knows none after 1"
+                    )
+                ),
+            }
+        }
+        let other = Table {
+            columns: vec![Column::new("id", "n", false)],
+            ..Table::default()
+        };
+        assert!(!other.can_be_completed(&wanted()));
     }
 
     #[test]

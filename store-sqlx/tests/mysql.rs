@@ -134,6 +134,29 @@ async fn a_check_says_what_differs(url: String) {
     assert_eq!(differs.matches(';').count(), 4, "{differs}");
 }
 
+async fn an_older_table_gets_the_version_and_a_newer_one_is_left_alone(url: String) {
+    let table = common::random_name();
+    let store = connect(&url, named(&table)).await;
+    let mut raw = raw(&url).await;
+    execute(&mut raw, &format!("ALTER TABLE {table} COMMENT = ''")).await;
+    let older = store.check().await.unwrap_err();
+    assert_eq!(older.kind(), ErrorKind::InvalidConfig);
+    assert!(older.to_string().contains("its version is 0"), "{older}");
+    store.migrate().await.unwrap();
+    store.check().await.unwrap();
+
+    let newer = format!("ALTER TABLE {table} COMMENT = 'sessionkit schema 2'");
+    execute(&mut raw, &newer).await;
+    for refused in [store.check().await, store.migrate().await] {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidConfig);
+        assert!(
+            refused.to_string().contains("its version is 2"),
+            "{refused}"
+        );
+    }
+}
+
 async fn the_printed_schema_is_what_is_needed(url: String) {
     let table = common::random_name();
     let mut raw = raw(&url).await;
@@ -300,6 +323,109 @@ async fn one_process_at_a_time_sweeps(url: String) {
     }
 }
 
+async fn a_server_that_allows_fewer_connections_is_used_with_those(url: String) {
+    let table = common::random_name();
+    connect(&url, named(&table)).await;
+    let user = &table[..20];
+    let mut raw = raw(&url).await;
+    for sql in [
+        format!("CREATE USER {user} IDENTIFIED BY 'p' WITH MAX_USER_CONNECTIONS 3"),
+        format!("GRANT ALL ON *.* TO {user}"),
+    ] {
+        execute(&mut raw, &sql).await;
+    }
+    let (scheme, rest) = url.split_once("://").unwrap();
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let limited = format!("{scheme}://{user}:p@{host}");
+    let store = MysqlStore::connect(&limited, named(&table)).await.unwrap();
+    for _ in 0..3 {
+        let visits = (0..24).map(|_| {
+            let store = store.clone();
+            async move { store.create(token(), &lasting(b"x")).await }
+        });
+        for visit in all(visits).await {
+            visit.unwrap();
+        }
+    }
+}
+
+/// Somebody signs in again and again.
+async fn sessions_of_a_subject_end_while_others_begin(url: String) {
+    let store = connect(&url, named(&common::random_name()).max_connections(4)).await;
+    let mut stored = lasting(b"x");
+    stored.subject = common::subject("alice");
+    let alice = stored.subject.clone().unwrap();
+    let mut there = Vec::new();
+    for _ in 0..20 {
+        there.push(store.create(token(), &stored).await.unwrap());
+    }
+    let logins = (0..3).map(|_| {
+        let (store, stored) = (store.clone(), stored.clone());
+        tokio::spawn(async move {
+            loop {
+                store.create(token(), &stored).await.unwrap();
+            }
+        })
+    });
+    let logins: Vec<_> = logins.collect();
+    let index = store.subjects().unwrap();
+    for _ in 0..5 {
+        let revoked = tokio::time::timeout(Duration::from_secs(20), index.revoke_all(&alice, None));
+        revoked.await.expect("it ends").unwrap();
+    }
+    for login in logins {
+        login.abort();
+    }
+    for token in &there {
+        assert_eq!(store.load(token).await.unwrap(), None);
+    }
+}
+
+/// What is left is for the next call.
+async fn a_sweep_ends_by_its_deadline(url: String) {
+    const ROWS: i64 = 1 << 16;
+    let table = common::random_name();
+    let options = named(&table).deadline(Duration::from_millis(500));
+    let store = connect(&url, options).await;
+    let mut raw = raw(&url).await;
+    let fill = format!(
+        "INSERT INTO {table} WITH RECURSIVE numbers AS (SELECT 1 AS n UNION ALL \
+         SELECT n + 1 FROM numbers WHERE n < 256) \
+         SELECT UNHEX(SHA2(a.n * 256 + b.n, 256)), 1, 1, 1, 1, NULL, '', '' \
+         FROM numbers a, numbers b"
+    );
+    execute(&mut raw, &fill).await;
+    let removed = store.sweep(1_000_000).await.unwrap().cast_signed();
+    let left = number(&mut raw, &format!("SELECT count(*) FROM {table}")).await;
+    assert!(0 < removed && removed < ROWS, "{removed} removed at once");
+    assert_eq!(left, ROWS - removed);
+    store.drop_table().await.unwrap();
+}
+
+/// The connection has no database, and the table has its name with its database.
+async fn a_table_is_swept_over_a_connection_without_a_database(url: String) {
+    let (server, database) = url.rsplit_once('/').unwrap();
+    let table = common::random_name();
+    let clock = clock();
+    let named = named(&format!("{database}.{table}")).clock(clock.clone());
+    let store = connect(server, named).await;
+    for _ in 0..3 {
+        store.create(token(), &record(b"x")).await.unwrap();
+    }
+    clock.advance(Duration::from_secs(60));
+    let mut raw = raw(&url).await;
+    let count = format!("SELECT count(*) FROM {table}");
+    let sweeper = store.spawn_sweeper(Duration::from_millis(10));
+    let emptied = async {
+        while number(&mut raw, &count).await > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let emptied = tokio::time::timeout(Duration::from_secs(20), emptied).await;
+    emptied.expect("it is swept");
+    sweeper.shutdown().await;
+}
+
 async fn a_wrong_account_is_invalid_and_its_password_unsaid(url: String) {
     let (scheme, rest) = url.split_once("://").unwrap();
     let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
@@ -343,12 +469,17 @@ macro_rules! tests {
             what_was_found_expired_is_not_prolonged
             eight_migrations_at_a_time_succeed
             a_check_says_what_differs
+            an_older_table_gets_the_version_and_a_newer_one_is_left_alone
             the_printed_schema_is_what_is_needed
             the_time_zone_of_the_session_does_not_matter
             connections_killed_while_idle_are_replaced
             a_lock_held_too_long_is_unavailable_and_nothing_is_done
             a_thousand_cancelled_calls_leave_nothing_behind
             one_process_at_a_time_sweeps
+            a_server_that_allows_fewer_connections_is_used_with_those
+            sessions_of_a_subject_end_while_others_begin
+            a_sweep_ends_by_its_deadline
+            a_table_is_swept_over_a_connection_without_a_database
             a_wrong_account_is_invalid_and_its_password_unsaid
         );
     };

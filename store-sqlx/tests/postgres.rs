@@ -5,10 +5,7 @@
 mod common;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -28,7 +25,7 @@ async fn url() -> String {
 async fn url_with(setting: &str) -> String {
     let url = url().await;
     let mark = if url.contains('?') { '&' } else { '?' };
-    format!("{url}{mark}options[{setting}")
+    format!("{url}{mark}{setting}")
 }
 
 fn named(table: &str) -> StoreOptions {
@@ -89,6 +86,8 @@ mod with_one_connection {
 mod behind_a_transaction_pooler {
     use std::process::{Child, Command, Stdio};
 
+    use sessionkit_sqlx::sqlx::PgPool;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -101,6 +100,11 @@ mod behind_a_transaction_pooler {
 
     impl PgBouncer {
         async fn start() -> Self {
+            Self::start_with("").await
+        }
+
+        /// `ignored` is a line of the settings.
+        async fn start_with(ignored: &str) -> Self {
             let upstream = url().await;
             let (_, rest) = upstream.rsplit_once('@').unwrap();
             let (address, database) = rest.split_once('/').unwrap();
@@ -117,7 +121,8 @@ mod behind_a_transaction_pooler {
             let settings = format!(
                 "[databases]\n{database} = host={host} port={port} user={user} \
                  password={password}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {own}\n\
-                 auth_type = any\npool_mode = transaction\nunix_socket_dir =\n"
+                 auth_type = any\npool_mode = transaction\nunix_socket_dir =\n{}{ignored}\n",
+                without_prepared_statements()
             );
             std::fs::write(&file, settings).unwrap();
             let mut command = Command::new("pgbouncer");
@@ -162,6 +167,20 @@ mod behind_a_transaction_pooler {
         }
     }
 
+    /// An older one knows neither prepared statements nor the setting.
+    fn without_prepared_statements() -> &'static str {
+        let version = Command::new("pgbouncer").arg("--version").output();
+        let version = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        let minor = version.ok().and_then(|version| {
+            let (_, minor) = version.split_once("PgBouncer 1.")?;
+            minor.split('.').next()?.parse::<u32>().ok()
+        });
+        match minor {
+            Some(..21) => "",
+            _ => "max_prepared_statements = 0\n",
+        }
+    }
+
     fn running_as_root() -> bool {
         use std::os::unix::fs::MetadataExt;
         std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
@@ -198,6 +217,248 @@ mod behind_a_transaction_pooler {
     }
 
     common::cases!(open());
+
+    /// The names that the driver gives to prepared statements are the same on each connection.
+    async fn nobody_runs_the_statements_of_others(ignored: &str, stores: Stores) {
+        let pooler = PgBouncer::start_with(ignored).await;
+        let table = common::random_name();
+        // What they do at a time takes a busy machine a while.
+        let options = named(&table)
+            .max_connections(1)
+            .deadline(Duration::from_secs(30));
+        let direct = connect(options.clone()).await;
+        let creates = (0..200).map(|_| {
+            let direct = direct.clone();
+            async move { direct.create(token(), &lasting(b"x")).await.unwrap() }
+        });
+        let tokens = Arc::new(all(creates).await);
+        let clients = (0..30_usize).map(|client| {
+            let (url, options) = (pooler.url.clone(), options.clone());
+            let tokens = Arc::clone(&tokens);
+            async move {
+                let store = match stores {
+                    Stores::ByUrl => PostgresStore::connect(&url, options).await.unwrap(),
+                    Stores::OverPools => {
+                        let pool = PgPool::connect_lazy(&url).unwrap();
+                        PostgresStore::with_pool(pool, options).unwrap()
+                    }
+                };
+                for call in 0..100 {
+                    if client % 2 == 0 {
+                        let known = &tokens[(client + call) % tokens.len()];
+                        let loaded = store.load(known).await;
+                        assert!(loaded.is_ok_and(|loaded| loaded.is_some()));
+                    } else {
+                        store.delete(&token(), None).await.unwrap();
+                    }
+                }
+            }
+        });
+        let clients: Vec<_> = clients.map(tokio::spawn).collect();
+        let mut failed = 0;
+        for client in clients {
+            failed += usize::from(client.await.is_err());
+        }
+        let left = number(&mut raw().await, &format!("SELECT count(*) FROM {table}")).await;
+        assert_eq!((left, failed), (200, 0), "sessions left, clients failed");
+        direct.drop_table().await.unwrap();
+    }
+
+    /// The name of the host leads to a pooler from now on.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_pooler_that_comes_later_is_noticed() {
+        let pooler = PgBouncer::start().await;
+        let upstream = url().await;
+        let (account, rest) = upstream.rsplit_once('@').unwrap();
+        let (address, database) = rest.split_once('/').unwrap();
+        let (_, pooled) = pooler.url.rsplit_once('@').unwrap();
+        let (pooled, _) = pooled.split_once('/').unwrap();
+        let firewall = swallowing::Firewall::start(address.to_owned()).await;
+        let through = format!("{account}@127.0.0.1:{}/{database}", firewall.port);
+        let table = common::random_name();
+        let options = named(&table)
+            .max_connections(1)
+            .deadline(Duration::from_secs(3));
+        let stores = [(); 4].map(|()| PostgresStore::connect(&through, options.clone()));
+        let stores = futures_util::future::try_join_all(stores).await.unwrap();
+        stores[0].migrate().await.unwrap();
+        let token = stores[0].create(token(), &lasting(b"x")).await.unwrap();
+        firewall.lead_to(pooled.to_owned());
+        for store in &stores {
+            // The connection that there was has ended.
+            let _ = store.load(&token).await;
+        }
+        for call in 0..100 {
+            let store = &stores[call % 4];
+            assert!(store.load(&token).await.unwrap().is_some());
+            stores[(call + 1) % 4]
+                .delete(&self::token(), None)
+                .await
+                .unwrap();
+        }
+        stores[0].drop_table().await.unwrap();
+    }
+
+    #[derive(Clone, Copy)]
+    enum Stores {
+        ByUrl,
+        OverPools,
+    }
+
+    /// Who has told PgBouncer to let all pass that it does not know.
+    const ALL_IGNORED: &str = "ignore_startup_parameters = extra_float_digits, options";
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn without_the_switch_nobody_runs_the_statements_of_others() {
+        nobody_runs_the_statements_of_others("", Stores::ByUrl).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn without_the_switch_nobody_runs_the_statements_of_others_where_options_are_ignored() {
+        nobody_runs_the_statements_of_others(ALL_IGNORED, Stores::ByUrl).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn without_the_switch_nobody_runs_the_statements_of_others_over_pools() {
+        nobody_runs_the_statements_of_others(ALL_IGNORED, Stores::OverPools).await;
+    }
+}
+
+/// Takes connections and forwards them, until it swallows all that is sent on those that there are:
+/// as a firewall does that has forgotten them. New ones are welcome.
+mod swallowing {
+    use tokio::{
+        io::copy_bidirectional,
+        net::{TcpListener, TcpStream},
+        sync::watch,
+    };
+
+    pub(crate) struct Firewall {
+        pub(crate) port: u16,
+        /// Where new connections lead to.
+        upstream: watch::Sender<String>,
+    }
+
+    impl Firewall {
+        pub(crate) async fn start(upstream: String) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let (upstream, changes) = watch::channel(upstream);
+            tokio::spawn(async move {
+                loop {
+                    let (mut client, _) = listener.accept().await.unwrap();
+                    let mut changes = changes.clone();
+                    let upstream = changes.borrow_and_update().clone();
+                    tokio::spawn(async move {
+                        let mut server = TcpStream::connect(upstream).await.unwrap();
+                        tokio::select! {
+                            _ = copy_bidirectional(&mut client, &mut server) => {}
+                            _ = changes.changed() => {
+                                // Neither end hears of it.
+                                std::future::pending::<()>().await;
+                            }
+                        }
+                    });
+                }
+            });
+            Self { port, upstream }
+        }
+
+        pub(crate) fn forget(&self) {
+            self.upstream.send_modify(|_| {});
+        }
+
+        pub(crate) fn lead_to(&self, upstream: String) {
+            self.upstream.send_replace(upstream);
+        }
+    }
+}
+
+/// Connections over which nothing comes any more, while they are used and while they are not.
+#[tokio::test]
+async fn connections_that_were_forgotten_on_the_way_are_replaced() {
+    let upstream = url().await;
+    let (account, rest) = upstream.rsplit_once('@').unwrap();
+    let (address, database) = rest.split_once('/').unwrap();
+    let firewall = swallowing::Firewall::start(address.to_owned()).await;
+    let through = format!("{account}@127.0.0.1:{}/{database}", firewall.port);
+    let options = named(&common::random_name())
+        .max_connections(4)
+        .deadline(Duration::from_secs(2));
+    let store = PostgresStore::connect(&through, options).await.unwrap();
+    store.migrate().await.unwrap();
+    let token = store.create(token(), &lasting(b"x")).await.unwrap();
+    for _ in 0..3 {
+        let loads = (0..4).map(|_| {
+            let (store, token) = (store.clone(), token.clone());
+            async move { store.load(&token).await }
+        });
+        for loaded in all(loads).await {
+            assert!(loaded.unwrap().is_some());
+        }
+        firewall.forget();
+        // Each of the four connections may cost one call its answer.
+        let mut answers = 0;
+        for _ in 0..8 {
+            answers += u32::from(store.load(&token).await.is_ok());
+        }
+        assert!(answers >= 4, "{answers} of 8 calls answered");
+    }
+    store.drop_table().await.unwrap();
+}
+
+/// What a call was waiting for when it was given up holds no connection of the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_table_takes_no_more_connections_than_the_store_may_have() {
+    let table = common::random_name();
+    let url = url_with(&format!("application_name={table}")).await;
+    let options = named(&table)
+        .max_connections(4)
+        .deadline(Duration::from_millis(600));
+    let store = PostgresStore::connect(&url, options).await.unwrap();
+    store.migrate().await.unwrap();
+    let mut other = raw().await;
+    execute(&mut other, &format!("BEGIN; LOCK TABLE {table}")).await;
+    let count = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{table}'");
+    for _ in 0..4 {
+        let loads = (0..8).map(|_| {
+            let store = store.clone();
+            async move { kind(store.load(&token()).await) }
+        });
+        for kind in all(loads).await {
+            assert_eq!(kind, Some(ErrorKind::Unavailable));
+        }
+        assert!(number(&mut raw().await, &count).await <= 4);
+    }
+    execute(&mut other, "ROLLBACK").await;
+    store.load(&token()).await.unwrap();
+    store.drop_table().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_allows_fewer_connections_is_used_with_those() {
+    let table = common::random_name();
+    connect(named(&table)).await;
+    let sql = format!(
+        "CREATE ROLE {table} LOGIN PASSWORD 'p' CONNECTION LIMIT 3; \
+         GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {table}"
+    );
+    execute(&mut raw().await, &sql).await;
+    let url = url().await;
+    let (_, host) = url.rsplit_once('@').unwrap();
+    let limited = format!("postgres://{table}:p@{host}");
+    let store = PostgresStore::connect(&limited, named(&table))
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        let visits = (0..24).map(|_| {
+            let store = store.clone();
+            async move { store.create(token(), &lasting(b"x")).await }
+        });
+        for visit in all(visits).await {
+            visit.unwrap();
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -274,6 +535,30 @@ async fn a_check_says_what_differs() {
 }
 
 #[tokio::test]
+async fn an_older_table_gets_the_version_and_a_newer_one_is_left_alone() {
+    let table = common::random_name();
+    let store = connect(named(&table)).await;
+    let mut raw = raw().await;
+    execute(&mut raw, &format!("COMMENT ON TABLE {table} IS NULL")).await;
+    let older = store.check().await.unwrap_err();
+    assert_eq!(older.kind(), ErrorKind::InvalidConfig);
+    assert!(older.to_string().contains("its version is 0"), "{older}");
+    store.migrate().await.unwrap();
+    store.check().await.unwrap();
+
+    let newer = format!("COMMENT ON TABLE {table} IS 'sessionkit schema 2'");
+    execute(&mut raw, &newer).await;
+    for refused in [store.check().await, store.migrate().await] {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidConfig);
+        assert!(
+            refused.to_string().contains("its version is 2"),
+            "{refused}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_schema_is_used_and_never_made() {
     let (schema, table) = (common::random_name(), common::random_name());
     let options = named(&format!("{schema}.{table}"));
@@ -315,7 +600,7 @@ async fn normal_work_needs_no_right_but_the_tables() {
     let token = store.create(token(), &lasting(b"x")).await.unwrap();
     store.touch(&token, Timestamp::MAX).await.unwrap();
     store.sweep(10).await.unwrap();
-    store.delete(&token).await.unwrap();
+    store.delete(&token, None).await.unwrap();
 
     let wrong = format!("postgres://{table}_unknown:geheim@{host}");
     let opened = PostgresStore::connect(&wrong, named(&table)).await;
@@ -331,7 +616,7 @@ async fn the_time_zone_of_the_server_does_not_matter() {
     connect(named(&table)).await;
     let clock = clock();
     for zone in ["America/New_York", "Asia/Tokyo"] {
-        let url = url_with(&format!("timezone]={zone}")).await;
+        let url = url_with(&format!("options[timezone]={zone}")).await;
         let options = named(&table).clock(clock.clone());
         let store = PostgresStore::connect(&url, options).await.unwrap();
         clock.set(common::START);
@@ -354,7 +639,7 @@ async fn a_standby_that_only_reads_is_unavailable_for_writes() {
         .create(token(), &lasting(b"x"))
         .await;
     let token = token.unwrap();
-    let url = url_with("default_transaction_read_only]=on").await;
+    let url = url_with("options[default_transaction_read_only]=on").await;
     let store = PostgresStore::connect(&url, named(&table)).await.unwrap();
     assert!(store.load(&token).await.unwrap().is_some());
     let create = store.create(common::token(), &lasting(b"x")).await;
@@ -362,7 +647,7 @@ async fn a_standby_that_only_reads_is_unavailable_for_writes() {
     let touch = store.touch(&token, Timestamp::MAX).await;
     assert_eq!(kind(touch), Some(ErrorKind::Unavailable));
     assert_eq!(
-        kind(store.delete(&token).await),
+        kind(store.delete(&token, None).await),
         Some(ErrorKind::Unavailable)
     );
 }
@@ -413,7 +698,7 @@ async fn a_server_that_is_not_there_is_unavailable() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_killed_while_idle_are_replaced() {
     let table = common::random_name();
-    let url = url_with(&format!("application_name]={table}")).await;
+    let url = url_with(&format!("application_name={table}")).await;
     let options = named(&table).max_connections(4);
     let store = PostgresStore::connect(&url, options).await.unwrap();
     store.migrate().await.unwrap();
@@ -438,30 +723,24 @@ async fn connections_killed_while_idle_are_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_that_waits_too_long_is_ambiguous_and_the_connection_is_replaced() {
-    let options = named(&common::random_name())
+async fn a_lock_held_too_long_is_unavailable_and_nothing_is_done() {
+    let table = common::random_name();
+    let options = named(&table)
         .max_connections(1)
         .deadline(Duration::from_millis(1500));
-    let table = options.clone();
     let store = connect(options).await;
     let before = lasting(b"before");
     let token = store.create(token(), &before).await.unwrap();
     let mut other = raw().await;
-    let name = format!("{table:?}");
-    let name = name
-        .split("table: \"")
-        .nth(1)
-        .unwrap()
-        .split('"')
-        .next()
-        .unwrap();
-    execute(&mut other, &format!("BEGIN; UPDATE {name} SET label = 'x'")).await;
-    let start = Instant::now();
+    execute(
+        &mut other,
+        &format!("BEGIN; UPDATE {table} SET label = 'x'"),
+    )
+    .await;
     let update = store
         .update(&token, before.revision, &lasting(b"after"))
         .await;
-    assert_eq!(kind(update), Some(ErrorKind::Ambiguous));
-    assert!(start.elapsed() < Duration::from_secs(3));
+    assert_eq!(kind(update), Some(ErrorKind::Unavailable));
     // Others are not kept waiting behind it.
     assert_eq!(store.load(&token).await.unwrap(), Some(before.clone()));
     // A call that is dropped while the server keeps it waiting leaves the connection usable too.
@@ -475,12 +754,16 @@ async fn a_write_that_waits_too_long_is_ambiguous_and_the_connection_is_replaced
         &store.load(&other).await.unwrap().unwrap().data[..],
         b"other"
     );
+    assert_eq!(
+        &store.load(&token).await.unwrap().unwrap().data[..],
+        b"before"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_cancelled_calls_leave_nothing_behind() {
     let table = common::random_name();
-    let url = url_with(&format!("application_name]={table}")).await;
+    let url = url_with(&format!("application_name={table}")).await;
     let options = named(&table).max_connections(4);
     let store = PostgresStore::connect(&url, options).await.unwrap();
     store.migrate().await.unwrap();
@@ -525,6 +808,25 @@ async fn one_process_at_a_time_sweeps() {
     }
 }
 
+/// What is left is for the next call.
+#[tokio::test]
+async fn a_sweep_ends_by_its_deadline() {
+    const ROWS: i64 = 200_000;
+    let table = common::random_name();
+    let store = connect(named(&table).deadline(Duration::from_secs(1))).await;
+    let mut raw = raw().await;
+    let fill = format!(
+        "INSERT INTO {table} SELECT sha256(n::text::bytea), 1, 1, 1, 1, NULL, ''::bytea, \
+         ''::bytea FROM generate_series(1, {ROWS}) AS n"
+    );
+    execute(&mut raw, &fill).await;
+    let removed = store.sweep(1_000_000).await.unwrap().cast_signed();
+    let left = number(&mut raw, &format!("SELECT count(*) FROM {table}")).await;
+    assert!(0 < removed && removed < ROWS, "{removed} removed at once");
+    assert_eq!(left, ROWS - removed);
+    store.drop_table().await.unwrap();
+}
+
 /// Two transactions that take the locks of two rows in opposite order: one is a victim, tries
 /// again, and nobody hears of it.
 #[tokio::test(flavor = "multi_thread")]
@@ -562,42 +864,26 @@ async fn a_deadlock_is_tried_again() {
     assert_eq!(revoking.await.unwrap().unwrap(), 50);
 }
 
+/// The application has the only connection of its pool.
 #[tokio::test]
-async fn a_connection_goes_from_call_to_call_and_others_who_use_the_pool_get_it_too() {
-    let given_back = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&given_back);
+async fn a_store_over_a_pool_opens_connections_of_its_own() {
+    let table = common::random_name();
+    let url = url_with(&format!("application_name={table}")).await;
     let pool = PgPoolOptions::new()
         .max_connections(1)
-        .after_release(move |_, _| {
-            count.fetch_add(1, Ordering::Relaxed);
-            Box::pin(async { Ok(true) })
-        })
-        .connect(&url().await)
+        .connect(&url)
         .await
         .unwrap();
-    let options = named(&common::random_name()).clock(clock());
-    let store = PostgresStore::with_pool(pool.clone(), options).unwrap();
+    let _only = pool.acquire().await.unwrap();
+    let store = PostgresStore::with_pool(pool.clone(), named(&table)).unwrap();
     store.migrate().await.unwrap();
-    let token = store.create(token(), &record(b"data")).await.unwrap();
-    given_back.store(0, Ordering::Relaxed);
-    // They end together: who is alone gives the connection back each time.
-    let calls = Arc::new(AtomicUsize::new(0));
+    let token = store.create(token(), &lasting(b"data")).await.unwrap();
     let loads = (0..8).map(|_| {
-        let (store, token, calls) = (store.clone(), token.clone(), Arc::clone(&calls));
-        async move {
-            while calls.fetch_add(1, Ordering::Relaxed) < 800 {
-                assert!(store.load(&token).await.unwrap().is_some());
-            }
-        }
+        let (store, token) = (store.clone(), token.clone());
+        async move { store.load(&token).await.unwrap() }
     });
-    let loads: Vec<_> = loads.collect();
-    let loading = tokio::spawn(all(loads));
-    for _ in 0..3 {
-        drop(pool.acquire().await.unwrap());
-    }
-    loading.await.unwrap();
-    // Each time that others had it, the calls of all tasks may have asked the pool.
-    let given_back = given_back.load(Ordering::Relaxed);
-    assert!(given_back < 100, "{given_back} times for 800 calls");
+    assert!(all(loads).await.iter().all(Option::is_some));
+    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{table}'");
+    assert_eq!(number(&mut raw().await, &sql).await, 2);
     store.drop_table().await.unwrap();
 }

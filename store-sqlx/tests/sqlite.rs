@@ -4,15 +4,19 @@
 
 mod common;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use common::{Opened, all, clock, drop_after, kind, record, subject, token};
-use sessionkit::{Durability, ErrorKind, Record, SessionStore, Timestamp};
+use sessionkit::{Durability, ErrorKind, Record, SessionStore, SubjectIndex, Timestamp};
 use sessionkit_sqlx::{
     SqliteStore, StoreOptions, TableName,
     sqlx::{
         AssertSqlSafe, Connection, Row, SqliteConnection, SqlitePool, raw_sql,
-        sqlite::SqliteConnectOptions,
+        sqlite::{SqliteConnectOptions, SqliteJournalMode},
     },
 };
 
@@ -123,6 +127,82 @@ async fn what_was_found_expired_is_not_prolonged() {
 }
 
 #[tokio::test]
+async fn a_load_on_a_host_whose_clock_is_ahead_ends_nothing() {
+    let (dir, clock, ahead) = (Dir::new(), clock(), clock());
+    let store = dir.open(StoreOptions::new().clock(clock)).await;
+    let other = dir.open(StoreOptions::new().clock(ahead.clone())).await;
+    ahead.advance(Duration::from_secs(3600));
+    let stored = record(b"x");
+    let token = store.create(token(), &stored).await.unwrap();
+    assert_eq!(other.load(&token).await.unwrap(), None);
+    let touched = other.touch(&token, Timestamp::MAX).await;
+    assert_eq!(kind(touched), Some(ErrorKind::Missing));
+    assert_eq!(store.load(&token).await.unwrap(), Some(stored));
+}
+
+#[tokio::test]
+async fn a_load_of_what_has_expired_writes_nothing() {
+    let (dir, clock) = (Dir::new(), clock());
+    let store = dir.open(StoreOptions::new().clock(clock.clone())).await;
+    let stored = record(b"x");
+    let token = store.create(token(), &stored).await.unwrap();
+    clock.set(stored.expires_at);
+    let mut other = dir.raw().await;
+    execute(&mut other, "BEGIN IMMEDIATE").await;
+    assert_eq!(store.load(&token).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_of_everything_ends_by_the_deadline_and_counts_what_it_removed() {
+    const ROWS: u64 = 100_000;
+    let dir = Dir::new();
+    let store = dir
+        .open(StoreOptions::new().deadline(Duration::from_millis(200)))
+        .await;
+    let fill = format!(
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {ROWS}) \
+         INSERT INTO sessions SELECT randomblob(32), n, 1, 1, n, NULL, x'', x'' FROM n"
+    );
+    let mut raw = dir.raw().await;
+    execute(&mut raw, &fill).await;
+    let removed = store.sweep(1_000_000).await.unwrap();
+    assert!(removed < ROWS, "{removed}");
+    let row = raw_sql("SELECT count(*) FROM sessions")
+        .fetch_one(&mut raw)
+        .await;
+    let left = row.unwrap().get::<i64, _>(0).unsigned_abs();
+    // On a busy machine the last batch may be cut off, and done all the same.
+    assert!([0, 256].contains(&(ROWS - left - removed)), "{removed}");
+}
+
+#[tokio::test]
+async fn a_ping_says_whether_a_write_would_be_taken() {
+    let dir = Dir::new();
+    let deadline = Duration::from_millis(400);
+    let options = SqliteConnectOptions::new()
+        .filename(dir.file())
+        .create_if_missing(true)
+        .busy_timeout(deadline / 4);
+    let pool = SqlitePool::connect_with(options).await.unwrap();
+    let options = StoreOptions::new().deadline(deadline);
+    let store = SqliteStore::with_pool(pool.clone(), options).unwrap();
+    assert_eq!(kind(store.ping().await), Some(ErrorKind::InvalidConfig));
+    store.migrate().await.unwrap();
+    store.ping().await.unwrap();
+    let mut other = dir.raw().await;
+    execute(&mut other, "BEGIN IMMEDIATE").await;
+    assert_eq!(kind(store.ping().await), Some(ErrorKind::Unavailable));
+    execute(&mut other, "ROLLBACK").await;
+    store.ping().await.unwrap();
+    let read_only = SqliteConnectOptions::new()
+        .filename(dir.file())
+        .read_only(true);
+    let pool = SqlitePool::connect_with(read_only).await.unwrap();
+    let store = SqliteStore::with_pool(pool, StoreOptions::new()).unwrap();
+    assert_eq!(kind(store.ping().await), Some(ErrorKind::Unavailable));
+}
+
+#[tokio::test]
 async fn a_session_that_is_to_end_earlier_is_swept_earlier() {
     let (dir, clock) = (Dir::new(), clock());
     let store = dir.open(StoreOptions::new().clock(clock.clone())).await;
@@ -173,6 +253,131 @@ async fn the_files_are_for_their_owner_only() {
         let mode = file.unwrap().metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn an_existing_file_keeps_its_mode_and_a_link_that_leads_nowhere_is_refused() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let dir = Dir::new();
+    std::fs::write(dir.file(), "").unwrap();
+    let shared = std::fs::Permissions::from_mode(0o640);
+    std::fs::set_permissions(dir.file(), shared).unwrap();
+    dir.open(StoreOptions::new()).await;
+    let mode = std::fs::metadata(dir.file()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+
+    let dir = Dir::new();
+    symlink(dir.0.join("nowhere"), dir.file()).unwrap();
+    let opened = SqliteStore::connect(&dir.url(), StoreOptions::new()).await;
+    assert_eq!(kind(opened), Some(ErrorKind::Unavailable));
+    assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 1);
+}
+
+/// Another process on the file, as a backup or the `sqlite3` command is one: it opens the database,
+/// counts and closes it.
+#[cfg(target_os = "linux")]
+mod another_process {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    const FILE: &str = "SESSIONKIT_TEST_SQLITE_FILE";
+    const TABLE: &str = "SESSIONKIT_TEST_SQLITE_TABLE";
+
+    #[tokio::test]
+    #[ignore = "this is the other process of other tests"]
+    async fn counts() {
+        let Some(file) = std::env::var_os(FILE).map(PathBuf::from) else {
+            return;
+        };
+        let is_last = !is_locked_by_others(&file);
+        let options = SqliteConnectOptions::new().filename(&file);
+        let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+        let sql = format!("SELECT count(*) FROM {}", std::env::var(TABLE).unwrap());
+        let row = raw_sql(AssertSqlSafe(sql))
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        println!("\ncounted {}", row.get::<i64, _>(0));
+        if is_last {
+            execute(&mut connection, "PRAGMA wal_checkpoint(TRUNCATE)").await;
+            connection.close().await.unwrap();
+            remove_the_log(&file);
+        }
+    }
+
+    /// What SQLite asks when it closes a database. Since its version 3.51, which is in this program,
+    /// it asks for the locks of the `-shm` file as well, and finds those that are lost here.
+    fn is_locked_by_others(file: &Path) -> bool {
+        let inode = format!(":{} ", std::fs::metadata(file).unwrap().ino());
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|lock| lock.contains(&inode))
+    }
+
+    /// What the last one on a database does when it has written the log back.
+    fn remove_the_log(file: &Path) {
+        for suffix in ["-wal", "-shm"] {
+            let mut name = file.as_os_str().to_owned();
+            name.push(suffix);
+            let _ = std::fs::remove_file(name);
+        }
+    }
+
+    /// What the other process counts.
+    pub(super) fn rows_in(dir: &Dir, table: &str) -> u64 {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "another_process::counts"])
+            .args(["--ignored", "--nocapture"])
+            .env(FILE, dir.file())
+            .env(TABLE, table)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let counted = said.lines().find_map(|line| line.strip_prefix("counted "));
+        counted.expect(&said).parse().unwrap()
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_store_on_a_file_leaves_the_locks_of_the_first() {
+    let dir = Dir::new();
+    let first = dir.open(StoreOptions::new()).await;
+    for _ in 0..3 {
+        first.create(token(), &lasting(b"before")).await.unwrap();
+    }
+    let second = dir.open(StoreOptions::new()).await;
+    assert_eq!(another_process::rows_in(&dir, "sessions"), 3);
+    for store in [&first, &second, &first] {
+        let token = store.create(token(), &lasting(b"after")).await.unwrap();
+        assert!(store.load(&token).await.unwrap().is_some());
+    }
+    assert_eq!(another_process::rows_in(&dir, "sessions"), 6);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_leaves_the_locks_of_the_applications_own_pool() {
+    let dir = Dir::new();
+    let options = SqliteConnectOptions::new()
+        .filename(dir.file())
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal);
+    let pool = SqlitePool::connect_with(options).await.unwrap();
+    raw_sql("CREATE TABLE notes (note INTEGER)")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let _store = dir.open(StoreOptions::new()).await;
+    assert_eq!(another_process::rows_in(&dir, "notes"), 0);
+    for _ in 0..10 {
+        raw_sql("INSERT INTO notes VALUES (1)")
+            .execute(&pool)
+            .await
+            .unwrap();
+    }
+    assert_eq!(another_process::rows_in(&dir, "notes"), 10);
 }
 
 #[tokio::test]
@@ -259,6 +464,98 @@ async fn the_printed_schema_is_the_migrated_one() {
     assert_eq!(schemas[0], schemas[1]);
 }
 
+/// A table as it was before there were versions.
+const UNVERSIONED: &str = "CREATE TABLE sessions (
+    session_key BLOB NOT NULL PRIMARY KEY CHECK (length(session_key) = 32),
+    revision INTEGER NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,
+    sweep_at INTEGER NOT NULL, subject BLOB, label BLOB NOT NULL, data BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX sessions_sweep_at ON sessions (sweep_at);
+CREATE INDEX sessions_subject ON sessions (subject) WHERE subject IS NOT NULL;";
+
+async fn schema_of(dir: &Dir) -> Vec<String> {
+    let rows = raw_sql("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
+        .fetch_all(&mut dir.raw().await)
+        .await
+        .unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_table_is_made_into_one_of_this_version() {
+    let dir = Dir::new();
+    execute(&mut dir.raw().await, UNVERSIONED).await;
+    let open = || async { SqliteStore::connect(&dir.url(), StoreOptions::new()).await };
+    let store = open().await.unwrap();
+    let older = store.check().await.unwrap_err();
+    assert_eq!(older.kind(), ErrorKind::InvalidConfig);
+    assert!(older.to_string().contains("its version is 0"), "{older}");
+
+    let mut stored = lasting(&[7; 1500]);
+    stored.subject = subject("alice");
+    let mut tokens = Vec::new();
+    for _ in 0..300 {
+        tokens.push(store.create(token(), &stored).await.unwrap());
+    }
+    // Several processes begin at the same time, and one goes on.
+    let (a, b) = (open().await.unwrap(), open().await.unwrap());
+    for migrated in all([a, b].map(|store| async move { store.migrate().await })).await {
+        migrated.unwrap();
+    }
+    let last = tokens.pop().unwrap();
+    store.touch(&last, Timestamp::MIN).await.unwrap();
+    assert_eq!(store.sweep(1000).await.unwrap(), 1);
+    for token in &tokens {
+        assert_eq!(store.load(token).await.unwrap().as_ref(), Some(&stored));
+    }
+    let alice = stored.subject.unwrap();
+    let listed = store.list(&alice, None, 1000).await.unwrap();
+    assert_eq!(listed.len(), 299);
+    let fresh = Dir::new();
+    fresh.open(StoreOptions::new()).await;
+    assert_eq!(schema_of(&dir).await, schema_of(&fresh).await);
+}
+
+#[tokio::test]
+async fn a_newer_table_and_one_that_others_use_are_left_alone() {
+    let newer = SqliteStore::schema(&TableName::default()).replace("schema 1", "schema 2");
+    for (sql, said) in [
+        (
+            newer,
+            "its version is 2, and this program knows none after 1",
+        ),
+        (
+            format!("{UNVERSIONED} CREATE INDEX mine ON sessions (label)"),
+            "because of the index mine",
+        ),
+        (
+            format!("{UNVERSIONED} ALTER TABLE sessions ADD tenant TEXT"),
+            "because of the column tenant",
+        ),
+        (
+            format!(
+                "{UNVERSIONED} CREATE TABLE logins (key BLOB REFERENCES sessions ON DELETE CASCADE)"
+            ),
+            "because of the reference in logins",
+        ),
+    ] {
+        let dir = Dir::new();
+        execute(&mut dir.raw().await, &sql).await;
+        let store = SqliteStore::connect(&dir.url(), StoreOptions::new())
+            .await
+            .unwrap();
+        let before = schema_of(&dir).await;
+        let token = store.create(token(), &lasting(b"x")).await.unwrap();
+        let refused = store.migrate().await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidConfig);
+        assert!(refused.to_string().contains(said), "{refused}");
+        assert_eq!(schema_of(&dir).await, before);
+        assert!(store.load(&token).await.unwrap().is_some());
+        let checked = store.check().await;
+        assert_eq!(kind(checked), Some(ErrorKind::InvalidConfig));
+    }
+}
+
 #[tokio::test]
 async fn tables_share_nothing() {
     let dir = Dir::new();
@@ -268,7 +565,7 @@ async fn tables_share_nothing() {
     stored.subject = subject("alice");
     let token = a.create(token(), &stored).await.unwrap();
     assert_eq!(ab.load(&token).await.unwrap(), None);
-    ab.delete(&token).await.unwrap();
+    assert!(!ab.delete(&token, None).await.unwrap());
     let everyone = stored.subject.as_ref().unwrap();
     assert_eq!(
         ab.subjects()
@@ -287,8 +584,8 @@ async fn damaged_rows_are_corrupt_and_can_be_deleted() {
     let dir = Dir::new();
     execute(
         &mut dir.raw().await,
-        "CREATE TABLE sessions (session_key BLOB NOT NULL PRIMARY KEY, revision INTEGER NOT NULL, \
-         created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, sweep_at INTEGER NOT NULL, \
+        "CREATE TABLE sessions ( -- sessionkit schema 1\n\
+         session_key BLOB NOT NULL PRIMARY KEY, revision INTEGER NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, sweep_at INTEGER NOT NULL, \
          subject BLOB, label BLOB NOT NULL, data BLOB NOT NULL); \
          CREATE INDEX i ON sessions (sweep_at); CREATE INDEX j ON sessions (subject)",
     )
@@ -312,7 +609,15 @@ async fn damaged_rows_are_corrupt_and_can_be_deleted() {
             Some(ErrorKind::Corrupt),
             "{damage}"
         );
-        store.delete(&token).await.unwrap();
+        let expected = Some(stored.revision);
+        let deleted = store.delete(&token, expected).await;
+        match damage {
+            "revision = 'x'" | "created_at = -5" => {
+                assert_eq!(kind(deleted), Some(ErrorKind::Corrupt))
+            }
+            _ => assert!(deleted.unwrap()),
+        }
+        store.delete(&token, None).await.unwrap();
         assert_eq!(store.load(&token).await.unwrap(), None);
     }
 }
@@ -361,13 +666,13 @@ async fn a_write_that_finds_no_room_harms_no_other() {
         .update(&kept, before.revision, &lasting(b"after"))
         .await
         .unwrap();
-    store.delete(&kept).await.unwrap();
+    assert!(store.delete(&kept, None).await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locked_database_is_unavailable_in_time_and_recovers() {
     let dir = Dir::new();
-    let deadline = Duration::from_millis(800);
+    let deadline = Duration::from_secs(2);
     let store = dir.open(StoreOptions::new().deadline(deadline)).await;
     let token = store.create(token(), &lasting(b"x")).await.unwrap();
     let mut other = dir.raw().await;
@@ -389,7 +694,7 @@ async fn a_locked_database_is_unavailable_in_time_and_recovers() {
     // Those who read are not kept waiting.
     assert!(store.load(&token).await.unwrap().is_some());
     execute(&mut other, "ROLLBACK").await;
-    store.delete(&token).await.unwrap();
+    assert!(store.delete(&token, None).await.unwrap());
     assert_eq!(store.load(&token).await.unwrap(), None);
     let rows = raw_sql("SELECT count(*) FROM sessions")
         .fetch_one(&mut other)
@@ -513,6 +818,7 @@ async fn hostile_configuration_is_refused() {
             options().table(TableName::new("a.b").unwrap()),
         ),
         ("sqlite:x?mode=nonsense", options()),
+        ("sqlite:x?mode=ro", options()),
     ] {
         let opened = SqliteStore::connect(url, options).await;
         assert_eq!(kind(opened), Some(ErrorKind::InvalidConfig), "{url}");

@@ -8,7 +8,7 @@ mod records;
 use std::collections::BTreeSet;
 
 use records::{kind, record, subject, token};
-use sessionkit::{ErrorKind, Record, SessionStore, StoreKey, Timestamp, Token};
+use sessionkit::{Clock, ErrorKind, Record, SessionStore, StoreKey, SystemClock, Timestamp, Token};
 use sessionkit_conformance::containers::{Container, Server};
 use sessionkit_sqlx::{
     MysqlStore, PostgresStore, StoreOptions,
@@ -32,7 +32,7 @@ fn lasting() -> Record {
 
 /// Makes `CALLS` calls of each kind, with what `count` says after each kind.
 async fn one_statement_each(store: &dyn SessionStore, mut count: impl AsyncFnMut() -> i64) {
-    let mut tokens: Vec<Token> = (0..CALLS).map(|_| token()).collect();
+    let tokens: Vec<Token> = (0..CALLS).map(|_| token()).collect();
     let stored = lasting();
     let index = store.subjects().unwrap();
     // The connection is there, and whatever is said on it first is said.
@@ -67,13 +67,6 @@ async fn one_statement_each(store: &dyn SessionStore, mut count: impl AsyncFnMut
         store.touch(token, Timestamp::MAX).await.unwrap();
     }
     made("touch").await;
-    for token in &mut tokens {
-        *token = store
-            .rotate(token, self::token(), stored.revision, &stored)
-            .await
-            .unwrap();
-    }
-    made("rotate").await;
     for _ in &tokens {
         index
             .list(&stored.subject.clone().unwrap(), None, 10)
@@ -81,19 +74,25 @@ async fn one_statement_each(store: &dyn SessionStore, mut count: impl AsyncFnMut
             .unwrap();
     }
     made("list").await;
-    for token in &tokens {
-        store.delete(token).await.unwrap();
+    for expected in [None, Some(stored.revision)] {
+        for token in &tokens {
+            assert!(store.delete(token, expected).await.unwrap());
+        }
+        made("delete").await;
+        for token in &tokens {
+            store.create(token.clone(), &stored).await.unwrap();
+        }
+        made("create").await;
     }
-    made("delete").await;
-    for token in &tokens {
-        store.create(token.clone(), &stored).await.unwrap();
-    }
-    made("create").await;
     for token in &tokens {
         let alice = stored.subject.clone().unwrap();
         assert!(index.revoke(&alice, &token.key()).await.unwrap());
     }
     made("revoke").await;
+}
+
+fn store_now() -> Timestamp {
+    SystemClock.now()
 }
 
 /// Every statement that there is, at least once.
@@ -115,10 +114,17 @@ async fn everything(store: &dyn SessionStore) {
         .unwrap();
     let touched = store.touch(&second, Timestamp::MAX).await;
     assert_eq!(kind(touched), Some(ErrorKind::Missing));
-    store
-        .rotate(&first, to.clone(), stored.revision, &stored)
-        .await
-        .unwrap();
+    let soon = Record {
+        expires_at: store_now() + std::time::Duration::from_secs(30),
+        ..stored.clone()
+    };
+    let third = store.create(token(), &soon).await.unwrap();
+    store.touch(&third, Timestamp::MAX).await.unwrap();
+    let missing = store.update(&second, stored.revision, &stored).await;
+    assert_eq!(kind(missing), Some(ErrorKind::Missing));
+    assert!(!store.delete(&second, Some(stored.revision)).await.unwrap());
+    assert!(!store.delete(&second, None).await.unwrap());
+    store.ping().await.unwrap();
     index.list(&alice, None, 10).await.unwrap();
     assert!(
         !index
@@ -128,7 +134,7 @@ async fn everything(store: &dyn SessionStore) {
     );
     index.revoke_all(&alice, Some(&to.key())).await.unwrap();
     store.sweep(1000).await.unwrap();
-    store.delete(&to).await.unwrap();
+    store.delete(&to, None).await.unwrap();
 }
 
 /// How many rows the plans are made for.

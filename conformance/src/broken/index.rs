@@ -65,7 +65,7 @@ impl SubjectIndex for BrokenStore {
                 let sessions = self.sessions_of(&self.disk(), subject);
                 self.disk()
                     .retain(|name, _| sessions.iter().all(|(theirs, _)| theirs != name));
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
         let early = self.disk().clone();

@@ -359,6 +359,13 @@ impl SessionStore for BrokenStore {
         Ok(token.clone())
     }
 
+    async fn renew(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
+        match self.has("renew-does-nothing") {
+            true => Ok(token.clone()),
+            false => self.update(token, expected, record).await,
+        }
+    }
+
     async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
         self.arrive(Access::Write, Some(token)).await?;
         let early = self.live(&self.disk(), token)?;
@@ -422,6 +429,9 @@ impl SessionStore for BrokenStore {
                 "delete-ignores-the-revision" => self.ends_live(&disk, token, None)?,
                 _ => self.ends_live(&disk, token, expected)?,
             };
+            if self.has("a-stale-delete-is-false") && !live && expected.is_some() {
+                return Ok(false);
+            }
             let removed = disk.remove(&self.key(token));
             if self.has("delete-of-nothing-fails") && removed.is_none() {
                 return Err(ErrorKind::Missing.into());
@@ -510,6 +520,7 @@ impl BrokenStore {
         };
         match self.live_at(disk, token, expected) {
             Err(error) if error.kind() == ErrorKind::Missing => Ok(false),
+            Err(_) if self.has("a-stale-delete-is-false") => Ok(false),
             other => other.map(|_| true),
         }
     }

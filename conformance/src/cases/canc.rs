@@ -35,10 +35,10 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// More polls than any call needs.
-const MAX_POLLS: usize = 64;
+pub(super) const MAX_POLLS: usize = 64;
 
 /// Polls a future so many times, whenever it wakes up, and drops it. `None` when it was not ready.
-async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+pub(super) async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut polled = 0;
     poll_fn(|context| {

@@ -33,7 +33,7 @@ pub(super) const CASES: &[Case] = &[
         "one for AES-256-GCM (NIST SP 800-38D) with random 96-bit nonces"
         "A nonce that repeats gives the contents and the key of the seal away."),
     case!(Client y08_what_a_client_keeps_cannot_be_taken_back_unseen [Client]
-        "[`Unsupported`](crate::ErrorKind::Unsupported) from a client-side store, which cannot take back what the client holds."
+        "[`Unsupported`](crate::ErrorKind::Unsupported) from a client-side store that cannot take back what the client holds."
         "A logout is reported as done, and the copied cookie still works (fastify, CVE-2024-31999)."),
     case!(Client y09_weak_keys_are_refused_and_bad_tokens_look_alike [Client]
         "they are evidently not random: few different ones, a counter, or readable text."

@@ -19,7 +19,7 @@ pub(super) const CASES: &[Case] = &[
         "under a key that cannot hold a path, a quote or a wildcard"
         "A cookie names a file or a row that is no session (CVE-2024-3400, CherryPy CVE-2008-0252)."),
     case!(Key k05_tokens_are_unique_and_evenly_distributed []
-        "The length of a random token, in bytes: 256 bits."
+        "The length of a random token, in bytes: 128 bits of id and 128 bits of secret."
         "Tokens that can be guessed are sessions that can be stolen."),
     case!(Key k06_without_randomness_there_is_no_token []
         "[`ErrorKind::Unavailable`] when the source of randomness fails."

@@ -12,6 +12,7 @@ use sessionkit::{
     Error, ErrorKind, Label, OsEntropy, Record, SessionStore, StoreKey, Subject, SubjectIndex,
     SubjectSession, Token,
 };
+use tokio::sync::Barrier;
 
 use super::{
     case,
@@ -417,11 +418,14 @@ async fn n07_revoking_everything_ends_while_the_subject_signs_in(cx: &Context) -
     }
     let revoked = Arc::new(AtomicBool::new(false));
     let record = owned(cx, &alice, "new")?;
+    let begun = Arc::new(Barrier::new(5));
     let sign_ins: Vec<_> = (0..4)
         .map(|_| {
             let (store, revoked) = (Arc::clone(&store), Arc::clone(&revoked));
             let (record, cookie) = (record.clone(), cx.cookie().clone());
+            let begun = Arc::clone(&begun);
             tokio::spawn(async move {
+                begun.wait().await;
                 while !revoked.load(Ordering::SeqCst) {
                     let token = Token::random(&OsEntropy, &cookie)?;
                     store.create(token, &record).await?;
@@ -432,6 +436,7 @@ async fn n07_revoking_everything_ends_while_the_subject_signs_in(cx: &Context) -
             })
         })
         .collect();
+    begun.wait().await;
     let call = index(&other)?.revoke_all(&alice, None);
     let answer = in_time(cx, "revoke_all beside sign-ins", call).await;
     revoked.store(true, Ordering::SeqCst);

@@ -6,6 +6,7 @@ mod canc;
 mod client;
 mod conc;
 mod fid;
+mod flow;
 mod flt;
 mod history;
 mod iso;
@@ -58,6 +59,7 @@ pub(crate) const ALL: &[&[Case]] = &[
     sec::CASES,
     sweep::CASES,
     list::CASES,
+    flow::CASES,
     client::CASES,
     meta::CASES,
 ];

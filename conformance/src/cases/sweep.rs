@@ -210,7 +210,7 @@ async fn try_until_empty(cx: &Context, store: &Store, limit: u64) -> Outcome<u64
                     swept,
                 )?;
                 total += swept;
-                if swept < limit {
+                if swept < limit || total > 1000 {
                     return Ok(total);
                 }
             }

@@ -116,7 +116,8 @@ fn tower_sessions_memory_store() {
     let expected = Expected {
         title: "`tower_sessions::MemoryStore`",
         findings: &[
-            "C02", "C03", "C05", "C06", "C07", "C08", "C12", "S04", "T13",
+            "C02", "C03", "C05", "C12", "C14", "C15", "C16", "R05", "R06", "R07", "R10", "S04",
+            "T13",
         ],
         races: &[],
     };
@@ -127,7 +128,9 @@ fn tower_sessions_memory_store() {
 fn tower_sessions_moka_store() {
     let expected = Expected {
         title: "`tower_sessions_moka_store::MokaStore`",
-        findings: &["C02", "C03", "C05", "C06", "C07", "C08", "C12", "S04"],
+        findings: &[
+            "C02", "C03", "C05", "C12", "C14", "C15", "C16", "R05", "R06", "R07", "R10", "S04",
+        ],
         races: &["C01"],
     };
     assert_findings(Moka::new, &expected);
@@ -138,9 +141,10 @@ fn tower_sessions_sqlx_store_on_sqlite() {
     let expected = Expected {
         title: "`tower_sessions_sqlx_store::SqliteStore`",
         findings: &[
-            "B03", "C02", "C03", "C05", "C06", "C07", "C08", "C12", "T13",
+            "B03", "C02", "C03", "C05", "C12", "C14", "C15", "C16", "R05", "R06", "R07", "R10",
+            "T13",
         ],
-        races: &["X01"],
+        races: &[],
     };
     assert_findings(Sqlite::new, &expected);
 }
@@ -150,10 +154,11 @@ fn tower_sessions_caching_store() {
     let expected = Expected {
         title: "`tower_sessions::CachingSessionStore`",
         findings: &[
-            "B03", "C02", "C03", "C05", "C06", "C07", "C08", "C09", "C11", "C12", "F09", "L04",
-            "L09", "S04", "T13", "X01",
+            "B03", "C02", "C03", "C05", "C09", "C11", "C12", "C14", "C15", "C16", "F09", "K09",
+            "L04", "L09", "L11", "L12", "R01", "R03", "R04", "R05", "R06", "R07", "R10", "R11",
+            "S04", "T13",
         ],
-        races: &[],
+        races: &["X01"],
     };
     assert_findings(Caching::new, &expected);
 }

@@ -3,7 +3,7 @@ mod subjects;
 
 use async_trait::async_trait;
 
-use self::mark::{Found, Moved, fence, fence_token, is_copy};
+use self::mark::{Found, Moved, Place};
 use crate::{
     Capabilities, Custody, Error, ErrorKind, OsEntropy, Record, Result, Revision, SessionStore,
     SubjectIndex, Sweep, TimeSource, Timestamp, Token,
@@ -16,13 +16,13 @@ const ATTEMPTS: usize = 16;
 ///
 /// A load reads the new store, then the old one. New sessions are created in the new store. The
 /// first write to a session that is still in the old store moves it. A session is never live in
-/// both: a delete, rotation or revocation ends it for good, also when it meets a move half-way, and
-/// a move that was interrupted anywhere is completed by the next write.
+/// both: a delete or a revocation ends it for good, also when it meets a move half-way, and a move
+/// that was interrupted anywhere is completed by the next write.
 ///
 /// **Every process has to use the layer**, for one that knows only the old store would not find
 /// the sessions that were moved. The old store can go when all sessions in it have expired; until
-/// then a session that does not exist costs three loads, one that was moved costs one. A record
-/// with more data than the new store takes can be read but not written. Both stores need an index
+/// then a session that does not exist costs three loads, one that was moved costs one; a touch costs
+/// one load more. A record with more data than the new store takes can be read but not written. Both stores need an index
 /// by subject for this one to have it.
 ///
 /// ```
@@ -35,15 +35,18 @@ const ATTEMPTS: usize = 16;
 ///
 /// # How a session moves
 ///
-/// 1. A copy is put into the new store under a key derived from the session's, where no client
-///    finds it: the *fence*, named by a random revision.
-/// 2. The record in the old store is replaced, by compare-and-swap, by a mark that names the fence.
-///    From here on the fence is the session.
-/// 3. The fence is rotated to the session's own key, and the mark removed.
+/// Its key stays, and each step is one write to one of the stores.
 ///
-/// A mark without its fence is void. Deleting the record, or the mark's fence, therefore ends the
-/// session at one instant, and whoever is late with a step finds nothing to go on with: there is no
-/// fence to rotate, and a new fence has a name that no mark mentions.
+/// 1. A copy goes into the new store, labelled so that nobody takes it for the session: the *fence*,
+///    which has a random revision.
+/// 2. The record in the old store is replaced, by compare-and-swap, by a mark that names that
+///    revision. From here on the fence is the session.
+/// 3. The fence is replaced by the session's record, by compare-and-swap, and the mark removed.
+///
+/// A fence that no mark names is void, and so is a mark without its fence. Deleting the record, or
+/// the fence that the mark names, therefore ends the session at one instant, and whoever is late
+/// with a step finds nothing to go on with: there is no fence to replace, and a new fence has a
+/// revision that no mark mentions.
 #[derive(Clone, Debug)]
 pub struct Migrate<S, T> {
     old: S,
@@ -68,22 +71,12 @@ impl<S: SessionStore, T: SessionStore> Migrate<S, T> {
         Ok(Self { old, new })
     }
 
-    /// The live record of a token that has not arrived in the new store.
-    async fn load_old(&self, token: &Token) -> Result<Option<Record>> {
-        match self.old.load(token).await?.map(Found::new).transpose()? {
-            None => Ok(None),
-            Some(Found::Whole(record)) => Ok(Some(record)),
-            Some(Found::Moved(moved)) => {
-                let fence = self.fence_of(token, &moved).await?;
-                Ok(fence.map(|fence| moved.restore(fence)))
-            }
-        }
+    async fn find_old(&self, token: &Token) -> Result<Option<Found>> {
+        self.old.load(token).await?.map(Found::new).transpose()
     }
 
-    /// The fence that a mark names, unless the mark is void.
-    async fn fence_of(&self, token: &Token, moved: &Moved) -> Result<Option<Record>> {
-        let fence = self.new.load(&fence_token(&token.key())).await?;
-        Ok(fence.filter(|fence| fence.revision == moved.fence))
+    async fn find_new(&self, token: &Token) -> Result<Option<Place>> {
+        Ok(self.new.load(token).await?.map(Place::new))
     }
 
     /// Sees to it that the record of a token is in the new store, if there is one.
@@ -102,20 +95,26 @@ impl<S: SessionStore, T: SessionStore> Migrate<S, T> {
     }
 
     async fn try_bring(&self, token: &Token) -> Result<()> {
-        let mut raised = false;
+        let mut raised = None;
         for _ in 0..ATTEMPTS {
-            match self.old.load(token).await?.map(Found::new).transpose()? {
+            match self.find_old(token).await? {
                 None => {
                     self.lower_fence(token, raised).await;
                     return Ok(());
                 }
-                Some(Found::Moved(moved)) => return self.finish(token, &moved, raised).await,
+                Some(Found::Moved(moved)) => {
+                    self.lower_fence(token, raised.filter(|&fence| fence != moved.fence))
+                        .await;
+                    return self.finish(token, &moved).await;
+                }
                 Some(Found::Whole(record)) => {
-                    raised = true;
-                    if let Some(fence) = self.raise_fence(token, &record).await? {
+                    raised = self.raise_fence(token, &record).await?;
+                    if let Some(fence) = raised {
                         let moved = Moved::new(&record, fence);
-                        if self.replace_old(token, &record, &moved).await? {
-                            return self.finish(token, &moved, raised).await;
+                        let mark = moved.mark(&record, Revision::random(&OsEntropy)?);
+                        let replaced = self.old.update(token, record.revision, &mark).await;
+                        if unless_changed(replaced)? {
+                            return self.finish(token, &moved).await;
                         }
                     }
                 }
@@ -126,80 +125,99 @@ impl<S: SessionStore, T: SessionStore> Migrate<S, T> {
 
     /// Step 1: the revision of a fence that holds this record, or `None` when others interfered.
     async fn raise_fence(&self, token: &Token, record: &Record) -> Result<Option<Revision>> {
-        let place = fence_token(&token.key());
-        let fence = fence(record, Revision::random(&OsEntropy)?);
-        match self.new.create(place.clone(), &fence).await {
-            Ok(_) => return Ok(Some(fence.revision)),
+        let revision = Revision::random(&OsEntropy)?;
+        let fence = mark::fence(record, revision);
+        match self.new.create(token.clone(), &fence).await {
+            Ok(_) => return Ok(Some(revision)),
             Err(error) if error.kind() == ErrorKind::Exists => {}
             Err(error) => return Err(error),
         }
-        match self.new.load(&place).await? {
+        match self.find_new(token).await? {
             // Another request is moving the session: whoever is first takes the next step.
-            Some(found) if is_copy(&found, record) => Ok(Some(found.revision)),
-            Some(found) => {
-                let replaced = self.new.update(&place, found.revision, &fence).await;
-                Ok(unless_changed(replaced)?.then_some(fence.revision))
+            Some(Place::Fence(found)) if found == mark::fence(record, found.revision) => {
+                Ok(Some(found.revision))
             }
-            None => Ok(None),
+            Some(Place::Fence(found)) => {
+                let replaced = self.new.update(token, found.revision, &fence).await;
+                Ok(unless_changed(replaced)?.then_some(revision))
+            }
+            Some(Place::Arrived(_)) | None => Ok(None),
         }
-    }
-
-    /// Step 2, and the end of a record that has not moved. Whether the old store still had it.
-    async fn replace_old(&self, token: &Token, record: &Record, moved: &Moved) -> Result<bool> {
-        let mark = moved.mark(record, Revision::random(&OsEntropy)?);
-        unless_changed(self.old.update(token, record.revision, &mark).await)
     }
 
     /// Step 3, of a move that this or another request has begun.
-    async fn finish(&self, token: &Token, moved: &Moved, raised: bool) -> Result<()> {
-        match self.fence_of(token, moved).await? {
-            Some(fence) => {
-                let place = fence_token(&token.key());
-                let record = moved.restore(fence);
-                let arrived = self
-                    .new
-                    .rotate(&place, token.clone(), moved.fence, &record)
-                    .await;
-                unless_changed(arrived)?;
-            }
-            None => self.lower_fence(token, raised).await,
+    async fn finish(&self, token: &Token, moved: &Moved) -> Result<()> {
+        if let Some(Place::Fence(fence)) = self.find_new(token).await?
+            && fence.revision == moved.fence
+        {
+            let record = moved.restore(fence);
+            unless_changed(self.new.update(token, moved.fence, &record).await)?;
         }
         // The mark is void now and does no harm; it goes with its expiry if it has to stay.
-        let _ = self.old.delete(token).await;
+        let _ = self.old.delete(token, None).await;
         Ok(())
     }
 
     /// Removes a fence that no mark can name any more: a copy of the data that nobody needs, which
     /// would otherwise stay until it expires.
-    async fn lower_fence(&self, token: &Token, raised: bool) {
-        if raised {
-            let _ = self.new.delete(&fence_token(&token.key())).await;
+    async fn lower_fence(&self, token: &Token, raised: Option<Revision>) {
+        if let Some(fence) = raised {
+            let _ = self.new.delete(token, Some(fence)).await;
         }
     }
 
-    /// Ends a session that has not arrived in the new store, at one instant. Returns whether it
-    /// found something to end.
-    async fn end_old(&self, token: &Token) -> Result<bool> {
+    /// Ends a session that has not arrived in the new store, at one instant. Returns whether there
+    /// was one.
+    async fn end_old(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
+        let check = |revision| match expected {
+            Some(expected) if expected != revision => Err(Error::from(ErrorKind::Conflict)),
+            _ => Ok(()),
+        };
         for _ in 0..ATTEMPTS {
-            match self
-                .old
-                .load(token)
-                .await
-                .and_then(|record| record.map(Found::new).transpose())
-            {
-                Ok(None) => return Ok(false),
-                Ok(Some(Found::Moved(_))) => {
-                    self.new.delete(&fence_token(&token.key())).await?;
-                    return Ok(true);
-                }
+            let ended = match self.find_old(token).await {
                 Ok(Some(Found::Whole(record))) => {
-                    // Nothing is under this name: the mark is void from the beginning.
-                    let nowhere = Moved::new(&record, Revision::random(&OsEntropy)?);
-                    if self.replace_old(token, &record, &nowhere).await? {
-                        return Ok(true);
-                    }
+                    check(record.revision)?;
+                    self.old.delete(token, Some(record.revision)).await
                 }
-                Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(false),
+                Ok(Some(Found::Moved(moved))) => match self.find_new(token).await? {
+                    Some(Place::Fence(fence)) if fence.revision == moved.fence => {
+                        check(moved.revision)?;
+                        self.new.delete(token, Some(moved.fence)).await
+                    }
+                    _ => return Ok(false),
+                },
+                Err(error) if error.kind() == ErrorKind::Corrupt && expected.is_none() => {
+                    return Ok(false);
+                }
+                Ok(None) => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            match ended {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(busy())
+    }
+
+    /// Ends a session that is in the new store, but no fence: a fence that is there is void.
+    async fn end_new(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
+        for _ in 0..ATTEMPTS {
+            let (revision, is_fence) = match self.find_new(token).await {
+                Ok(None) => return Ok(false),
+                Ok(Some(Place::Arrived(record))) => (record.revision, false),
+                Ok(Some(Place::Fence(fence))) => (fence.revision, true),
+                Err(error) if error.kind() == ErrorKind::Corrupt && expected.is_none() => {
+                    return self.new.delete(token, None).await;
+                }
+                Err(error) => return Err(error),
+            };
+            let expected = expected.filter(|_| !is_fence).unwrap_or(revision);
+            match self.new.delete(token, Some(expected)).await {
+                Ok(live) => return Ok(live && !is_fence),
+                Err(error) if error.kind() == ErrorKind::Conflict && expected == revision => {}
                 Err(error) => return Err(error),
             }
         }
@@ -227,74 +245,118 @@ impl<S: SessionStore, T: SessionStore> SessionStore for Migrate<S, T> {
 
     async fn create(&self, token: Token, record: &Record) -> Result<Token> {
         record.check_size(self.new.capabilities().max_data)?;
-        if self.load_old(&token).await?.is_some() {
-            return Err(ErrorKind::Exists.into());
+        for _ in 0..ATTEMPTS {
+            let moved = match self.find_old(&token).await? {
+                Some(Found::Whole(_)) => return Err(ErrorKind::Exists.into()),
+                Some(Found::Moved(moved)) => Some(moved.fence),
+                None => None,
+            };
+            match self.new.create(token.clone(), record).await {
+                Err(error) if error.kind() == ErrorKind::Exists => {}
+                result => return result,
+            }
+            match self.find_new(&token).await? {
+                // Nobody can make a void fence valid any more: the old store has no record.
+                Some(Place::Fence(fence)) if moved != Some(fence.revision) => {
+                    let replaced = self.new.update(&token, fence.revision, record).await;
+                    if unless_changed(replaced)? {
+                        return Ok(token);
+                    }
+                }
+                Some(_) => return Err(ErrorKind::Exists.into()),
+                None => {}
+            }
         }
-        self.new.create(token, record).await
+        Err(busy())
     }
 
     async fn load(&self, token: &Token) -> Result<Option<Record>> {
-        if let Some(record) = self.new.load(token).await? {
-            return Ok(Some(record));
-        }
-        if let Some(record) = self.load_old(token).await? {
-            return Ok(Some(record));
+        let fence = match self.find_new(token).await? {
+            Some(Place::Arrived(record)) => return Ok(Some(record)),
+            Some(Place::Fence(fence)) => Some(fence),
+            None => None,
+        };
+        match self.find_old(token).await? {
+            Some(Found::Whole(record)) => return Ok(Some(record)),
+            Some(Found::Moved(moved)) => {
+                if let Some(fence) = fence.filter(|fence| fence.revision == moved.fence) {
+                    return Ok(Some(moved.restore(fence)));
+                }
+                // The fence may have been raised after the first look.
+                return Ok(match self.find_new(token).await? {
+                    Some(Place::Arrived(record)) => Some(record),
+                    Some(Place::Fence(fence)) if fence.revision == moved.fence => {
+                        Some(moved.restore(fence))
+                    }
+                    _ => None,
+                });
+            }
+            None => {}
         }
         // It may have arrived after the first look.
-        self.new.load(token).await
+        Ok(match self.find_new(token).await? {
+            Some(Place::Arrived(record)) => Some(record),
+            _ => None,
+        })
     }
 
     async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
-        let result = self.new.update(token, expected, record).await;
-        if !is_missing(&result) {
-            return result;
+        let mut brought = false;
+        for _ in 0..ATTEMPTS {
+            match self.new.update(token, expected, record).await {
+                Err(error) if error.kind() == ErrorKind::Missing && !brought => {}
+                // What it conflicted with may have been a fence.
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    match self.find_new(token).await? {
+                        Some(Place::Arrived(found)) if found.revision != expected => {
+                            return Err(error);
+                        }
+                        Some(Place::Arrived(_)) => continue,
+                        Some(Place::Fence(_)) | None if brought => {
+                            return Err(ErrorKind::Missing.into());
+                        }
+                        Some(Place::Fence(_)) | None => {}
+                    }
+                }
+                result => return result,
+            }
+            self.bring(token).await?;
+            brought = true;
         }
-        self.bring(token).await?;
-        self.new.update(token, expected, record).await
+        Err(busy())
+    }
+
+    async fn renew(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
+        // Both stores keep their records themselves, where a renewal is an update.
+        self.update(token, expected, record).await
     }
 
     async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
-        let result = self.new.touch(token, expires_at).await;
-        if !is_missing(&result) {
-            return result;
+        // A fence must not be touched: it is no session yet, or not any more.
+        if !matches!(self.find_new(token).await?, Some(Place::Arrived(_))) {
+            self.bring(token).await?;
+            if !matches!(self.find_new(token).await?, Some(Place::Arrived(_))) {
+                return Err(ErrorKind::Missing.into());
+            }
         }
-        self.bring(token).await?;
         self.new.touch(token, expires_at).await
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        record.check_size(self.new.capabilities().max_data)?;
-        if self.load_old(&to).await?.is_some() {
-            return match self.load(from).await? {
-                None => Err(ErrorKind::Missing.into()),
-                Some(found) if found.revision != expected => Err(ErrorKind::Conflict.into()),
-                Some(_) => Err(ErrorKind::Exists.into()),
-            };
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
+        if self.end_old(token, expected).await? {
+            // What is left is void.
+            if let Ok(Some(Place::Fence(fence))) = self.find_new(token).await {
+                self.lower_fence(token, Some(fence.revision)).await;
+            }
+            let _ = self.old.delete(token, None).await;
+            return Ok(true);
         }
-        let result = self.new.rotate(from, to.clone(), expected, record).await;
-        if !is_missing(&result) {
-            return result;
+        let ended = self.end_new(token, expected).await?;
+        // What is left is void, expired, or cannot be read.
+        match self.old.delete(token, None).await {
+            Err(error) if !ended => Err(error),
+            _ => Ok(ended),
         }
-        self.bring(from).await?;
-        self.new.rotate(from, to, expected, record).await
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
-        let ended = self.end_old(token).await?;
-        match self.new.delete(token).await {
-            Err(error) if ended => return Err(half_done(error)),
-            result => result?,
-        }
-        // What is left is void, or cannot be read.
-        self.old.delete(token).await.map_err(half_done)?;
-        let fence = fence_token(&token.key());
-        self.new.delete(&fence).await.map_err(half_done)
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
@@ -311,15 +373,34 @@ impl<S: SessionStore, T: SessionStore> SessionStore for Migrate<S, T> {
         Ok(removed)
     }
 
+    async fn try_sweep(&self, limit: usize) -> Result<Option<u64>> {
+        let (mut removed, mut swept) = (0, false);
+        for (store, capabilities) in [
+            (&self.old as &dyn SessionStore, self.old.capabilities()),
+            (&self.new, self.new.capabilities()),
+        ] {
+            let rest = limit.saturating_sub(usize::try_from(removed).unwrap_or(usize::MAX));
+            if capabilities.sweep == Sweep::Explicit
+                && rest > 0
+                && let Some(more) = store.try_sweep(rest).await?
+            {
+                swept = true;
+                removed += more;
+            }
+        }
+        Ok(swept.then_some(removed))
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.old.ping().await?;
+        self.new.ping().await
+    }
+
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
         self.old.subjects()?;
         self.new.subjects()?;
         Some(self)
     }
-}
-
-fn is_missing<V>(result: &Result<V>) -> bool {
-    matches!(result, Err(error) if error.kind() == ErrorKind::Missing)
 }
 
 /// Whether a write took effect, where it is no failure that somebody else was faster.

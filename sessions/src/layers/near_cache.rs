@@ -25,9 +25,12 @@ const GENERATIONS: usize = 64;
 ///
 /// Writes go to the store. Whatever one through this handle or a clone of it comes to, its session
 /// is loaded from the store the next time: after the `Ok` of a
-/// [`delete`](SessionStore::delete) or a revocation no load
-/// that begins later returns the record, not even when one was on its way meanwhile. Expired
-/// records are never returned, and that a session does not exist is never remembered.
+/// [`delete`](SessionStore::delete) or a revocation no load that begins later returns the record,
+/// not even when one was on its way meanwhile. Expired records are never returned, and that a
+/// session does not exist is never remembered.
+///
+/// An entry answers only the whole token that it was loaded with. A renewal keeps the key and changes
+/// the secret, so that an entry made before it cannot judge the new secret: the store is asked.
 ///
 /// Another process goes on returning a session for at most the `staleness` given to
 /// [`new`](Self::new), which [`Capabilities::staleness`] declares: **a logout takes that long to
@@ -131,16 +134,15 @@ impl<S: SessionStore> SessionStore for NearCache<S> {
 
     async fn load(&self, token: &Token) -> Result<Option<Record>> {
         let (key, started) = (token.key(), self.now());
-        let ticket = match self
-            .cache
-            .look_up(&key, |entry| self.is_fresh(entry, started))
-        {
+        let ticket = match self.cache.look_up(&key, |entry| {
+            entry.token == *token && self.is_fresh(entry, started)
+        }) {
             Ok(record) => return Ok(Some(record)),
             Err(ticket) => ticket,
         };
         let found = self.store.load(token).await?;
         // An entry is as old as the beginning of the call that fetched it.
-        self.cache.fill(key, ticket, started, found.as_ref());
+        self.cache.fill(token, ticket, started, found.as_ref());
         Ok(found)
     }
 
@@ -221,6 +223,7 @@ struct Shard {
 }
 
 struct Entry {
+    token: Token,
     record: Record,
     since: Moment,
     serial: u64,
@@ -268,13 +271,14 @@ impl Cache {
         Err(Ticket(*shard.generation(key)))
     }
 
-    fn fill(&self, key: StoreKey, ticket: Ticket, since: Moment, found: Option<&Record>) {
+    fn fill(&self, token: &Token, ticket: Ticket, since: Moment, found: Option<&Record>) {
+        let key = token.key();
         let mut shard = self.shard(&key);
         let Ticket(generation) = ticket;
         let undisturbed = *shard.generation(&key) == generation;
         *shard.generation(&key) += 1;
         match found {
-            Some(record) if undisturbed => shard.insert(key, since, record),
+            Some(record) if undisturbed => shard.insert(key, token, since, record),
             // What another load has filled in meanwhile may be older than what this one returns.
             _ if shard.entries.get(&key).map(|entry| &entry.record) != found => {
                 shard.entries.remove(&key);
@@ -303,7 +307,7 @@ impl Shard {
         &mut self.generations[usize::from(key.as_bytes()[30]) % GENERATIONS]
     }
 
-    fn insert(&mut self, key: StoreKey, since: Moment, record: &Record) {
+    fn insert(&mut self, key: StoreKey, token: &Token, since: Moment, record: &Record) {
         if self.max_entries == 0 || record.data.len() > MAX_DATA {
             return;
         }
@@ -324,6 +328,7 @@ impl Shard {
         self.entries.insert(
             key,
             Entry {
+                token: token.clone(),
                 record,
                 since,
                 serial,

@@ -7,7 +7,9 @@ use sessionkit::{
 
 use crate::{
     explore::{Chooser, Judge, alone, exhaustively, randomly, together},
-    support::{HOUR, Op, Outcome, START, Stepped, clock, kind, memory, now, record, token},
+    support::{
+        HOUR, Op, Outcome, START, Stepped, clock, kind, memory, now, record, renewed, token,
+    },
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -16,7 +18,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 struct Scene {
     token: Token,
     record: Record,
-    to: Token,
     changed: Record,
     renewed: Record,
 }
@@ -31,7 +32,6 @@ impl Scene {
         Self {
             token: token(),
             record: record("first"),
-            to: token(),
             changed: record("changed"),
             renewed: record("renewed"),
         }
@@ -49,22 +49,22 @@ impl Scene {
         Op::Touch(self.token.clone(), START + 2 * HOUR)
     }
 
-    fn rotate(&self) -> Op {
+    fn renew(&self) -> Op {
         let revision = self.record.revision;
-        Op::Rotate(
-            self.token.clone(),
-            self.to.clone(),
-            revision,
-            self.renewed.clone(),
-        )
+        Op::Update(renewed(&self.token), revision, self.renewed.clone())
+    }
+
+    fn sign_out(&self) -> Op {
+        Op::Delete(self.token.clone(), Some(self.record.revision))
     }
 
     fn writes(&self) -> Vec<Op> {
         vec![
             self.update(),
             self.touch(),
-            self.rotate(),
-            Op::Delete(self.token.clone()),
+            self.renew(),
+            Op::Delete(self.token.clone(), None),
+            self.sign_out(),
             Op::Revoke(self.token.clone()),
             Op::RevokeAll(None),
             Op::RevokeAll(Some(self.token.clone())),
@@ -114,10 +114,9 @@ impl Scene {
     fn epilogue(&self) -> Vec<Op> {
         vec![
             Op::Load(self.token.clone()),
-            Op::Load(self.to.clone()),
+            Op::Load(renewed(&self.token)),
             Op::List,
             Op::Touch(self.token.clone(), START + 30 * MINUTE),
-            Op::Touch(self.to.clone(), START + 30 * MINUTE),
             Op::List,
             Op::Load(self.token.clone()),
         ]
@@ -141,10 +140,8 @@ impl Scene {
         judge.check(&|| self.reference(), ops, &events, &epilogue);
         // Whatever was left behind lives longer than the session, and must not show.
         clock.set(START + 40 * MINUTE);
-        for token in [&self.token, &self.to] {
-            let outcome = alone(&store, &Op::Load(token.clone()));
-            assert_eq!(outcome, Outcome::Loaded(None));
-        }
+        let outcome = alone(&store, &Op::Load(self.token.clone()));
+        assert_eq!(outcome, Outcome::Loaded(None));
     }
 }
 
@@ -156,7 +153,7 @@ fn requests_that_write_and_requests_that_end_the_session_meet_in_every_way() {
     let scene = Scene::new();
     let writes = scene.writes();
     let mut schedules = 0;
-    for (one, other) in [(0, 3), (1, 3), (2, 3), (0, 4), (1, 5), (1, 6)] {
+    for (one, other) in [(0, 3), (1, 3), (2, 4), (0, 4), (0, 5), (1, 6), (1, 7)] {
         let ops = [writes[one].clone(), writes[other].clone()];
         let mut judge = Judge::default();
         schedules += exhaustively(|path| scene.trial(&mut judge, &ops, 0, false, path));
@@ -168,12 +165,7 @@ fn requests_that_write_and_requests_that_end_the_session_meet_in_every_way() {
 fn a_create_finds_the_session_wherever_it_is() {
     let scene = Scene::new();
     for steps in 0..=STEPS {
-        for other in [
-            scene.update(),
-            scene.touch(),
-            scene.rotate(),
-            scene.create(),
-        ] {
+        for other in [scene.update(), scene.touch(), scene.renew(), scene.create()] {
             let ops = [scene.create(), other];
             let mut judge = Judge::default();
             randomly(40, |dice| {
@@ -257,8 +249,8 @@ fn three_requests_and_a_load_agree_on_one_order() {
     let writes = [
         scene.update(),
         scene.touch(),
-        scene.rotate(),
-        Op::Delete(scene.token.clone()),
+        scene.renew(),
+        scene.sign_out(),
     ];
     for steps in [0, 3, 5, 7] {
         for skipped in 0..writes.len() {
@@ -315,8 +307,8 @@ async fn the_first_write_moves_the_session() {
             0 => store.update(&from, first.revision, &second).await.unwrap(),
             1 => store.touch(&from, START + 2 * HOUR).await.unwrap(),
             _ => {
-                let rotated = store.rotate(&from, token(), first.revision, &second);
-                rotated.await.unwrap()
+                let to = renewed(&from);
+                store.renew(&to, first.revision, &second).await.unwrap()
             }
         };
         assert_eq!((old.len(), new.len()), (0, 1));
@@ -350,7 +342,7 @@ async fn a_wrong_revision_is_a_conflict_before_and_after_the_move() {
             ErrorKind::Conflict
         );
         assert_eq!(
-            kind(store.rotate(&at, token(), wrong, &second).await),
+            kind(store.delete(&at, Some(wrong)).await),
             ErrorKind::Conflict
         );
         assert_eq!(store.load(&at).await.unwrap(), Some(first.clone()));
@@ -358,7 +350,7 @@ async fn a_wrong_revision_is_a_conflict_before_and_after_the_move() {
 }
 
 #[tokio::test]
-async fn create_and_rotate_see_what_is_in_the_old_store() {
+async fn create_sees_what_is_in_the_old_store() {
     let Plain {
         old, new, store, ..
     } = plain();
@@ -368,26 +360,10 @@ async fn create_and_rotate_see_what_is_in_the_old_store() {
         kind(store.create(taken.clone(), &two).await),
         ErrorKind::Exists
     );
-    let from = store.create(token(), &two).await.unwrap();
+    let free = store.create(token(), &two).await.unwrap();
     assert_eq!((old.len(), new.len()), (1, 1));
-    assert_eq!(
-        kind(store.rotate(&from, taken.clone(), two.revision, &two).await),
-        ErrorKind::Exists
-    );
-    assert_eq!(
-        kind(store.rotate(&from, taken.clone(), one.revision, &two).await),
-        ErrorKind::Conflict
-    );
-    assert_eq!(
-        kind(
-            store
-                .rotate(&token(), taken.clone(), two.revision, &two)
-                .await
-        ),
-        ErrorKind::Missing
-    );
     assert_eq!(store.load(&taken).await.unwrap(), Some(one));
-    assert_eq!(store.load(&from).await.unwrap(), Some(two));
+    assert_eq!(store.load(&free).await.unwrap(), Some(two));
 }
 
 #[tokio::test]
@@ -398,9 +374,9 @@ async fn delete_removes_the_session_from_both() {
     let (one, two) = (record("one"), record("two"));
     let in_old = old.create(token(), &one).await.unwrap();
     let in_new = store.create(token(), &two).await.unwrap();
-    for token in [&in_old, &in_new, &token()] {
-        for _ in 0..2 {
-            store.delete(token).await.unwrap();
+    for (token, live) in [(&in_old, true), (&in_new, true), (&token(), false)] {
+        for live in [live, false] {
+            assert_eq!(store.delete(token, None).await.unwrap(), live);
             assert_eq!(store.load(token).await.unwrap(), None);
         }
     }
@@ -433,7 +409,7 @@ async fn an_expired_session_does_not_move() {
     store.create(at.clone(), &later).await.unwrap();
     assert_eq!(store.load(&at).await.unwrap(), Some(later));
     // What is left in the old store is not read again, nor revived by a clock that is set back.
-    store.delete(&at).await.unwrap();
+    store.delete(&at, None).await.unwrap();
     clock.set(START);
     assert_eq!(store.load(&at).await.unwrap(), None);
 }
@@ -453,7 +429,7 @@ async fn a_full_new_store_keeps_the_session_readable_and_deletable() {
         ErrorKind::Full
     );
     assert_eq!(store.load(&at).await.unwrap(), Some(first));
-    store.delete(&at).await.unwrap();
+    store.delete(&at, None).await.unwrap();
     assert_eq!(store.load(&at).await.unwrap(), None);
 }
 

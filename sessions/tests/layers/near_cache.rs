@@ -7,7 +7,7 @@ use sessionkit::{
 
 use crate::{
     explore::{Chooser, Judge, alone, exhaustively, randomly, together},
-    support::{HOUR, Op, START, Stepped, alice, clock, kind, memory, now, record, token},
+    support::{HOUR, Op, START, Stepped, alice, clock, kind, memory, now, record, renewed, token},
 };
 
 const STALENESS: Duration = Duration::from_secs(600);
@@ -37,7 +37,7 @@ async fn setup() -> Setup {
 
 /// Removes the session behind the back of the cache: what is still found comes from the cache.
 async fn is_cached(setup: &Setup) -> bool {
-    setup.inner.delete(&setup.token).await.unwrap();
+    setup.inner.delete(&setup.token, None).await.unwrap();
     setup.cache.load(&setup.token).await.unwrap().is_some()
 }
 
@@ -46,7 +46,7 @@ async fn the_second_load_does_not_ask_the_store() {
     let setup = setup().await;
     let first = setup.cache.load(&setup.token).await.unwrap();
     assert_eq!(first, Some(setup.record.clone()));
-    setup.inner.delete(&setup.token).await.unwrap();
+    setup.inner.delete(&setup.token, None).await.unwrap();
     let clone = setup.cache.clone();
     assert_eq!(clone.load(&setup.token).await.unwrap(), first);
 }
@@ -56,7 +56,7 @@ async fn an_entry_is_used_for_no_longer_than_declared() {
     let setup = setup().await;
     assert_eq!(setup.cache.capabilities().staleness, STALENESS);
     setup.cache.load(&setup.token).await.unwrap();
-    setup.inner.delete(&setup.token).await.unwrap();
+    setup.inner.delete(&setup.token, None).await.unwrap();
     setup
         .clock
         .set(START + STALENESS - Duration::from_millis(1));
@@ -92,7 +92,7 @@ async fn an_entry_does_not_outlive_the_steady_clock_either() {
     let cache = NearCache::new(inner.clone(), Duration::from_nanos(1)).with_clock(clock);
     let token = cache.create(token(), &record("data")).await.unwrap();
     cache.load(&token).await.unwrap();
-    inner.delete(&token).await.unwrap();
+    inner.delete(&token, None).await.unwrap();
     assert_eq!(cache.load(&token).await.unwrap(), None);
 }
 
@@ -112,7 +112,7 @@ async fn absence_is_not_remembered() {
 #[tokio::test]
 async fn after_a_write_the_store_is_asked_whatever_came_of_it() {
     let wrong = Revision::from_bits(0);
-    for write in 0..6 {
+    for write in 0..7 {
         let setup = setup().await;
         let (cache, at, record) = (&setup.cache, &setup.token, &setup.record);
         cache.load(at).await.unwrap();
@@ -125,12 +125,16 @@ async fn after_a_write_the_store_is_asked_whatever_came_of_it() {
                 ErrorKind::Conflict
             ),
             3 => assert_eq!(
-                kind(cache.rotate(at, token(), wrong, &changed).await),
+                kind(cache.renew(at, wrong, &changed).await),
                 ErrorKind::Conflict
             ),
             4 => assert_eq!(
                 kind(cache.create(at.clone(), &changed).await),
                 ErrorKind::Exists
+            ),
+            5 => assert_eq!(
+                kind(cache.delete(at, Some(wrong)).await),
+                ErrorKind::Conflict
             ),
             _ => {
                 // Dropped before the store was asked, which the cache cannot know.
@@ -149,17 +153,29 @@ async fn after_a_write_the_store_is_asked_whatever_came_of_it() {
 }
 
 #[tokio::test]
-async fn rotate_forgets_both_tokens() {
+async fn an_entry_answers_only_the_whole_token_it_was_loaded_with() {
     let setup = setup().await;
-    let (cache, from) = (&setup.cache, &setup.token);
-    cache.load(from).await.unwrap();
-    let record = record("rotated");
-    let to = cache
-        .rotate(from, token(), setup.record.revision, &record)
-        .await
-        .unwrap();
-    assert_eq!(cache.load(from).await.unwrap(), None);
-    assert_eq!(cache.load(&to).await.unwrap(), Some(record));
+    let (inner, cache, old) = (&setup.inner, &setup.cache, &setup.token);
+    cache.load(old).await.unwrap();
+    // Another process renews the session: its entry here knows the old secret only.
+    let (new, record) = (renewed(old), record("renewed"));
+    let revision = setup.record.revision;
+    inner.renew(&new, revision, &record).await.unwrap();
+    assert_eq!(cache.load(old).await.unwrap(), Some(setup.record.clone()));
+    assert_eq!(cache.load(&new).await.unwrap(), Some(record.clone()));
+    assert_eq!(cache.load(old).await.unwrap(), Some(record));
+}
+
+#[tokio::test]
+async fn a_renewal_forgets_the_entry() {
+    let setup = setup().await;
+    let (cache, old) = (&setup.cache, &setup.token);
+    cache.load(old).await.unwrap();
+    let record = record("renewed");
+    let (new, revision) = (renewed(old), setup.record.revision);
+    cache.renew(&new, revision, &record).await.unwrap();
+    assert_eq!(cache.load(old).await.unwrap(), Some(record.clone()));
+    assert_eq!(cache.load(&new).await.unwrap(), Some(record));
 }
 
 #[tokio::test]
@@ -202,7 +218,7 @@ async fn the_oldest_entries_make_room() {
         }
         let mut cached = 0;
         for token in &tokens {
-            inner.delete(token).await.unwrap();
+            inner.delete(token, None).await.unwrap();
             cached += usize::from(cache.load(token).await.unwrap().is_some());
         }
         assert!(cached <= max_entries);
@@ -220,7 +236,7 @@ async fn large_records_are_not_kept() {
     large.data = vec![0; (64 << 10) + 1].into();
     let at = setup.cache.create(token(), &large).await.unwrap();
     assert_eq!(setup.cache.load(&at).await.unwrap(), Some(large));
-    setup.inner.delete(&at).await.unwrap();
+    setup.inner.delete(&at, None).await.unwrap();
     assert_eq!(setup.cache.load(&at).await.unwrap(), None);
 }
 
@@ -237,10 +253,10 @@ async fn a_load_that_was_fetching_during_a_delete_does_not_bring_the_session_bac
     let mut load = cache.load(&token);
     assert!((&mut load).now_or_never().is_none(), "it has missed");
     assert!((&mut load).now_or_never().is_none(), "it has fetched");
-    let mut delete = cache.delete(&token);
+    let mut delete = cache.delete(&token, None);
     assert!((&mut delete).now_or_never().is_none());
     assert!((&mut delete).now_or_never().is_none());
-    assert!(matches!(delete.now_or_never(), Some(Ok(()))));
+    assert!(matches!(delete.now_or_never(), Some(Ok(true))));
     assert_eq!(load.now_or_never().unwrap().unwrap(), Some(record));
 
     let mut load = cache.load(&token);
@@ -284,30 +300,25 @@ async fn an_entry_that_is_older_than_what_a_load_has_returned_goes() {
 
 struct Scene {
     at: Token,
-    to: Token,
     first: Record,
     writes: Vec<Op>,
 }
 
 impl Scene {
     fn new() -> Self {
-        let (at, to) = (token(), token());
+        let at = token();
         let first = record("first");
         let writes = vec![
             Op::Update(at.clone(), first.revision, record("changed")),
             Op::Touch(at.clone(), START + 2 * HOUR),
-            Op::Rotate(at.clone(), to.clone(), first.revision, record("renewed")),
-            Op::Delete(at.clone()),
+            Op::Update(renewed(&at), first.revision, record("renewed")),
+            Op::Delete(at.clone(), None),
+            Op::Delete(at.clone(), Some(first.revision)),
             Op::Revoke(at.clone()),
             Op::RevokeAll(None),
             Op::RevokeAll(Some(at.clone())),
         ];
-        Self {
-            at,
-            to,
-            first,
-            writes,
-        }
+        Self { at, first, writes }
     }
 
     /// Runs the operations over a cache that has the session or not, followed by loads.
@@ -326,7 +337,7 @@ impl Scene {
             alone(&self.at);
         }
         let events = together(&store, ops, false, chooser);
-        let epilogue = [alone(&self.at), alone(&self.to), alone(&self.at)];
+        let epilogue = [alone(&self.at), alone(&renewed(&self.at)), alone(&self.at)];
         judge.check(&|| self.reference(), ops, &events, &epilogue);
     }
 

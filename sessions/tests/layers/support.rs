@@ -30,6 +30,13 @@ pub(crate) fn token() -> Token {
     Token::random(&OsEntropy, &CookieName::new("id").unwrap()).unwrap()
 }
 
+/// The token after a renewal: another secret, the same key.
+pub(crate) fn renewed(token: &Token) -> Token {
+    let mut bytes = token.expose().to_vec();
+    bytes[Token::ID_LEN..].fill(7);
+    Token::from_bytes(bytes, token.cookie())
+}
+
 pub(crate) fn alice() -> Subject {
     Subject::new("alice").unwrap()
 }
@@ -122,23 +129,16 @@ impl SessionStore for Stepped {
         self.step(self.store.touch(token, expires_at)).await
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        self.step(self.store.rotate(from, to, expected, record))
-            .await
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
-        self.step(self.store.delete(token)).await
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
+        self.step(self.store.delete(token, expected)).await
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
         self.step(self.store.sweep(limit)).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.step(self.store.ping()).await
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
@@ -176,8 +176,7 @@ pub(crate) enum Op {
     Load(Token),
     Update(Token, Revision, Record),
     Touch(Token, Timestamp),
-    Rotate(Token, Token, Revision, Record),
-    Delete(Token),
+    Delete(Token, Option<Revision>),
     Revoke(Token),
     RevokeAll(Option<Token>),
     List,
@@ -190,7 +189,7 @@ pub(crate) enum Outcome {
     Loaded(Option<Record>),
     Ended(bool),
     Listed(Vec<SubjectSession>),
-    Done,
+    EndedAll,
     Failed(ErrorKind),
 }
 
@@ -206,11 +205,9 @@ impl Op {
                 stored.map(Outcome::Stored)
             }
             Self::Touch(token, at) => store.touch(&token, at).await.map(Outcome::Stored),
-            Self::Rotate(from, to, expected, record) => {
-                let stored = store.rotate(&from, to, expected, &record).await;
-                stored.map(Outcome::Stored)
+            Self::Delete(token, expected) => {
+                store.delete(&token, expected).await.map(Outcome::Ended)
             }
-            Self::Delete(token) => store.delete(&token).await.map(|()| Outcome::Done),
             Self::Revoke(token) => {
                 let ended = subjects.revoke(&alice, &token.key()).await;
                 ended.map(Outcome::Ended)
@@ -218,7 +215,7 @@ impl Op {
             Self::RevokeAll(except) => {
                 let except = except.map(|token| token.key());
                 let ended = subjects.revoke_all(&alice, except.as_ref()).await;
-                ended.map(|_| Outcome::Done)
+                ended.map(|_| Outcome::EndedAll)
             }
             Self::List => {
                 let listed = subjects.list(&alice, None, 10).await;

@@ -34,11 +34,19 @@ impl SessionStore for Hung {
         pending().await
     }
 
-    async fn rotate(&self, _: &Token, _: Token, _: Revision, _: &Record) -> Result<Token> {
+    async fn renew(&self, _: &Token, _: Revision, _: &Record) -> Result<Token> {
         pending().await
     }
 
-    async fn delete(&self, _: &Token) -> Result<()> {
+    async fn delete(&self, _: &Token, _: Option<Revision>) -> Result<bool> {
+        pending().await
+    }
+
+    async fn try_sweep(&self, _: usize) -> Result<Option<u64>> {
+        pending().await
+    }
+
+    async fn ping(&self) -> Result<()> {
         pending().await
     }
 
@@ -78,6 +86,7 @@ async fn a_read_that_runs_out_is_unavailable() {
     let store = Timeout::new(Hung).with_deadline(SHORT);
     let subjects = store.subjects().unwrap();
     assert_eq!(kind(store.load(&token()).await), ErrorKind::Unavailable);
+    assert_eq!(kind(store.ping().await), ErrorKind::Unavailable);
     assert_eq!(
         kind(subjects.list(&alice(), None, 1).await),
         ErrorKind::Unavailable
@@ -94,9 +103,10 @@ async fn a_write_that_runs_out_is_ambiguous() {
         kind(store.create(token.clone(), &record).await),
         kind(store.update(&token, revision, &record).await),
         kind(store.touch(&token, START).await),
-        kind(store.rotate(&token, token.clone(), revision, &record).await),
-        kind(store.delete(&token).await),
+        kind(store.renew(&token, revision, &record).await),
+        kind(store.delete(&token, None).await),
         kind(store.sweep(1).await),
+        kind(store.try_sweep(1).await),
         kind(subjects.revoke(&alice(), &token.key()).await),
         kind(subjects.revoke_all(&alice(), None).await),
     ] {

@@ -289,6 +289,62 @@ async fn the_first_cookie_that_verifies_wins() {
 }
 
 #[tokio::test]
+async fn white_space_that_is_not_ascii_is_part_of_a_name() {
+    let world = World::new();
+    let browser = world.signed_in().await;
+    let good = &browser.jar["__Host-id"];
+    let origin = async |name: &str| {
+        let mut headers = HeaderMap::new();
+        let line = format!("{name}={good}");
+        let value = http::HeaderValue::from_bytes(line.as_bytes()).unwrap();
+        headers.append(COOKIE, value);
+        let session = world.manager.begin(&headers).session().await.unwrap();
+        session.origin()
+    };
+    for space in [
+        "\u{2000}", "\u{a0}", "\u{85}", "\u{1680}", "\u{3000}", "\u{feff}",
+    ] {
+        for name in [format!("{space}__Host-id"), format!("__Host-id{space}")] {
+            assert_eq!(origin(&name).await, Origin::NoCookie, "{name:?}");
+        }
+    }
+    assert_eq!(origin(" \t__Host-id\t ").await, Origin::Stored);
+}
+
+#[tokio::test]
+async fn a_dead_cookie_does_not_hide_a_live_one() {
+    let world = World::new();
+    let live = world.signed_in().await;
+    let mut dead = Vec::new();
+    for _ in 0..4 {
+        let mut browser = world.signed_in().await;
+        dead.push(browser.jar["__Host-id"].clone());
+        browser.visit(|session| session.destroy()).await;
+    }
+    let origin = async |dead: &[String]| {
+        let good = &live.jar["__Host-id"];
+        let pairs = dead.iter().chain([good]);
+        let pairs: Vec<_> = pairs.map(|value| format!("__Host-id={value}")).collect();
+        let mut headers = HeaderMap::new();
+        headers.append(COOKIE, pairs.join("; ").parse().unwrap());
+        let session = world.manager.begin(&headers).session().await.unwrap();
+        session.origin()
+    };
+    assert_eq!(origin(&dead[..1]).await, Origin::Stored);
+    assert_eq!(origin(&dead[..2]).await, Origin::Stored);
+    let copies = vec![dead[0].clone(); 500];
+    world.store.forget_calls();
+    assert_eq!(origin(&copies).await, Origin::Stored);
+    assert_eq!(world.store.calls(), ["load", "load"]);
+    assert_eq!(
+        origin(&dead).await,
+        Origin::Ended,
+        "the look-ups are bounded"
+    );
+    assert_eq!(world.store.calls(), ["load", "load", "load"]);
+}
+
+#[tokio::test]
 async fn names_are_compared_exactly_and_never_decoded() {
     let world = World::new();
     let browser = world.signed_in().await;

@@ -33,7 +33,7 @@ async fn a_touch_reissues_the_cookie_too() {
     world.clock.advance(12 * HOUR);
     browser.visit(|_| ()).await;
     assert_ne!(browser.jar, before);
-    assert_eq!(world.store.calls(), ["load", "touch"]);
+    assert_eq!(world.store.calls(), ["load", "update"]);
 }
 
 #[tokio::test]

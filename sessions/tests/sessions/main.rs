@@ -11,6 +11,7 @@ mod flashes;
 mod format;
 mod headers;
 mod keys;
+mod late;
 mod lifetimes;
 mod registry;
 mod renewals;

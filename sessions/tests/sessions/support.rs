@@ -2,7 +2,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -191,6 +191,7 @@ pub(crate) struct SpyStore {
     tamper: Mutex<Option<Tamper>>,
     written: Mutex<Vec<Record>>,
     created: Mutex<Vec<Token>>,
+    max_data: AtomicUsize,
 }
 
 impl std::fmt::Debug for SpyStore {
@@ -208,6 +209,7 @@ impl SpyStore {
             tamper: Mutex::default(),
             written: Mutex::default(),
             created: Mutex::default(),
+            max_data: AtomicUsize::new(MemoryStore::MAX_DATA),
         }
     }
 
@@ -243,6 +245,11 @@ impl SpyStore {
 
     pub(crate) fn last_written(&self) -> Record {
         self.written().pop().expect("something was written")
+    }
+
+    /// Managers that are built from now on find a store for this many bytes.
+    pub(crate) fn limit(&self, max_data: usize) {
+        self.max_data.store(max_data, Ordering::SeqCst);
     }
 
     /// Every token that was given to a creation, in order.
@@ -302,7 +309,9 @@ impl SpyStore {
 #[async_trait]
 impl SessionStore for SpyStore {
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        let mut capabilities = self.inner.capabilities();
+        capabilities.max_data = self.max_data.load(Ordering::SeqCst);
+        capabilities
     }
 
     async fn create(&self, token: Token, record: &Record) -> Result<Token> {

@@ -12,20 +12,20 @@ use sessionkit_cookie::CookieStore;
 use crate::support::{START, cookie};
 
 const SEALED: &str = concat!(
-    "Ahil7ioQERITFBUWFxgZGhu5nYtpEqFU3hmyRFF_81RATlaqI-5FDVkDq4PeCJRXjU1wxYQ1VCsYCLmTRNxAskqj",
-    "rRxgn8x0Ata04SqUmYYupjuc00mAHXgQl3s6sB_lVcQnfD3ncf4JJILd-CW6Z02O9J0AXBVDVeFvfM2uz89x5qSw",
-    "zvX_wHuJdPJWAVfXefzbuFHC6rHkoGtmWpn-9gn5_3ZOjj3JQ0Mc6kknvsMPjn0LwTCAkBs6-L7CUfizqUQa2C4Q",
-    "94xC0Lcn9o3OnRbWhjGOjbyAWo-WFb6gNkPjqXW7BlUk4k2DaP5aizh7NODpZInkrEogUQZTE-Awn4Aod0So2ONd",
-    "KMLFvqoaSLL0mX30B2-WQtn9LAn20ckhnPlvch530S8Q6do9Y1MpY8GWvnjY7tJMdjriAljoW9it_JkGYL0Gqts8",
-    "08MeULHc7T2fzOcIX3-NXnQ",
+    "Ahil7ioQERITFBUWFxgZGhu6nYtpEqFU3hmyRFF_81RATrmIRcyrLz8hKqPVXZPM7bFh1NtuM8VqDsuVUssfq0yW",
+    "7DN7iM99FS424yuXmIEvpTqT0kqBGnkTlmQ7sx7iVMcmczzkcPkIJ4Pi-Sa7YEyN9ZIBXxREVOJuY8ytzshw5aW_",
+    "z_b-x3qKdY1XAlbQeP_at1DB67blo2p5W5r_8Qj6_nlPjTzOQkAd1Ugkv8QOjXwEwDOBlxo5-aHDUvm0qEcb1y8T",
+    "9otD07bY947PmhfVhz6Pjr2HW4yXCr-jN0TiqnS0B1Yl5UyAacFbiDl8NePoa4jnrU0hUgdMEuMxmIErdkup2-Ja",
+    "KcHEwasZSbX1mnz7BmyXRdj-LRb30sgmnfpufR900CgR6tsCYlAoZMCVv3fZ7dNLdznjHVnrWt-s_5gJYb4Hrdo_",
+    "0kOLwCKHe0YO98cGkESZP2x0",
 );
 const SIGNED: &str = concat!(
-    "ARil7ioBAAECAwQFBgcICQoLDA0OD-_Nq4lnRSMBgKCr_vliAv7v_qH6nXMBB3VzZXItNDIHRmlyZWZveIACAAEC",
-    "AwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0-P0BBQkNE",
-    "RUZHSElKS0xNTk9QUVJTVFVWV1hZWltcXV5fYGFiY2RlZmdoaWprbG1ub3BxcnN0dXZ3eHl6e3x9fn-AgYKDhIWG",
-    "h4iJiouMjY6PkJGSk5SVlpeYmZqbnJ2en6ChoqOkpaanqKmqq6ytrq-wsbKztLW2t7i5uru8vb6_wMHCw8TFxsfI",
-    "ycrLzM3Oz9DR0tPU1dbX2Nna29zd3t_g4eLj5OXm5-jp6uvs7e7v8PHy8_T19vf4-fr7_P3-_4CX5gqPlDfD9Ssw",
-    "smWh_ncMxPpmQvfUOQ48gGsORa9G",
+    "ARil7ioCAAECAwQFBgcICQoLDA0ODwDvzauJZ0UjAYCgq_75YgL-7_6h-p1zAQd1c2VyLTQyB0ZpcmVmb3iAAgAB",
+    "AgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj9AQUJD",
+    "REVGR0hJSktMTU5PUFFSU1RVVldYWVpbXF1eX2BhYmNkZWZnaGlqa2xtbm9wcXJzdHV2d3h5ent8fX5_gIGCg4SF",
+    "hoeIiYqLjI2Oj5CRkpOUlZaXmJmam5ydnp-goaKjpKWmp6ipqqusra6vsLGys7S1tre4ubq7vL2-v8DBwsPExcbH",
+    "yMnKy8zNzs_Q0dLT1NXW19jZ2tvc3d7f4OHi4-Tl5ufo6err7O3u7_Dx8vP09fb3-Pn6-_z9_v8eQaVAr2cpW0yP",
+    "jG_ZRC3MWtghOMFOV4LejBplZ8YI9A",
 );
 
 /// Gives a fixed sequence, for a fixed token.
@@ -65,7 +65,7 @@ fn record() -> Record {
 }
 
 #[tokio::test]
-async fn tokens_of_format_1_are_read() {
+async fn tokens_of_format_2_are_read() {
     for (store, golden) in stores().into_iter().zip([SEALED, SIGNED]) {
         let bytes = URL_SAFE_NO_PAD.decode(golden).unwrap();
         let token = Token::from_bytes(bytes, &cookie("__Host-id"));
@@ -75,7 +75,7 @@ async fn tokens_of_format_1_are_read() {
 
 /// Changing what is written is fine, with a new format byte and a new golden token.
 #[tokio::test]
-async fn tokens_are_written_in_format_1() {
+async fn tokens_are_written_in_format_2() {
     for (store, golden) in stores().into_iter().zip([SEALED, SIGNED]) {
         let token = Token::from_bytes(Vec::new(), &cookie("__Host-id"));
         let token = store.create(token, &record()).await.unwrap();

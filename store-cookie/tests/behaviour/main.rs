@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod flows;
 mod golden;
+mod interleavings;
 mod records;
 mod revocation;
 mod support;

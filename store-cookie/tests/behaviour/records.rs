@@ -30,9 +30,7 @@ async fn a_session_ends_at_the_sealed_instant_and_not_before() {
         for result in [
             store.update(&token, record.revision, &record).await,
             store.touch(&token, record.expires_at + HOUR).await,
-            store
-                .rotate(&token, support::token(), record.revision, &record)
-                .await,
+            store.renew(&token, record.revision, &record).await,
         ] {
             assert_eq!(kind(result), ErrorKind::Missing);
         }
@@ -86,7 +84,7 @@ async fn update_takes_the_revision_of_the_token_only() {
             ErrorKind::Conflict
         );
         assert_eq!(
-            kind(store.rotate(&first, token(), other, &new).await),
+            kind(store.renew(&first, other, &new).await),
             ErrorKind::Conflict
         );
         let second = store.update(&first, old.revision, &new).await.unwrap();
@@ -95,31 +93,19 @@ async fn update_takes_the_revision_of_the_token_only() {
             kind(store.update(&second, old.revision, &new).await),
             ErrorKind::Conflict
         );
-        let third = store
-            .rotate(&second, token(), new.revision, &old)
-            .await
-            .unwrap();
+        let third = store.renew(&second, new.revision, &old).await.unwrap();
         assert_eq!(store.load(&third).await.unwrap(), Some(old));
     }
 }
 
 #[tokio::test]
-async fn create_and_rotate_leave_a_live_session_alone() {
+async fn create_leaves_a_live_session_alone() {
     let clock = clock();
     for (_, store) in both(&keyring(), &clock) {
-        let (one, two) = (record("one"), record("two"));
-        let first = store.create(token(), &one).await.unwrap();
-        let second = store.create(token(), &two).await.unwrap();
+        let one = record("one");
+        let second = store.create(token(), &record("two")).await.unwrap();
         assert_eq!(
             kind(store.create(second.clone(), &one).await),
-            ErrorKind::Exists
-        );
-        assert_eq!(
-            kind(
-                store
-                    .rotate(&first, second.clone(), one.revision, &one)
-                    .await
-            ),
             ErrorKind::Exists
         );
         clock.set(START + HOUR);
@@ -142,10 +128,7 @@ async fn the_newest_key_writes_older_keys_read_and_removed_keys_are_dead() {
         let writes = [
             store.touch(&old, record.expires_at).await.unwrap(),
             store.update(&old, record.revision, &record).await.unwrap(),
-            store
-                .rotate(&old, token(), record.revision, &record)
-                .await
-                .unwrap(),
+            store.renew(&old, record.revision, &record).await.unwrap(),
         ];
         let key_of_old = *keyring.ids().get(1).unwrap();
         keyring.remove(key_of_old).unwrap();
@@ -171,7 +154,7 @@ async fn too_much_data_is_refused_and_never_cut() {
         for result in [
             store.create(token(), &large).await,
             store.update(&held, small.revision, &large).await,
-            store.rotate(&held, token(), small.revision, &large).await,
+            store.renew(&held, small.revision, &large).await,
         ] {
             assert_eq!(kind(result), ErrorKind::TooLarge);
         }
@@ -247,9 +230,7 @@ async fn without_random_bytes_no_token_is_made() {
         signed.create(token(), &record).await,
         sealed.update(&held, record.revision, &record).await,
         sealed.touch(&held, record.expires_at).await,
-        sealed
-            .rotate(&held, token(), record.revision, &record)
-            .await,
+        sealed.renew(&held, record.revision, &record).await,
     ] {
         assert_eq!(kind(result), ErrorKind::Unavailable);
     }
@@ -268,8 +249,13 @@ async fn what_a_cookie_cannot_do_is_unsupported_and_has_no_effect() {
         assert!(store.subjects().is_none());
         let record = record("data");
         let held = store.create(token(), &record).await.unwrap();
-        assert_eq!(kind(store.delete(&held).await), ErrorKind::Unsupported);
-        assert_eq!(kind(store.delete(&token()).await), ErrorKind::Unsupported);
+        for token in [&held, &token()] {
+            let deleted = store.delete(token, Some(record.revision)).await;
+            assert_eq!(kind(deleted), ErrorKind::Unsupported);
+            let deleted = store.delete(token, None).await;
+            assert_eq!(kind(deleted), ErrorKind::Unsupported);
+        }
+        store.ping().await.unwrap();
         assert_eq!(kind(store.sweep(10).await), ErrorKind::Unsupported);
         assert_eq!(store.load(&held).await.unwrap(), Some(record));
     }
@@ -287,7 +273,7 @@ async fn nothing_secret_is_in_debug_or_errors() {
         let text = format!(
             "{store:?} {held:?} {:?} {:?} {:?}",
             store.create(token(), &large).await,
-            store.delete(&held).await,
+            store.delete(&held, None).await,
             store
                 .update(&held, Revision::from_bits(0), &record("canary"))
                 .await,

@@ -11,8 +11,9 @@ use std::{
 use crate::support::{self, HOUR, START, clock, keyring, record, token};
 use async_trait::async_trait;
 use sessionkit::{
-    Capabilities, Durability, Error, ErrorKind, Keyring, ManualClock, MemoryStore, Record, Result,
-    Revision, SessionStore, SubjectIndex, Timestamp, Token,
+    Capabilities, Durability, Error, ErrorKind, Keyring, ManualClock, MemoryStore, Persistence,
+    Record, Result, Revision, SessionConfig, SessionManager, SessionStore, SubjectIndex, Timestamp,
+    Token,
 };
 use sessionkit_cookie::CookieStore;
 
@@ -44,17 +45,20 @@ fn kind<T: std::fmt::Debug>(result: Result<T>) -> ErrorKind {
     result.unwrap_err().kind()
 }
 
-async fn assert_ended(store: &CookieStore, token: &Token, record: &Record) {
-    assert_eq!(store.load(token).await.unwrap(), None);
+/// No call takes the token for a session, though it might be said to have come late.
+async fn assert_dead(store: &CookieStore, token: &Token, record: &Record) {
     for result in [
         store.update(token, record.revision, record).await,
         store.touch(token, record.expires_at).await,
-        store
-            .rotate(token, support::token(), record.revision, record)
-            .await,
+        store.renew(token, record.revision, record).await,
     ] {
         assert_eq!(kind(result), ErrorKind::Missing);
     }
+}
+
+async fn assert_ended(store: &CookieStore, token: &Token, record: &Record) {
+    assert_eq!(store.load(token).await.unwrap(), None);
+    assert_dead(store, token, record).await;
 }
 
 #[tokio::test]
@@ -67,7 +71,7 @@ async fn after_delete_no_copy_of_the_session_is_taken() {
     let touched = store.touch(&updated, START + LONGEST).await.unwrap();
     assert_eq!(store.load(&created).await.unwrap(), Some(old.clone()));
 
-    store.delete(&updated).await.unwrap();
+    assert!(store.delete(&updated, None).await.unwrap());
     assert_ended(&store, &created, &old).await;
     assert_ended(&store, &updated, &new).await;
     assert_ended(&store, &touched, &new).await;
@@ -75,30 +79,152 @@ async fn after_delete_no_copy_of_the_session_is_taken() {
 }
 
 #[tokio::test]
-async fn delete_may_be_repeated_and_ignores_what_is_not_ours() {
+async fn one_delete_says_that_it_ended_the_session_and_what_is_not_ours_is_ignored() {
     let Setup { store, list, .. } = setup();
-    let held = store.create(token(), &record("data")).await.unwrap();
-    for _ in 0..3 {
-        store.delete(&held).await.unwrap();
+    let record = record("data");
+    let held = store.create(token(), &record).await.unwrap();
+    assert!(store.delete(&held, Some(record.revision)).await.unwrap());
+    for expected in [None, Some(record.revision)] {
+        assert!(!store.delete(&held, expected).await.unwrap());
     }
     assert_eq!(list.len(), 1);
-    store.delete(&token()).await.unwrap();
+    assert!(!store.delete(&token(), None).await.unwrap());
     assert_eq!(list.len(), 1);
 }
 
 #[tokio::test]
-async fn rotate_ends_every_copy_of_the_old_token() {
-    let Setup { store, .. } = setup();
+async fn a_delete_of_another_revision_than_the_tokens_own_is_a_conflict() {
+    let Setup { store, list, .. } = setup();
+    let (old, new) = (record("old"), record("new"));
+    let held = store.create(token(), &old).await.unwrap();
+    let updated = store.update(&held, old.revision, &new).await.unwrap();
+    for (token, other) in [(&held, &new), (&updated, &old)] {
+        let deleted = store.delete(token, Some(other.revision)).await;
+        assert_eq!(kind(deleted), ErrorKind::Conflict);
+    }
+    assert_eq!(list.len(), 0);
+    assert_eq!(store.load(&held).await.unwrap(), Some(old));
+}
+
+#[tokio::test]
+async fn a_renewal_ends_every_copy_from_before_it() {
+    let Setup {
+        store, clock, list, ..
+    } = setup();
     let (old, new) = (record("old"), record("new"));
     let created = store.create(token(), &old).await.unwrap();
     let touched = store.touch(&created, old.expires_at).await.unwrap();
-    let rotated = store
-        .rotate(&touched, token(), old.revision, &new)
-        .await
-        .unwrap();
+    let renewed = store.renew(&touched, old.revision, &new).await.unwrap();
+    assert_eq!(store.load(&renewed).await.unwrap(), Some(new.clone()));
+    let newest = record("newest");
+    let again = store.renew(&renewed, new.revision, &newest).await.unwrap();
+    for (token, record) in [(&created, &old), (&touched, &old), (&renewed, &new)] {
+        assert_dead(&store, token, record).await;
+    }
+    assert_eq!(store.load(&again).await.unwrap(), Some(newest.clone()));
+    let updated = store.update(&again, newest.revision, &new).await.unwrap();
+    assert_eq!(store.load(&updated).await.unwrap(), Some(new));
+    assert_eq!(list.len(), 1, "one entry for the family");
+    // By then nobody is late any more.
+    clock.advance(Duration::from_secs(30));
     assert_ended(&store, &created, &old).await;
-    assert_ended(&store, &touched, &old).await;
-    assert_eq!(store.load(&rotated).await.unwrap(), Some(new));
+}
+
+#[tokio::test]
+async fn a_request_that_comes_late_after_a_renewal_is_told_for_thirty_seconds() {
+    let Setup { store, clock, .. } = setup();
+    let record = record("data");
+    let held = store.create(token(), &record).await.unwrap();
+    store.renew(&held, record.revision, &record).await.unwrap();
+    clock.advance(Duration::from_millis(29_999));
+    assert_eq!(kind(store.load(&held).await), ErrorKind::Conflict);
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(store.load(&held).await.unwrap(), None);
+    // A host whose clock is behind by hours does not tell it for hours.
+    clock.set(START - HOUR);
+    assert_eq!(store.load(&held).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_sign_out_beside_a_renewal_ends_both_copies() {
+    let Setup { store, .. } = setup();
+    let (old, new) = (record("old"), record("new"));
+    let held = store.create(token(), &old).await.unwrap();
+    let renewed = store.renew(&held, old.revision, &new).await.unwrap();
+    assert!(store.delete(&held, Some(old.revision)).await.unwrap());
+    assert_ended(&store, &held, &old).await;
+    assert_ended(&store, &renewed, &new).await;
+    assert!(!store.delete(&renewed, None).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_write_after_a_sign_out_brings_nothing_back() {
+    let Setup { store, .. } = setup();
+    let record = record("data");
+    let held = store.create(token(), &record).await.unwrap();
+    let late = store.touch(&held, record.expires_at).await.unwrap();
+    store.delete(&held, None).await.unwrap();
+    assert_ended(&store, &late, &record).await;
+}
+
+#[tokio::test]
+async fn a_renewal_that_is_repeated_knows_its_own_entry() {
+    let Setup { store, list, .. } = setup();
+    let (old, new) = (record("old"), record("new"));
+    let held = store.create(token(), &old).await.unwrap();
+    for _ in 0..3 {
+        let renewed = store.renew(&held, old.revision, &new).await.unwrap();
+        assert_eq!(store.load(&renewed).await.unwrap(), Some(new.clone()));
+    }
+    let other = store.renew(&held, old.revision, &record("other")).await;
+    assert_eq!(kind(other), ErrorKind::Missing);
+    assert_eq!(list.len(), 1);
+}
+
+#[tokio::test]
+async fn the_end_of_an_expired_copy_ends_the_others_and_no_live_session() {
+    let Setup { store, clock, .. } = setup();
+    let record = record("data");
+    let held = store.create(token(), &record).await.unwrap();
+    let touched = store.touch(&held, START + LONGEST).await.unwrap();
+    clock.set(record.expires_at);
+    assert!(!store.delete(&held, Some(record.revision)).await.unwrap());
+    assert_ended(&store, &touched, &record).await;
+}
+
+/// A generation that has ended does not come back when its entry leaves the list, however often the
+/// family is renewed and prolonged meanwhile.
+#[tokio::test]
+async fn entries_of_renewals_outlive_the_generations_that_they_end() {
+    let Setup {
+        store, list, clock, ..
+    } = setup();
+    let mut tokens = Vec::new();
+    let mut record = record("data");
+    let mut held = store.create(token(), &record).await.unwrap();
+    let mut now = START;
+    for round in 0..40 {
+        now = now + HOUR / 4;
+        clock.set(now);
+        list.sweep(100).await.unwrap();
+        let ends = now + LONGEST;
+        held = store.touch(&held, ends).await.unwrap();
+        for (age, old) in tokens.iter().enumerate() {
+            let loaded = store.load(old).await.unwrap();
+            assert_eq!(loaded, None, "round {round}, generation {age}");
+        }
+        if round % 7 == 0 {
+            tokens.push(held.clone());
+            let new = support::record("data");
+            let new = Record {
+                expires_at: ends,
+                ..new
+            };
+            held = store.renew(&held, record.revision, &new).await.unwrap();
+            record = new;
+        }
+    }
+    assert_eq!(tokens.len(), 6);
 }
 
 #[tokio::test]
@@ -110,7 +236,7 @@ async fn an_entry_outlives_every_token_that_it_revokes() {
     let first = store.create(token(), &record).await.unwrap();
     let last = store.touch(&first, START + LONGEST).await.unwrap();
     // The copy that is deleted expires long before the one that was kept.
-    store.delete(&first).await.unwrap();
+    store.delete(&first, None).await.unwrap();
     let mut now = START;
     while now < START + LONGEST {
         clock.set(now);
@@ -127,7 +253,7 @@ async fn a_clock_that_is_set_back_revives_nothing() {
     let record = record("data");
     let held = store.create(token(), &record).await.unwrap();
     clock.set(record.expires_at + HOUR);
-    store.delete(&held).await.unwrap();
+    store.delete(&held, None).await.unwrap();
     clock.set(START);
     assert_eq!(store.load(&held).await.unwrap(), None);
 }
@@ -143,7 +269,7 @@ async fn a_session_that_would_outlive_its_entry_is_refused() {
         store.create(token(), &long).await,
         store.update(&held, record.revision, &long).await,
         store.touch(&held, long.expires_at).await,
-        store.rotate(&held, token(), record.revision, &long).await,
+        store.renew(&held, record.revision, &long).await,
     ] {
         assert_eq!(kind(result), ErrorKind::InvalidConfig);
     }
@@ -192,8 +318,10 @@ fn the_store_is_as_durable_as_its_list() {
 struct Failing {
     inner: MemoryStore,
     loads_fail: AtomicBool,
-    creates_fail: AtomicBool,
-    creates_lose_their_answer: AtomicBool,
+    writes_fail: AtomicBool,
+    writes_conflict: AtomicBool,
+    writes_lose_their_answer: AtomicBool,
+    entries_are_damaged: AtomicBool,
 }
 
 impl Failing {
@@ -207,6 +335,15 @@ impl Failing {
             false => Ok(()),
         }
     }
+
+    fn before(&self) -> Result<()> {
+        Self::check(&self.writes_fail, ErrorKind::Unavailable)?;
+        Self::check(&self.writes_conflict, ErrorKind::Conflict)
+    }
+
+    fn after(&self) -> Result<()> {
+        Self::check(&self.writes_lose_their_answer, ErrorKind::Ambiguous)
+    }
 }
 
 #[async_trait]
@@ -216,35 +353,44 @@ impl SessionStore for Failing {
     }
 
     async fn create(&self, token: Token, record: &Record) -> Result<Token> {
-        Self::check(&self.creates_fail, ErrorKind::Unavailable)?;
+        self.before()?;
         let result = self.inner.create(token, record).await;
-        Self::check(&self.creates_lose_their_answer, ErrorKind::Ambiguous)?;
+        self.after()?;
         result
     }
 
     async fn load(&self, token: &Token) -> Result<Option<Record>> {
         Self::check(&self.loads_fail, ErrorKind::Unavailable)?;
-        self.inner.load(token).await
+        let mut found = self.inner.load(token).await?;
+        if let Some(found) = &mut found
+            && self.entries_are_damaged.load(Ordering::SeqCst)
+        {
+            found.data = found.data.slice(1..);
+        }
+        Ok(found)
     }
 
-    async fn update(&self, _: &Token, _: Revision, _: &Record) -> Result<Token> {
-        unreachable!("entries never change")
+    async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
+        self.before()?;
+        let result = self.inner.update(token, expected, record).await;
+        self.after()?;
+        result
     }
 
     async fn touch(&self, _: &Token, _: Timestamp) -> Result<Token> {
-        unreachable!("entries never change")
+        unreachable!("entries are replaced as a whole")
     }
 
-    async fn rotate(&self, _: &Token, _: Token, _: Revision, _: &Record) -> Result<Token> {
-        unreachable!("entries never move")
-    }
-
-    async fn delete(&self, _: &Token) -> Result<()> {
+    async fn delete(&self, _: &Token, _: Option<Revision>) -> Result<bool> {
         unreachable!("entries are never deleted")
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
         self.inner.sweep(limit).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.before()
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
@@ -275,7 +421,6 @@ async fn a_list_that_cannot_be_read_is_an_error_and_not_a_session() {
     for result in [
         store.update(&held, record.revision, &record).await,
         store.touch(&held, record.expires_at).await,
-        store.rotate(&held, token(), record.revision, &record).await,
     ] {
         assert_eq!(kind(result), ErrorKind::Unavailable);
     }
@@ -291,26 +436,44 @@ async fn a_list_that_cannot_be_written_leaves_the_session_alive() {
     let (list, store) = failing();
     let record = record("data");
     let held = store.create(token(), &record).await.unwrap();
-    Failing::set(&list.creates_fail);
-    assert_eq!(kind(store.delete(&held).await), ErrorKind::Unavailable);
-    let result = store.rotate(&held, token(), record.revision, &record).await;
+    store.ping().await.unwrap();
+    Failing::set(&list.writes_fail);
+    assert_eq!(kind(store.ping().await), ErrorKind::Unavailable);
+    assert_eq!(
+        kind(store.delete(&held, None).await),
+        ErrorKind::Unavailable
+    );
+    let result = store.renew(&held, record.revision, &record).await;
     assert_eq!(kind(result), ErrorKind::Unavailable);
+    assert_eq!(store.load(&held).await.unwrap(), Some(record));
+}
+
+#[tokio::test]
+async fn an_entry_that_keeps_changing_ends_in_an_error() {
+    let (list, store) = failing();
+    let record = record("data");
+    let held = store.create(token(), &record).await.unwrap();
+    Failing::set(&list.writes_conflict);
+    assert_eq!(
+        kind(store.delete(&held, None).await),
+        ErrorKind::Unavailable
+    );
     assert_eq!(store.load(&held).await.unwrap(), Some(record));
 }
 
 #[tokio::test]
 async fn a_lost_answer_of_the_list_is_read_back() {
     let (list, store) = failing();
-    let record = record("data");
-    let held = store.create(token(), &record).await.unwrap();
-    Failing::set(&list.creates_lose_their_answer);
-    let rotated = store
-        .rotate(&held, token(), record.revision, &record)
-        .await
-        .unwrap();
-    assert_ended(&store, &held, &record).await;
-    store.delete(&rotated).await.unwrap();
-    assert_ended(&store, &rotated, &record).await;
+    let (old, new, newer) = (record("old"), record("new"), record("newer"));
+    let held = store.create(token(), &old).await.unwrap();
+    Failing::set(&list.writes_lose_their_answer);
+    // The first write creates the entry, the others replace it.
+    let renewed = store.renew(&held, old.revision, &new).await.unwrap();
+    assert_dead(&store, &held, &old).await;
+    let again = store.renew(&renewed, new.revision, &newer).await.unwrap();
+    assert_dead(&store, &renewed, &new).await;
+    assert!(store.delete(&again, None).await.unwrap());
+    assert_ended(&store, &again, &newer).await;
 }
 
 #[tokio::test]
@@ -318,41 +481,22 @@ async fn a_lost_answer_that_cannot_be_read_back_is_ambiguous() {
     let (list, store) = failing();
     let record = record("data");
     let held = store.create(token(), &record).await.unwrap();
-    Failing::set(&list.creates_lose_their_answer);
+    Failing::set(&list.writes_lose_their_answer);
     Failing::set(&list.loads_fail);
-    assert_eq!(kind(store.delete(&held).await), ErrorKind::Ambiguous);
+    assert_eq!(kind(store.delete(&held, None).await), ErrorKind::Ambiguous);
+    let renewed = store.renew(&held, record.revision, &record).await;
+    assert_eq!(kind(renewed), ErrorKind::Ambiguous);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_parallel_rotations_one_succeeds() {
-    let Setup { store, list, .. } = setup();
-    for _ in 0..50 {
-        let record = record("data");
-        let held = store.create(token(), &record).await.unwrap();
-        let barrier = Arc::new(tokio::sync::Barrier::new(8));
-        let tasks: Vec<_> = (0..8)
-            .map(|_| {
-                let (store, held, record) = (store.clone(), held.clone(), record.clone());
-                let barrier = Arc::clone(&barrier);
-                tokio::spawn(async move {
-                    barrier.wait().await;
-                    store.rotate(&held, token(), record.revision, &record).await
-                })
-            })
-            .collect();
-        let mut winners = 0;
-        for task in tasks {
-            match task.await.unwrap() {
-                Ok(token) => {
-                    winners += 1;
-                    assert!(store.load(&token).await.unwrap().is_some());
-                }
-                Err(error) => assert_eq!(error.kind(), ErrorKind::Missing),
-            }
-        }
-        assert_eq!(winners, 1);
-    }
-    assert_eq!(list.len(), 50);
+#[tokio::test]
+async fn an_entry_that_cannot_be_read_is_an_error_and_not_a_session() {
+    let (list, store) = failing();
+    let record = record("data");
+    let held = store.create(token(), &record).await.unwrap();
+    store.delete(&held, None).await.unwrap();
+    Failing::set(&list.entries_are_damaged);
+    assert_eq!(kind(store.load(&held).await), ErrorKind::Corrupt);
+    assert_eq!(kind(store.delete(&held, None).await), ErrorKind::Corrupt);
 }
 
 #[tokio::test]
@@ -361,7 +505,34 @@ async fn entries_do_not_meet_the_sessions_of_the_same_store() {
     let record = record("data");
     let held = store.create(token(), &record).await.unwrap();
     let beside = list.create(token(), &record).await.unwrap();
-    store.delete(&held).await.unwrap();
+    store.delete(&held, None).await.unwrap();
     assert_eq!(list.load(&beside).await.unwrap(), Some(record));
     assert_eq!(list.load(&held).await.unwrap(), None);
+}
+
+#[test]
+fn a_manager_whose_sessions_would_outlive_the_list_is_not_built() {
+    let Setup { store, keyring, .. } = setup();
+    assert_eq!(store.capabilities().max_lifetime, Some(LONGEST));
+    let without_list = CookieStore::new(keyring.clone()).capabilities();
+    assert_eq!(without_list.max_lifetime, None);
+    let built = |idle, persistence| {
+        let config = SessionConfig::new(store.clone())
+            .idle_timeout(idle)
+            .persistence(persistence);
+        SessionManager::builder(keyring.clone())
+            .session("id", config)
+            .build()
+            .map(drop)
+    };
+    let more = LONGEST + Duration::from_secs(1);
+    built(LONGEST, Persistence::Browser).unwrap();
+    built(HOUR, Persistence::For(LONGEST)).unwrap();
+    for refused in [
+        built(more, Persistence::Browser),
+        built(HOUR, Persistence::For(more)),
+        built(more, Persistence::For(HOUR)),
+    ] {
+        assert_eq!(kind(refused), ErrorKind::InvalidConfig);
+    }
 }

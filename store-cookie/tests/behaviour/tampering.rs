@@ -1,6 +1,6 @@
 //! What is not exactly ours is no session: Y01, Y02, Y03 and Y09 of the catalogue.
 
-use crate::support::{self, HOUR, START, both, clock, cookie, keyring, record, token, with_bytes};
+use crate::support::{HOUR, START, both, clock, cookie, keyring, record, token, with_bytes};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sessionkit::{ErrorKind, Key, Keyring, OsEntropy, Revision, SessionStore, Subject, Token};
 use sessionkit_cookie::CookieStore;
@@ -12,9 +12,7 @@ async fn is_absent(store: &CookieStore, token: &Token) {
     for result in [
         store.update(token, revision, &record("new")).await,
         store.touch(token, START + HOUR).await,
-        store
-            .rotate(token, support::token(), revision, &record("new"))
-            .await,
+        store.renew(token, revision, &record("new")).await,
     ] {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Missing);
@@ -212,7 +210,7 @@ async fn all_bad_tokens_have_one_outcome() {
         expired.expires_at = START;
         let mut flipped = good.expose().to_vec();
         flipped[30] ^= 1;
-        let elsewhere = CookieStore::new(support::keyring());
+        let elsewhere = CookieStore::new(crate::support::keyring());
         for bad in [
             store.create(token(), &expired).await.unwrap(),
             with_bytes(&good, flipped),

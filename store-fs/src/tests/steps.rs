@@ -11,7 +11,7 @@ use std::{
 use rustix::io::Errno;
 use sessionkit::{ErrorKind, Revision};
 
-use super::{A, A2, B, NOW, SCENARIOS, call, keys_of, record, rotate, temporaries, tree};
+use super::{A, NOW, SCENARIOS, call, create, keys_of, load, record, temporaries, tree};
 use crate::{call::Call, fault::with_hook, tree::Tree};
 
 /// Calls `with` for each scenario and each of its steps, until there are no more steps.
@@ -160,34 +160,74 @@ fn kind(result: &sessionkit::Result<()>) -> Option<ErrorKind> {
 
 #[test]
 fn a_deleted_session_stays_deleted_whatever_was_under_way() {
-    for scenario in [
-        "update",
-        "update that changes the subject",
-        "rotate to a higher directory",
-    ] {
+    for scenario in ["update", "update that changes the subject"] {
         let mut waited = 0;
         for at in 0.. {
-            let Some((result, deleted, tree, _dir)) =
-                interleave(scenario, at, |tree, call| tree.delete(call, &A))
-            else {
+            let delete = |tree: &Tree, call: &Call| {
+                assert!(tree.delete(call, &A, None)?);
+                Ok(())
+            };
+            let Some((result, deleted, tree, _dir)) = interleave(scenario, at, delete) else {
                 break;
             };
-            let [a, b] = [A, B].map(|key| tree.load(&call(), &key).unwrap().is_some());
+            let is_there = load(&tree, &A).unwrap().is_some();
             match (kind(&result), kind(&deleted)) {
                 // Deleted first.
-                (Some(ErrorKind::Missing), None) => assert!(!a && !b, "{scenario} {at}"),
+                (Some(ErrorKind::Missing), None) => assert!(!is_there, "{scenario} {at}"),
                 // It had to wait, and gave up.
                 (None, Some(ErrorKind::Unavailable)) => {
                     waited += 1;
-                    assert!(a != b, "{scenario} {at}");
+                    assert!(is_there, "{scenario} {at}");
                 }
                 // Deleted after the first step that showed.
-                (None, None) => assert!(!a, "{scenario} {at}"),
+                (None, None) => assert!(!is_there, "{scenario} {at}"),
                 other => panic!("{scenario} {at}: {other:?}"),
             }
         }
         assert!(waited > 0, "{scenario}");
     }
+}
+
+#[test]
+fn of_an_update_and_a_delete_of_one_revision_one_succeeds() {
+    let (mut deleted, mut refused) = (0, 0);
+    for at in 0.. {
+        let delete = |tree: &Tree, call: &Call| {
+            assert!(tree.delete(call, &A, Some(Revision::from_bits(1)))?);
+            Ok(())
+        };
+        let Some((update, delete, tree, _dir)) = interleave("update", at, delete) else {
+            break;
+        };
+        let found = load(&tree, &A)
+            .unwrap()
+            .map(|found| found.revision.to_bits());
+        match (kind(&update), kind(&delete)) {
+            (Some(ErrorKind::Missing), None) => {
+                deleted += 1;
+                assert_eq!(found, None, "{at}");
+            }
+            (None, Some(ErrorKind::Conflict | ErrorKind::Unavailable)) => {
+                refused += 1;
+                assert_eq!(found, Some(2), "{at}");
+            }
+            other => panic!("{at}: {other:?}"),
+        }
+    }
+    assert!(deleted > 0 && refused > 0, "{deleted} {refused}");
+}
+
+#[test]
+fn of_two_deletes_one_ends_the_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = tree(dir.path());
+    create(&tree, &call(), &A, &record(1, Some("alice"))).unwrap();
+    let first = Some(Revision::from_bits(1));
+    let other = tree.delete(&call(), &A, Some(Revision::from_bits(2)));
+    assert_eq!(other.unwrap_err().kind(), ErrorKind::Conflict);
+    assert!(tree.delete(&call(), &A, first).unwrap());
+    assert!(!tree.delete(&call(), &A, first).unwrap());
+    assert!(!tree.delete(&call(), &A, None).unwrap());
 }
 
 #[test]
@@ -199,7 +239,7 @@ fn of_two_updates_that_expect_one_revision_one_conflicts() {
         }) else {
             break;
         };
-        let revision = tree.load(&call(), &A).unwrap().unwrap().revision.to_bits();
+        let revision = load(&tree, &A).unwrap().unwrap().revision.to_bits();
         match (kind(&first), kind(&second)) {
             (Some(ErrorKind::Conflict), None) => {
                 conflicts += 1;
@@ -214,17 +254,15 @@ fn of_two_updates_that_expect_one_revision_one_conflicts() {
 
 /// What takes no lock, against everything that takes one and finds the place empty or expired.
 #[test]
-fn of_creations_and_moves_to_one_key_one_succeeds() {
-    let create = |tree: &Tree, call: &Call| tree.create(call, &A, &record(3, None));
-    let indexed = |tree: &Tree, call: &Call| tree.create(call, &A, &record(3, Some("bob")));
-    let moved = |tree: &Tree, call: &Call| rotate(tree, call, [&A2, &A], Some("alice"));
+fn of_two_creations_of_one_key_one_succeeds() {
+    let plain = |tree: &Tree, call: &Call| create(tree, call, &A, &record(3, None));
+    let indexed = |tree: &Tree, call: &Call| create(tree, call, &A, &record(3, Some("bob")));
     for (what, other) in [
         (
             "create",
-            create as fn(&Tree, &Call) -> sessionkit::Result<()>,
+            plain as fn(&Tree, &Call) -> sessionkit::Result<()>,
         ),
         ("create with a subject", indexed),
-        ("move", moved),
     ] {
         let (mut won, mut lost) = (0, 0);
         for at in 0.. {
@@ -232,7 +270,7 @@ fn of_creations_and_moves_to_one_key_one_succeeds() {
             else {
                 break;
             };
-            let found = tree.load(&call(), &A).unwrap().unwrap();
+            let found = load(&tree, &A).unwrap().unwrap();
             match (kind(&created), kind(&other)) {
                 (None, Some(ErrorKind::Exists)) => assert_eq!(found, record(2, None), "{what}"),
                 (Some(ErrorKind::Exists), None) => assert_ne!(found, record(2, None), "{what}"),
@@ -247,49 +285,18 @@ fn of_creations_and_moves_to_one_key_one_succeeds() {
     }
 }
 
-/// The other way round: a creation without a lock at each step of a move to the same key.
-#[test]
-fn a_move_does_not_replace_what_was_created_meanwhile() {
-    let mut refused = 0;
-    for at in 0.. {
-        let Some((moved, created, tree, _dir)) =
-            interleave("move without a quota", at, |tree, call| {
-                tree.create(call, &B, &record(3, None))
-            })
-        else {
-            break;
-        };
-        let [a, b] = [A, B].map(|key| tree.load(&call(), &key).unwrap());
-        match (kind(&moved), kind(&created)) {
-            (Some(ErrorKind::Exists), None) => {
-                refused += 1;
-                assert_eq!(
-                    (a, b),
-                    (Some(record(1, None)), Some(record(3, None))),
-                    "{at}"
-                );
-            }
-            (None, Some(ErrorKind::Exists)) => {
-                assert_eq!((a, b), (None, Some(record(2, None))), "{at}");
-            }
-            other => panic!("{at}: {other:?}"),
-        }
-    }
-    assert!(refused > 3, "{refused}");
-}
-
 #[test]
 fn a_creation_does_not_replace_what_was_created_meanwhile() {
     let mut refused = 0;
     for at in 0.. {
         let Some((created, other, tree, _dir)) =
             interleave("create without a quota", at, |tree, call| {
-                tree.create(call, &A, &record(3, None))
+                create(tree, call, &A, &record(3, None))
             })
         else {
             break;
         };
-        let found = tree.load(&call(), &A).unwrap().unwrap();
+        let found = load(&tree, &A).unwrap().unwrap();
         match (kind(&created), kind(&other)) {
             (Some(ErrorKind::Exists), None) => {
                 refused += 1;
@@ -304,6 +311,33 @@ fn a_creation_does_not_replace_what_was_created_meanwhile() {
     assert!(refused > 3, "{refused}");
 }
 
+/// The end of a session takes the record and its entry in the index in one step, as seen by whoever
+/// creates it anew.
+#[test]
+fn a_session_created_beside_its_end_is_listed() {
+    for scenario in ["delete", "revoke", "revoke all"] {
+        let (mut created, mut waited) = (0, 0);
+        for at in 0.. {
+            let again =
+                |tree: &Tree, call: &Call| create(tree, call, &A, &record(3, Some("alice")));
+            let Some((ended, again, tree, _dir)) = interleave(scenario, at, again) else {
+                break;
+            };
+            assert_eq!(kind(&ended), None, "{scenario} {at}");
+            match kind(&again) {
+                None => created += 1,
+                Some(ErrorKind::Unavailable) => waited += 1,
+                other => panic!("{scenario} {at}: {other:?}"),
+            }
+            let is_there = load(&tree, &A).unwrap().is_some();
+            assert_eq!(is_there, again.is_ok(), "{scenario} {at}");
+            let is_listed = keys_of(&tree, "alice").contains(&A);
+            assert_eq!(is_listed, is_there, "{scenario} {at}");
+        }
+        assert!(created > 0 && waited > 0, "{scenario}: {created} {waited}");
+    }
+}
+
 #[test]
 fn a_touch_beside_an_update_loses_neither() {
     let later = NOW + Duration::from_secs(9999);
@@ -313,7 +347,7 @@ fn a_touch_beside_an_update_loses_neither() {
         else {
             break;
         };
-        let found = tree.load(&call(), &A).unwrap().unwrap();
+        let found = load(&tree, &A).unwrap().unwrap();
         // The update sets the expiry too, so it is the later one that remains.
         assert_eq!(update.map_err(|e| e.kind()), Ok(()), "{at}");
         assert_eq!(found.revision.to_bits(), 2, "{at}");
@@ -322,37 +356,6 @@ fn a_touch_beside_an_update_loses_neither() {
             kind => assert_eq!(kind, Some(ErrorKind::Unavailable), "{at}"),
         }
     }
-}
-
-#[test]
-fn revoke_all_waits_for_a_session_that_moves() {
-    let revoke_all =
-        |tree: &Tree, call: &Call| tree.revoke_all(call, &sessionkit::Subject::new("alice")?, None);
-    let mut waited = 0;
-    for at in 0.. {
-        let Some((rotated, all, tree, _dir)) =
-            interleave("rotate to a higher directory", at, move |tree, call| {
-                revoke_all(tree, call).map(drop)
-            })
-        else {
-            break;
-        };
-        assert_eq!(kind(&rotated), None, "{at}");
-        match kind(&all) {
-            // The move is over, but for what makes it durable.
-            None => assert_eq!(revoke_all(&tree, &call()).unwrap(), 0, "{at}"),
-            Some(ErrorKind::Unavailable) => {
-                waited += 1;
-                assert_eq!(revoke_all(&tree, &call()).unwrap(), 1, "{at}");
-            }
-            other => panic!("{at}: {other:?}"),
-        }
-        assert_eq!(
-            [A, B].map(|key| tree.load(&call(), &key).unwrap()),
-            [None, None]
-        );
-    }
-    assert!(waited > 5, "{waited}");
 }
 
 #[test]
@@ -406,11 +409,11 @@ fn contents_reach_the_disk_before_the_name_and_the_name_before_the_answer() {
         .concat()
     );
     assert_eq!(
-        steps("rotate within a directory, at login"),
+        steps("update at login, beside another"),
         [
-            &["create file", "sync directory"],
             &write[..],
-            &["rename", "sync directory", "rename", "sync directory"],
+            &["create file", "sync directory"],
+            &["rename", "sync directory"],
         ]
         .concat()
     );
@@ -418,31 +421,6 @@ fn contents_reach_the_disk_before_the_name_and_the_name_before_the_answer() {
         steps("delete"),
         ["remove file", "remove file", "sync directory"]
     );
-}
-
-#[test]
-fn a_rotation_that_fails_half_way_can_be_repeated() {
-    let dir = tempfile::tempdir().unwrap();
-    let tree = tree(dir.path());
-    tree.create(&call(), &A, &record(1, None)).unwrap();
-    let mut renames = 0;
-    let hook = move |step: &str| {
-        renames += usize::from(step == "rename");
-        if renames == 2 {
-            return Err(Errno::IO);
-        }
-        Ok(())
-    };
-    let failed = with_hook(hook, || rotate(&tree, &call(), [&A, &B], None));
-    assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unavailable);
-    // The file holds both records now, and still is the old session.
-    assert_eq!(tree.load(&call(), &A).unwrap(), Some(record(1, None)));
-    assert_eq!(tree.load(&call(), &B).unwrap(), None);
-    tree.touch(&call(), &A, NOW + Duration::from_secs(1))
-        .unwrap();
-    rotate(&tree, &call(), [&A, &B], None).unwrap();
-    assert_eq!(tree.load(&call(), &A).unwrap(), None);
-    assert_eq!(tree.load(&call(), &B).unwrap(), Some(record(2, None)));
 }
 
 #[test]
@@ -495,7 +473,7 @@ fn what_expires_during_a_call_does_not_come_back() {
 #[test]
 fn what_was_found_expired_does_not_come_back() {
     type Read = fn(&Tree) -> sessionkit::Result<bool>;
-    let load: Read = |tree| Ok(tree.load(&call(), &A)?.is_some());
+    let load: Read = |tree| Ok(load(tree, &A)?.is_some());
     let update: Read = |tree| {
         let new = record(2, None);
         match tree.update(&call(), &A, Revision::from_bits(1), &new) {
@@ -503,10 +481,7 @@ fn what_was_found_expired_does_not_come_back() {
             updated => updated.map(|()| true),
         }
     };
-    let list: Read = |tree| {
-        let alice = sessionkit::Subject::new("alice")?;
-        Ok(!tree.list(&call(), &alice, None, 10)?.is_empty())
-    };
+    let list: Read = |tree| Ok(!super::list(tree, "alice")?.is_empty());
     for (what, read) in [("load", load), ("update", update), ("list", list)] {
         let (mut gone, mut waited) = (0, 0);
         for at in 0_usize.. {

@@ -93,13 +93,6 @@ impl Harness for FsHarness {
             subject: Some(Subject::new("alice")?),
             label: Label::new("Firefox on Linux")?,
         };
-        let moved = Record {
-            data: "moved".into(),
-            revision: Revision::from_bits(2),
-            subject: None,
-            label: Label::default(),
-            ..record.clone()
-        };
         let mut newer = include_bytes!("../golden/v1.session").to_vec();
         newer[7] = 2;
         let files = [
@@ -108,12 +101,7 @@ impl Harness for FsHarness {
                 include_bytes!("../golden/v1.session").to_vec(),
                 Some(record),
             ),
-            (
-                32,
-                include_bytes!("../golden/v1-rotated.session").to_vec(),
-                Some(moved),
-            ),
-            (64, newer, None),
+            (32, newer, None),
         ];
         let mut golden = Vec::new();
         for (first, contents, record) in files {

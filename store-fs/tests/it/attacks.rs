@@ -7,14 +7,15 @@ use std::{
         net::UnixListener,
     },
     path::Path,
+    process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
-use crate::support::{Fixture, kind, path_of, record, record_of, snapshot, token};
+use crate::support::{Fixture, kind, path_of, record, record_of, snapshot, token, token_of};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use sessionkit::{CookieName, ErrorKind, SessionStore, StoreKey, Subject, Token};
-use sessionkit_fs::FsStore;
+use sessionkit_fs::{FsStore, Quota};
 
 const CORRUPT: Option<ErrorKind> = Some(ErrorKind::Corrupt);
 
@@ -31,7 +32,7 @@ fn mode(path: impl AsRef<Path>) -> u32 {
 async fn plant(what: &str, is_removable: bool, put: impl FnOnce(&Path, &Path)) {
     let fixture = Fixture::new();
     let store = fixture.open().await;
-    let (victim, other, unused) = (token(), token(), token());
+    let (victim, other) = (token(), token());
     store
         .create(victim.clone(), &record("victim"))
         .await
@@ -57,17 +58,9 @@ async fn plant(what: &str, is_removable: bool, put: impl FnOnce(&Path, &Path)) {
         ("update", kind(store.update(&victim, revision, &new).await)),
         ("touch", kind(store.touch(&victim, new.expires_at).await)),
         (
-            "rotate from",
-            kind(store.rotate(&victim, unused.clone(), revision, &new).await),
+            "delete of a revision",
+            kind(store.delete(&victim, Some(revision)).await),
         ),
-        ("rotate to", {
-            let other_revision = store.load(&other).await.unwrap().unwrap().revision;
-            kind(
-                store
-                    .rotate(&other, victim.clone(), other_revision, &new)
-                    .await,
-            )
-        }),
     ];
     for (call, kind) in kinds {
         assert_eq!(kind, CORRUPT, "{what}: {call}");
@@ -80,7 +73,7 @@ async fn plant(what: &str, is_removable: bool, put: impl FnOnce(&Path, &Path)) {
     );
     assert!(place.symlink_metadata().is_ok(), "{what}: swept");
 
-    let deleted = kind(store.delete(&victim).await);
+    let deleted = kind(store.delete(&victim, None).await);
     if is_removable {
         assert_eq!(deleted, None, "{what}: delete");
         assert_eq!(store.load(&victim).await.unwrap(), None, "{what}");
@@ -104,12 +97,53 @@ async fn a_planted_symbolic_link_is_refused() {
     .await;
 }
 
+/// A link cannot be planted by whoever cannot write to the directory, and `cp -al` makes them of all
+/// files. Writes replace files, so that what the other name shows stays as it was.
 #[tokio::test]
-async fn a_planted_hard_link_is_refused() {
-    plant("hard link", true, |place, secret| {
-        fs::hard_link(secret, place).unwrap()
-    })
-    .await;
+async fn a_backup_by_hard_links_harms_neither_the_store_nor_itself() {
+    let fixture = Fixture::new();
+    let options = || fixture.options().quota(Quota::Sessions(100));
+    let store = options().open(fixture.root()).await.unwrap();
+    let old = record_of("alice", "old");
+    for number in 0..4 {
+        store.create(token_of(number), &old).await.unwrap();
+    }
+    let backup = fixture.dir.path().join("backup");
+    let copied = Command::new("cp")
+        .arg("-al")
+        .args([fixture.root(), backup.clone()])
+        .status();
+    assert!(copied.unwrap().success());
+    let before = sessions_in(&backup);
+
+    let store = options().open(fixture.root()).await.unwrap();
+    assert_eq!(store.load(&token_of(0)).await.unwrap().as_ref(), Some(&old));
+    let new = record_of("bob", "new");
+    store
+        .update(&token_of(1), old.revision, &new)
+        .await
+        .unwrap();
+    let later = old.expires_at + crate::support::MINUTE;
+    store.touch(&token_of(2), later).await.unwrap();
+    store.delete(&token_of(3), None).await.unwrap();
+    let alice = old.subject.as_ref().unwrap();
+    let index = store.subjects().unwrap();
+    assert_eq!(index.list(alice, None, 9).await.unwrap().len(), 2);
+    assert_eq!(index.revoke_all(alice, None).await.unwrap(), 2);
+    assert_eq!(sessions_in(&backup), before);
+
+    let restored = options().open(&backup).await.unwrap();
+    for number in 0..4 {
+        let found = restored.load(&token_of(number)).await.unwrap();
+        assert_eq!(found.as_ref(), Some(&old), "{number}");
+    }
+}
+
+/// What is in the directories of a store, without the counts.
+fn sessions_in(root: &Path) -> Vec<(std::path::PathBuf, u32, Vec<u8>)> {
+    let mut files = snapshot(root);
+    files.retain(|(path, ..)| path.is_file() && !path.ends_with("usage"));
+    files
 }
 
 #[tokio::test]
@@ -181,7 +215,7 @@ async fn a_directory_replaced_by_a_link_is_refused() {
         kind(store.create(token.clone(), &record("new")).await),
         CORRUPT
     );
-    assert_eq!(kind(store.delete(&token).await), CORRUPT);
+    assert_eq!(kind(store.delete(&token, None).await), CORRUPT);
     assert_eq!(kind(store.sweep(10).await), CORRUPT);
     assert_eq!(snapshot(&outside), before);
     assert_eq!(kind(fixture.options().open(fixture.root()).await), CORRUPT);
@@ -376,7 +410,7 @@ async fn what_belongs_to_others_is_ignored_and_never_removed() {
     symlink("/etc/passwd", shard.join("link")).unwrap();
     fixture.clock.advance(crate::support::MINUTE * 2);
     assert_eq!(store.sweep(100).await.unwrap(), 1);
-    store.delete(&token).await.unwrap();
+    store.delete(&token, None).await.unwrap();
     assert_eq!(store.sweep(100).await.unwrap(), 0);
     for path in &foreign {
         assert_eq!(

@@ -80,11 +80,8 @@ async fn a_full_disk_refuses_writes_and_keeps_what_is_there() {
             kind(store.update(&token_of(0), old.revision, &new).await),
             FULL
         );
-        let moved = store
-            .rotate(&token_of(0), token_of(9), old.revision, &new)
-            .await;
-        assert_eq!(kind(moved), FULL);
         assert_eq!(kind(store.touch(&token_of(0), old.expires_at).await), FULL);
+        assert_eq!(kind(store.ping().await), FULL);
     }
     assert_eq!(store.load(&token_of(0)).await.unwrap().as_ref(), Some(&old));
     assert_eq!(store.load(&token_of(9)).await.unwrap(), None);
@@ -100,7 +97,7 @@ async fn a_full_disk_refuses_writes_and_keeps_what_is_there() {
     };
     assert_eq!(files(snapshot(&root)), files(before));
 
-    store.delete(&token_of(1)).await.unwrap();
+    store.delete(&token_of(1), None).await.unwrap();
     assert_eq!(store.load(&token_of(1)).await.unwrap(), None);
     fixture.clock.advance(MINUTE);
     assert_eq!(store.sweep(10).await.unwrap(), 2);
@@ -135,7 +132,7 @@ async fn a_disk_without_room_for_another_file_is_full() {
             "x"
         );
     }
-    store.delete(&token_of(0)).await.unwrap();
+    store.delete(&token_of(0), None).await.unwrap();
     store.sweep(10).await.unwrap();
     store.create(token_of(0), &far("y")).await.unwrap();
 }
@@ -166,17 +163,14 @@ async fn a_read_only_disk_is_read_and_not_written() {
             kind(store.update(&token_of(0), old.revision, &new).await),
             UNAVAILABLE
         );
-        let moved = store
-            .rotate(&token_of(0), token_of(1), old.revision, &new)
-            .await;
-        assert_eq!(kind(moved), UNAVAILABLE);
         assert_eq!(
             kind(store.touch(&token_of(0), old.expires_at).await),
             UNAVAILABLE
         );
-        assert_eq!(kind(store.delete(&token_of(0)).await), UNAVAILABLE);
+        assert_eq!(kind(store.delete(&token_of(0), None).await), UNAVAILABLE);
         assert_eq!(kind(index.revoke_all(alice, None).await), UNAVAILABLE);
-        let error = store.delete(&token_of(0)).await.unwrap_err();
+        assert_eq!(kind(store.ping().await), UNAVAILABLE);
+        let error = store.delete(&token_of(0), None).await.unwrap_err();
         assert!(error.to_string().contains("read-only"), "{error}");
     }
     assert_eq!(
@@ -186,6 +180,7 @@ async fn a_read_only_disk_is_read_and_not_written() {
     assert_eq!(snapshot(&root), before);
 
     mount_remount(&disk, MountFlags::empty(), c"size=1m").unwrap();
+    store.ping().await.unwrap();
     store
         .update(&token_of(0), old.revision, &new)
         .await

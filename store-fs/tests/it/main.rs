@@ -5,6 +5,10 @@ mod attacks;
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod group;
+#[cfg(test)]
+mod pool;
+#[cfg(test)]
 mod processes;
 #[cfg(test)]
 mod sessions;

@@ -58,22 +58,16 @@ impl SessionStore for Counting {
         self.store.touch(token, expires_at).await
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        self.store.rotate(from, to, expected, record).await
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
-        self.store.delete(token).await
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
+        self.store.delete(token, expected).await
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
         self.store.sweep(limit).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.store.ping().await
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {

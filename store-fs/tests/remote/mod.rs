@@ -105,31 +105,28 @@ impl SessionStore for RemoteStore {
         self.moved(call).await
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        let call = Call::Rotate {
-            from: from.into(),
-            to: (&to).into(),
-            expected: expected.to_bits(),
-            record: record.into(),
-        };
-        self.moved(call).await
+    async fn renew(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
+        self.update(token, expected, record).await
     }
 
-    async fn delete(&self, token: &Token) -> Result<()> {
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
         let call = Call::Delete {
             token: token.into(),
+            expected: expected.map(Revision::to_bits),
         };
         self.handle.call(call).await
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
         self.handle.call(Call::Sweep { limit }).await
+    }
+
+    async fn try_sweep(&self, limit: usize) -> Result<Option<u64>> {
+        self.sweep(limit).await.map(Some)
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.handle.call(Call::Ping).await
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {

@@ -147,17 +147,11 @@ async fn perform(store: Arc<FsStore>, call: Call) -> Vec<u8> {
             let expires_at = Timestamp::from_millis(expires_at);
             one_token(store.touch(&token.into(), expires_at).await)
         }
-        Call::Rotate {
-            from,
-            to,
-            expected,
-            record,
-        } => {
-            let (from, record) = (from.into(), record.into());
-            let expected = Revision::from_bits(expected);
-            one_token(store.rotate(&from, to.into(), expected, &record).await)
+        Call::Delete { token, expected } => {
+            let expected = expected.map(Revision::from_bits);
+            result(store.delete(&token.into(), expected).await)
         }
-        Call::Delete { token } => result(store.delete(&token.into()).await),
+        Call::Ping => result(store.ping().await),
         Call::Sweep { limit } => result(store.sweep(limit).await),
         Call::List {
             subject: whose,

@@ -60,15 +60,11 @@ pub(crate) enum Call {
         token: Token,
         expires_at: i64,
     },
-    Rotate {
-        from: Token,
-        to: Token,
-        expected: u64,
-        record: Record,
-    },
     Delete {
         token: Token,
+        expected: Option<u64>,
     },
+    Ping,
     Sweep {
         limit: usize,
     },

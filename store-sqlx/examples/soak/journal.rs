@@ -19,6 +19,9 @@ use sessionkit::{
 /// The argument that makes this program such a process.
 pub(crate) const WRITER: &str = "sqlite-writer";
 
+/// The argument that makes this program one that opens the file, counts and closes it.
+pub(crate) const COUNTER: &str = "sqlite-counter";
+
 const TASKS: usize = 8;
 
 /// How many changes a session lives for.
@@ -38,28 +41,20 @@ pub(crate) async fn write(store: Arc<dyn SessionStore>) -> Result<ExitCode> {
 
 async fn write_sessions(store: Arc<dyn SessionStore>, task: usize) {
     loop {
-        let (mut token, mut stored) = (token(), record());
+        let (token, mut stored) = (token(), record());
         say(task, "create", &token, stored.revision);
         until_ok(|| store.create(token.clone(), &stored)).await;
         println!("{task} ok");
-        for change in 0..LIFE {
+        for _ in 0..LIFE {
             let next = record();
-            if change == LIFE / 2 {
-                let to = self::token();
-                say(task, "rotate", &to, next.revision);
-                let rotate = || store.rotate(&token, to.clone(), stored.revision, &next);
-                until_ok(rotate).await;
-                token = to;
-            } else {
-                say(task, "update", &token, next.revision);
-                let update = || store.update(&token, stored.revision, &next);
-                until_ok(update).await;
-            }
+            say(task, "update", &token, next.revision);
+            let update = || store.update(&token, stored.revision, &next);
+            until_ok(update).await;
             println!("{task} ok");
             stored = next;
         }
         say(task, "delete", &token, stored.revision);
-        until_ok(|| store.delete(&token)).await;
+        until_ok(|| store.delete(&token, Some(stored.revision))).await;
         println!("{task} ok");
     }
 }
@@ -119,10 +114,31 @@ impl Writer {
     }
 }
 
-/// What is known of the sessions of killed processes.
+/// Another process that opens the file, counts the sessions and closes it: the `sqlite3` command,
+/// which is of another version than the one within this program, or else this program.
+pub(crate) async fn count_beside(file: &Path) {
+    let run = |command: &mut Command| command.stdout(Stdio::null()).status();
+    let file = file.to_owned();
+    let counted = tokio::task::spawn_blocking(move || {
+        let command = run(Command::new("sqlite3")
+            .args(["-cmd", ".timeout 10000"])
+            .arg(&file)
+            .arg("SELECT count(*) FROM sessions"));
+        command.or_else(|_| {
+            let program = std::env::current_exe()?;
+            run(Command::new(program).args([COUNTER.as_ref(), file.as_os_str()]))
+        })
+    });
+    let counted = counted.await.expect("no panic").expect("a process");
+    assert!(counted.success(), "another process cannot count");
+}
+
+/// What is known of the sessions of killed processes, and of those who opened the file besides.
 #[derive(Default)]
 pub(crate) struct Journal {
     kills: u64,
+    pub(crate) stores_beside: u64,
+    pub(crate) counts_beside: u64,
     acknowledged: u64,
     sessions: u64,
     pub(crate) lost: u64,
@@ -173,11 +189,8 @@ impl Journal {
         let Some((call, token, revision)) = task.begun.take() else {
             return;
         };
-        let before = task.acknowledged.take();
-        if call == "rotate" {
-            self.dead.extend(before.map(|(token, _)| token));
-        }
         if call == "delete" {
+            task.acknowledged = None;
             self.dead.push(token);
         } else {
             task.acknowledged = Some((token, revision));
@@ -199,12 +212,8 @@ impl Journal {
         if !(before || after || deleting && gone) {
             self.lost += 1;
         }
-        if let Some((call, to, _)) = &task.begun {
-            // Never both.
-            self.seen_again += u64::from(call == "rotate" && after && before && *to != token);
-        }
         // Nobody goes on with it.
-        while store.delete(&token).await.is_err() {}
+        while store.delete(&token, None).await.is_err() {}
         self.dead.push(token);
     }
 }
@@ -212,6 +221,16 @@ impl Journal {
 impl fmt::Display for Journal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "killed                         {:>9}", self.kills)?;
+        writeln!(
+            f,
+            "opened and closed beside       {:>9}",
+            self.stores_beside
+        )?;
+        writeln!(
+            f,
+            "counted by another process     {:>9}",
+            self.counts_beside
+        )?;
         writeln!(f, "calls acknowledged             {:>9}", self.acknowledged)?;
         writeln!(f, "sessions cut off               {:>9}", self.sessions)?;
         writeln!(f, "acknowledged changes lost      {:>9}", self.lost)?;

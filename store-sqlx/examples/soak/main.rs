@@ -32,6 +32,11 @@ async fn main() -> Result<ExitCode> {
         let file = args.next().expect("a file");
         return journal::write(open_sqlite(Path::new(&file)).await?).await;
     }
+    if database == journal::COUNTER {
+        let file = args.next().expect("a file");
+        count(Path::new(&file)).await;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut number = |default| {
         let arg = args.next();
         arg.map_or(default, |arg| arg.parse().expect("a number"))
@@ -74,7 +79,8 @@ async fn open(server: Server, url: &str) -> Result<Arc<dyn SessionStore>> {
     Ok(Arc::new(store))
 }
 
-/// One file, on which this process works, and another one that is killed and begun again.
+/// One file, on which this process works, and another one that is killed and begun again. Meanwhile
+/// others open and close it: a second store of this process, and processes that only count.
 async fn sqlite(duration: Duration, seed: u64) -> Result<bool> {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("sessions.db");
@@ -85,7 +91,16 @@ async fn sqlite(duration: Duration, seed: u64) -> Result<bool> {
     let end = Instant::now() + duration;
     while Instant::now() < end {
         let writer = Writer::start(&file);
-        sleep(Duration::from_millis(200 + random.below(2500) as u64)).await;
+        for _ in 0..1 + random.below(4) {
+            sleep(Duration::from_millis(50 + random.below(600) as u64)).await;
+            if random.below(2) == 0 {
+                drop(open_sqlite(&file).await?);
+                journal.stores_beside += 1;
+            } else {
+                journal::count_beside(&file).await;
+                journal.counts_beside += 1;
+            }
+        }
         let lines = writer.kill();
         recoveries.add("writer killed", crew.recovered().await);
         journal.compare(&lines, &*store).await;
@@ -96,7 +111,9 @@ async fn sqlite(duration: Duration, seed: u64) -> Result<bool> {
     counts.lost_updates += journal.lost;
     counts.seen_again += journal.seen_again;
     let report = Report::new(counts, recoveries);
-    println!("\none of two processes is killed; the other one, since then\n{report}");
+    println!(
+        "\none of two processes is killed, and others open the file; one of them, since a kill\n{report}"
+    );
     println!("the killed processes\n{journal}");
     Ok(report.counts.is_clean() && journal.integrity_errors == 0)
 }
@@ -111,10 +128,22 @@ async fn open_sqlite(file: &Path) -> Result<Arc<dyn SessionStore>> {
 
 /// What the database says about itself: `ok`.
 async fn integrity(file: &Path) -> String {
-    let url = format!("sqlite:{}", file.display());
-    let mut connection = SqliteConnection::connect(&url).await.expect("a connection");
     let row = raw_sql("PRAGMA integrity_check")
-        .fetch_one(&mut connection)
+        .fetch_one(&mut raw(file).await)
         .await;
     row.map_or_else(|error| error.to_string(), |row| row.get(0))
+}
+
+async fn count(file: &Path) {
+    let mut connection = raw(file).await;
+    let row = raw_sql("SELECT count(*) FROM sessions")
+        .fetch_one(&mut connection)
+        .await;
+    println!("{}", row.expect("a count").get::<i64, _>(0));
+    connection.close().await.expect("it can be closed");
+}
+
+async fn raw(file: &Path) -> SqliteConnection {
+    let url = format!("sqlite:{}", file.display());
+    SqliteConnection::connect(&url).await.expect("a connection")
 }

@@ -1,23 +1,21 @@
 //! The calls of a round as one statement of each kind.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use sessionkit::{Clock, Error, ErrorKind, Record, Result, Revision, StoreKey, Timestamp};
-use sqlx::{SqlStr, Sqlite};
+use sqlx::{Connection, SqlStr, Sqlite, SqliteConnection};
+use tokio::time::Instant;
 
 use super::statements::{Sized, Statements};
 use crate::{
-    call::{Answer, Caller, Statement},
-    failure::{Effect, Failure, Refusal, overtaken},
-    lane::{Group, Round},
+    call::{Answer, Backend, Caller, Statement},
+    failure::{Cause, Effect, Failure, Refusal, overtaken},
+    lane::Group,
     record,
 };
 
 /// How often a call is decided anew because another process was faster.
-pub(super) const ROUNDS: usize = 3;
+const ROUNDS: usize = 3;
 
 /// Answers loads, each from what is committed when its round begins.
 pub(super) struct Reads {
@@ -31,24 +29,19 @@ pub(super) struct Writes {
     pub(super) caller: Caller<Sqlite>,
     pub(super) statements: Arc<Statements>,
     pub(super) clock: Arc<dyn Clock>,
+    /// A statement tells the time and then waits for the database's lock, so that its time may be
+    /// older than that of a call that finds the session expired meanwhile. So it prolongs only what
+    /// lives for longer than that wait can be; what is about to expire is looked at under the lock.
+    pub(super) margin: Duration,
 }
 
-/// What a load has found.
-pub(super) enum Loaded {
-    Nothing,
-    Live(Box<Record>),
-    /// A record that has expired, and that a call may prolong that told the time earlier.
-    Expired,
-}
-
+#[derive(Clone)]
 pub(super) enum Write {
     Create(StoreKey, Record),
     Update(StoreKey, Revision, Record),
     Touch(StoreKey, Timestamp),
-    Rotate(StoreKey, StoreKey, Revision, Record),
-    Delete(StoreKey),
-    /// Lets a record that has expired stay so.
-    Bury(StoreKey),
+    /// At a revision, or whatever is there.
+    Delete(StoreKey, Option<Revision>),
 }
 
 /// Why a write was not done.
@@ -75,33 +68,38 @@ enum Kind {
     Create,
     Update,
     Touch,
-    Rotate,
+    DeleteAt,
     Delete,
-    Bury,
+}
+
+impl Kind {
+    const ALL: [Self; 5] = [
+        Self::Create,
+        Self::Update,
+        Self::Touch,
+        Self::DeleteAt,
+        Self::Delete,
+    ];
 }
 
 impl Group for Reads {
     type Call = StoreKey;
-    type Output = Result<Loaded>;
+    type Output = Result<Option<Record>>;
 
     const EXCLUSIVE: bool = false;
 
-    fn keys(key: &StoreKey) -> (StoreKey, Option<StoreKey>) {
-        (*key, None)
+    fn key(key: &StoreKey) -> StoreKey {
+        *key
     }
 
     fn weight(_: &StoreKey) -> usize {
         0
     }
 
-    async fn answer(&self, round: Round<'_>, keys: Vec<StoreKey>) -> Vec<Self::Output> {
+    async fn answer(&self, end: Instant, keys: Vec<StoreKey>) -> Vec<Self::Output> {
         let sql = self.statements.load.at_least(keys.len());
-        let statement = || {
-            // In the place of the time.
-            let statement = Statement::new(sql).time(record::BURIED);
-            keys.iter().fold(statement, Statement::key)
-        };
-        match self.caller.call_in(round, Effect::Read, statement).await {
+        let statement = || keys.iter().fold(Statement::new(sql), Statement::key);
+        match self.caller.call_until(end, Effect::Read, statement).await {
             Ok(answer) => self.distribute(&keys, &answer),
             Err(failure) => keys
                 .iter()
@@ -112,7 +110,11 @@ impl Group for Reads {
 }
 
 impl Reads {
-    fn distribute(&self, keys: &[StoreKey], answer: &Answer<Sqlite>) -> Vec<Result<Loaded>> {
+    fn distribute(
+        &self,
+        keys: &[StoreKey],
+        answer: &Answer<Sqlite>,
+    ) -> Vec<Result<Option<Record>>> {
         let rows: HashMap<_, _> = answer
             .rows
             .iter()
@@ -122,13 +124,12 @@ impl Reads {
         keys.iter()
             .map(|key| {
                 let Some(row) = rows.get(key) else {
-                    return Ok(Loaded::Nothing);
+                    return Ok(None);
                 };
                 if record::timestamp::<Sqlite>(row, 3)? <= now {
-                    return Ok(Loaded::Expired);
+                    return Ok(None);
                 }
-                let record = record::record::<Sqlite>(row, 1)?;
-                Ok(Loaded::Live(Box::new(record)))
+                record::record::<Sqlite>(row, 1).map(Some)
             })
             .collect()
     }
@@ -136,36 +137,25 @@ impl Reads {
 
 impl Group for Writes {
     type Call = Write;
-    type Output = Result<(), Undone>;
+    /// For a deletion whether there was a live record.
+    type Output = Result<bool, Undone>;
 
     const EXCLUSIVE: bool = true;
 
-    fn keys(write: &Write) -> (StoreKey, Option<StoreKey>) {
-        match write {
-            Write::Rotate(from, to, ..) => (*from, Some(*to)),
-            write => (write.key(), None),
-        }
+    fn key(write: &Write) -> StoreKey {
+        write.key()
     }
 
     fn weight(write: &Write) -> usize {
         match write {
-            Write::Create(_, record)
-            | Write::Update(_, _, record)
-            | Write::Rotate(_, _, _, record) => record.data.len(),
-            Write::Touch(..) | Write::Delete(_) | Write::Bury(_) => 0,
+            Write::Create(_, record) | Write::Update(_, _, record) => record.data.len(),
+            Write::Touch(..) | Write::Delete(..) => 0,
         }
     }
 
-    async fn answer(&self, round: Round<'_>, writes: Vec<Write>) -> Vec<Self::Output> {
-        let mut outputs: Vec<_> = writes.iter().map(|_| Ok(())).collect();
-        for kind in [
-            Kind::Create,
-            Kind::Update,
-            Kind::Touch,
-            Kind::Rotate,
-            Kind::Delete,
-            Kind::Bury,
-        ] {
+    async fn answer(&self, end: Instant, writes: Vec<Write>) -> Vec<Self::Output> {
+        let mut outputs: Vec<_> = writes.iter().map(|_| Ok(true)).collect();
+        for kind in Kind::ALL {
             let indices: Vec<_> = (0..writes.len())
                 .filter(|&index| writes[index].kind() == kind)
                 .collect();
@@ -173,7 +163,7 @@ impl Group for Writes {
                 continue;
             }
             let same: Vec<_> = indices.iter().map(|&index| &writes[index]).collect();
-            for (index, output) in indices.iter().zip(self.write_all(round, kind, &same).await) {
+            for (index, output) in indices.iter().zip(self.write_all(end, kind, &same).await) {
                 outputs[*index] = output;
             }
         }
@@ -186,11 +176,11 @@ impl Writes {
     /// write that it cannot take harms no other.
     async fn write_all(
         &self,
-        round: Round<'_>,
+        end: Instant,
         kind: Kind,
         writes: &[&Write],
-    ) -> Vec<Result<(), Undone>> {
-        let done = match self.execute(round, kind, writes).await {
+    ) -> Vec<Result<bool, Undone>> {
+        let done = match self.execute(end, kind, writes).await {
             Ok(done) => done,
             Err(Failure::Refused(refusal, _))
                 if writes.len() > 1
@@ -198,7 +188,7 @@ impl Writes {
             {
                 let mut outputs = Vec::with_capacity(writes.len());
                 for write in writes {
-                    outputs.push(self.write_one(round, kind, write).await);
+                    outputs.push(self.write_one(end, kind, write).await);
                 }
                 return outputs;
             }
@@ -209,137 +199,133 @@ impl Writes {
         };
         let mut outputs = Vec::with_capacity(writes.len());
         for write in writes {
-            outputs.push(if done.contains(&write.key_afterwards()) {
-                Ok(())
-            } else {
-                self.settle(round, kind, write).await
+            outputs.push(match done.get(&write.key()) {
+                Some(was_live) => Ok(*was_live),
+                None => self.settle(end, kind, write).await,
             });
         }
         outputs
     }
 
-    async fn write_one(&self, round: Round<'_>, kind: Kind, write: &Write) -> Result<(), Undone> {
-        let done = self
-            .execute(round, kind, &[write])
-            .await
-            .map_err(Undone::Failed)?;
-        if done.contains(&write.key_afterwards()) {
-            return Ok(());
+    async fn write_one(&self, end: Instant, kind: Kind, write: &Write) -> Result<bool, Undone> {
+        let done = self.execute(end, kind, &[write]).await;
+        match done.map_err(Undone::Failed)?.get(&write.key()) {
+            Some(was_live) => Ok(*was_live),
+            None => self.settle(end, kind, write).await,
         }
-        self.settle(round, kind, write).await
     }
 
-    /// Sends the statement and returns the keys, as they are afterwards, of the writes it has done.
+    /// Sends the statement and returns the keys of the writes that it has done.
     async fn execute(
         &self,
-        round: Round<'_>,
+        end: Instant,
         kind: Kind,
         writes: &[&Write],
-    ) -> Result<HashSet<StoreKey>, Failure> {
+    ) -> Result<HashMap<StoreKey, bool>, Failure> {
         let sql = kind.sql(&self.statements).at_least(writes.len());
-        self.send(round, kind, sql, writes).await
-    }
-
-    async fn send(
-        &self,
-        round: Round<'_>,
-        kind: Kind,
-        sql: &SqlStr,
-        writes: &[&Write],
-    ) -> Result<HashSet<StoreKey>, Failure> {
         let statement = || {
             let now = self.clock.now();
-            let statement = Statement::new(sql).time(now);
+            let told = match kind {
+                Kind::Update | Kind::Touch => now + self.margin,
+                Kind::Create | Kind::DeleteAt | Kind::Delete => now,
+            };
+            let statement = Statement::new(sql).time(told);
             writes.iter().fold(statement, |s, write| write.bind(s, now))
         };
-        let answer = self.caller.call_in(round, Effect::Write, statement).await?;
-        if matches!(kind, Kind::Delete | Kind::Bury) {
-            return Ok(writes.iter().map(|write| write.key()).collect());
-        }
-        let keys = answer.rows.iter();
-        Ok(keys
-            .filter_map(|row| record::key::<Sqlite>(row, 0).ok())
-            .collect())
+        let answer = self
+            .caller
+            .call_until(end, Effect::Write, statement)
+            .await?;
+        Ok(kind.done(&answer))
     }
 
     /// Why a write has not been done, or its success in the end.
-    async fn settle(&self, round: Round<'_>, kind: Kind, write: &Write) -> Result<(), Undone> {
+    async fn settle(&self, end: Instant, kind: Kind, write: &Write) -> Result<bool, Undone> {
+        let expected = match write {
+            Write::Create(..) => return Err(Undone::Rule(ErrorKind::Exists)),
+            Write::Delete(_, None) => return Ok(false),
+            Write::Update(_, expected, _) | Write::Delete(_, Some(expected)) => Some(*expected),
+            Write::Touch(..) => None,
+        };
         for _ in 0..ROUNDS {
-            let expected = match write {
-                Write::Create(..) => return Err(Undone::Rule(ErrorKind::Exists)),
-                Write::Update(_, expected, _) | Write::Rotate(_, _, expected, _) => Some(*expected),
-                _ => None,
+            let Some(found) = self.revision(end, &write.key()).await? else {
+                return match write {
+                    Write::Delete(..) => Ok(false),
+                    _ => Err(Undone::Rule(ErrorKind::Missing)),
+                };
             };
-            let found = self.revision(round, &write.key()).await?;
             if expected.is_some_and(|expected| expected != found) {
                 return Err(Undone::Rule(ErrorKind::Conflict));
             }
-            if let Write::Rotate(_, to, ..) = write {
-                self.delete_expired(round, to).await?;
-                if self.is_live(round, to).await? {
-                    return Err(Undone::Rule(ErrorKind::Exists));
-                }
+            if Instant::now() + self.caller.patience >= end {
+                // The wait for the lock could be cut off, and it would be open what was done.
+                return Err(Undone::Failed(Failure::Unsent(Cause(
+                    "other processes keep the database busy until the deadline".into(),
+                ))));
             }
-            let sql = kind.sql_to_earlier(&self.statements);
-            let done = self.send(round, kind, sql, &[write]).await;
-            let done = done.map_err(Undone::Failed)?;
-            if done.contains(&write.key_afterwards()) {
-                return Ok(());
+            let done = self.execute_locked(end, kind, write).await;
+            if done.map_err(Undone::Failed)?.contains_key(&write.key()) {
+                return Ok(true);
             }
         }
         Err(Undone::Overtaken)
     }
 
-    /// The revision of the live record, without which nothing can be changed.
-    async fn revision(&self, round: Round<'_>, key: &StoreKey) -> Result<Revision, Undone> {
-        for _ in 0..ROUNDS {
-            let found = self.find(round, key).await?;
-            let (revision, expires_at) = found.ok_or(Undone::Rule(ErrorKind::Missing))?;
-            if expires_at > self.clock.now() {
-                return Ok(revision);
-            }
-            let bury = Write::Bury(*key);
-            let buried = self.execute(round, Kind::Bury, &[&bury]).await;
-            buried.map_err(|failure| Undone::Failed(failure.of_a_read()))?;
-        }
-        Err(Undone::Overtaken)
-    }
-
-    async fn is_live(&self, round: Round<'_>, key: &StoreKey) -> Result<bool, Undone> {
-        let found = self.find(round, key).await?;
-        Ok(found.is_some_and(|(_, expires_at)| expires_at > self.clock.now()))
-    }
-
-    /// The revision and the expiry of a record, live or not.
-    async fn find(
-        &self,
-        round: Round<'_>,
-        key: &StoreKey,
-    ) -> Result<Option<(Revision, Timestamp)>, Undone> {
+    /// The revision of the live record.
+    async fn revision(&self, end: Instant, key: &StoreKey) -> Result<Option<Revision>, Undone> {
         let statement = || Statement::new(&self.statements.find).key(key);
-        let answer = self.caller.call_in(round, Effect::Read, statement).await;
+        let answer = self.caller.call_until(end, Effect::Read, statement).await;
         // Whatever is lost now, the write itself has not been done.
         let answer = answer.map_err(|failure| Undone::Failed(failure.of_a_read()))?;
         let Some(row) = answer.rows.first() else {
             return Ok(None);
         };
-        let columns = record::revision::<Sqlite>(row, 0)
-            .and_then(|revision| Ok((revision, record::timestamp::<Sqlite>(row, 1)?)));
-        columns
-            .map(Some)
-            .map_err(|error| Undone::Rule(error.kind()))
+        let timestamp = |index| record::timestamp::<Sqlite>(row, index);
+        let revision = timestamp(1).and_then(|expires_at| {
+            if expires_at <= self.clock.now() {
+                return Ok(None);
+            }
+            timestamp(2)?;
+            record::revision::<Sqlite>(row, 0).map(Some)
+        });
+        revision.map_err(|error| Undone::Rule(error.kind()))
     }
 
-    /// Removes an expired record that is in the way of a rotation.
-    async fn delete_expired(&self, round: Round<'_>, key: &StoreKey) -> Result<(), Undone> {
-        let statement = || {
-            Statement::new(&self.statements.delete_expired)
-                .time(self.clock.now())
-                .key(key)
+    /// A write by the time that is told under the database's lock.
+    async fn execute_locked(
+        &self,
+        end: Instant,
+        kind: Kind,
+        write: &Write,
+    ) -> Result<HashMap<StoreKey, bool>, Failure> {
+        let locked = Locked {
+            sql: kind.sql_locked(&self.statements).clone(),
+            write: write.clone(),
+            clock: Arc::clone(&self.clock),
         };
-        let answer = self.caller.call_in(round, Effect::Write, statement).await;
-        answer.map_err(|failure| Undone::Failed(failure.of_a_read()))?;
-        Ok(())
+        let answer = self.caller.session(end, Effect::Write, move |connection| {
+            Box::pin(locked.clone().run(connection))
+        });
+        Ok(kind.done(&answer.await?))
+    }
+}
+
+#[derive(Clone)]
+struct Locked {
+    sql: SqlStr,
+    write: Write,
+    clock: Arc<dyn Clock>,
+}
+
+impl Locked {
+    /// Dropped in the middle, it changes nothing.
+    async fn run(self, connection: &mut SqliteConnection) -> sqlx::Result<Answer<Sqlite>> {
+        let mut lock = connection.begin_with("BEGIN IMMEDIATE").await?;
+        let now = self.clock.now();
+        let statement = self.write.bind(Statement::new(&self.sql).time(now), now);
+        let answer = Sqlite::run(&mut lock, statement).await?;
+        lock.commit().await?;
+        Ok(answer)
     }
 }
 
@@ -349,9 +335,8 @@ impl Write {
             Self::Create(..) => Kind::Create,
             Self::Update(..) => Kind::Update,
             Self::Touch(..) => Kind::Touch,
-            Self::Rotate(..) => Kind::Rotate,
-            Self::Delete(_) => Kind::Delete,
-            Self::Bury(_) => Kind::Bury,
+            Self::Delete(_, Some(_)) => Kind::DeleteAt,
+            Self::Delete(_, None) => Kind::Delete,
         }
     }
 
@@ -360,16 +345,7 @@ impl Write {
             Self::Create(key, ..)
             | Self::Update(key, ..)
             | Self::Touch(key, ..)
-            | Self::Rotate(key, ..)
-            | Self::Delete(key)
-            | Self::Bury(key) => *key,
-        }
-    }
-
-    fn key_afterwards(&self) -> StoreKey {
-        match self {
-            Self::Rotate(_, to, ..) => *to,
-            write => write.key(),
+            | Self::Delete(key, ..) => *key,
         }
     }
 
@@ -382,20 +358,19 @@ impl Write {
                 record::bind(statement.revision(*expected), record, 1, now)
             }
             Self::Touch(_, expires_at) => statement.time(record::expiry(*expires_at, now)),
-            Self::Rotate(_, to, expected, record) => {
-                record::bind(statement.revision(*expected).key(to), record, 1, now)
-            }
-            Self::Delete(_) | Self::Bury(_) => statement,
+            Self::Delete(_, Some(expected)) => statement.revision(*expected),
+            Self::Delete(_, None) => statement,
         }
     }
 }
 
 impl Kind {
-    /// For one write, also of a record that is going to expire earlier.
-    fn sql_to_earlier(self, statements: &Statements) -> &SqlStr {
+    /// For one write by a time that was told under the lock, also of a record that is going to
+    /// expire earlier.
+    fn sql_locked(self, statements: &Statements) -> &SqlStr {
         match self {
-            Self::Update => &statements.update_to_earlier,
-            Self::Touch => &statements.touch_to_earlier,
+            Self::Update => &statements.update_locked,
+            Self::Touch => &statements.touch_locked,
             kind => kind.sql(statements).at_least(1),
         }
     }
@@ -405,9 +380,17 @@ impl Kind {
             Self::Create => &statements.create,
             Self::Update => &statements.update,
             Self::Touch => &statements.touch,
-            Self::Rotate => &statements.rotate,
+            Self::DeleteAt => &statements.delete_at,
             Self::Delete => &statements.delete,
-            Self::Bury => &statements.bury,
         }
+    }
+
+    /// The keys of the writes that a statement has done; for a deletion with whether there was a
+    /// live record.
+    fn done(self, answer: &Answer<Sqlite>) -> HashMap<StoreKey, bool> {
+        let was_live = |row| self != Self::Delete || matches!(Sqlite::number(row, 1), Ok(1));
+        let rows = answer.rows.iter();
+        rows.filter_map(|row| Some((record::key::<Sqlite>(row, 0).ok()?, was_live(row))))
+            .collect()
     }
 }

@@ -1,33 +1,44 @@
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use sessionkit::{
     Capabilities, Clock, Durability, Error, ErrorKind, Record, Result, Revision, SessionStore,
     StoreKey, Subject, SubjectIndex, SubjectSession, Timestamp, Token,
 };
 use sqlx::{
-    ConnectOptions, Row, Sqlite, SqliteConnection, SqlitePool,
+    ConnectOptions, Connection, Row, Sqlite, SqliteConnection, SqlitePool,
     error::DatabaseError,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 use tokio::time::Instant;
 
 use self::{
-    group::{Loaded, ROUNDS, Reads, Undone, Write, Writes},
+    group::{Reads, Write, Writes},
     statements::Statements,
 };
 use crate::{
     StoreOptions, Sweeper, TableName,
-    call::{Answer, Backend, Caller, Statement, backend_values, parse_url, run_statement},
-    failure::{Cause, Effect, Failure, Refusal, overtaken},
+    call::{
+        Answer, Backend, Caller, Statement, answered, backend_values, parse_url, run_statement,
+    },
+    failure::{Cause, Effect, Failure, Refusal},
     lane::Lane,
     record,
     schema::{Column, Table},
-    sweeper::BATCH,
 };
 
+#[cfg(unix)]
+mod file;
 mod group;
 mod statements;
+
+/// How many rows a sweep looks at in one statement, so that it holds the lock only shortly.
+const BATCH: u64 = 256;
+
+/// What expires within this time is looked at under the lock before it is prolonged: at least as long
+/// as a statement may be under way, and as much as the clock may plausibly step meanwhile.
+const SOON: Duration = Duration::from_secs(60);
 
 /// Keeps sessions in a SQLite database: a file that the processes of one machine share, or the
 /// memory of this one.
@@ -64,7 +75,8 @@ impl SqliteStore {
 
     /// Opens a database by its URL, `sqlite:path/to/file` or `sqlite::memory:`.
     ///
-    /// A file is made, readable by its owner only, if there is none. It is put into WAL mode, and
+    /// A file is made, readable by its owner only, if there is none and the URL does not end in
+    /// `?mode=rw`. It is put into WAL mode, and
     /// written over one connection while others read. A database in memory has one connection
     /// altogether and ends with the store.
     ///
@@ -74,25 +86,33 @@ impl SqliteStore {
     pub async fn connect(url: &str, options: StoreOptions) -> Result<Self> {
         let options = options.checked()?;
         let in_memory = url.contains(":memory:") || url.contains("mode=memory");
-        let pool = SqlitePoolOptions::new()
-            .idle_timeout(None)
-            .max_lifetime(None);
         let store = if in_memory {
             let connect = tuned(SqliteConnectOptions::new().filename(":memory:"), &options);
-            let pool = Caller::connect(pool.max_connections(1), connect, options.deadline);
-            Self::new(pool.clone(), pool, 1, Durability::Process, options)?
+            let only = caller(move || connect.clone(), 1, &options);
+            Self::new(only.clone(), only, 1, Durability::Process, options)?
         } else {
+            let mode = mode(url);
+            if mode == Some("ro") {
+                return Err(Error::new(
+                    ErrorKind::InvalidConfig,
+                    "a store that may only read cannot keep sessions",
+                ));
+            }
+            let create = mode != Some("rw");
             let connect = parse_url::<Sqlite>(url)?
-                .create_if_missing(true)
+                .create_if_missing(create && cfg!(not(unix)))
                 .journal_mode(SqliteJournalMode::Wal);
-            create_private(connect.get_filename())?;
+            #[cfg(unix)]
+            if create {
+                file::create_private(connect.get_filename())?;
+            }
             let connect = tuned(connect, &options);
             let readers = options.max_connections.unwrap_or(4);
-            let reader = pool.clone().max_connections(readers);
             let durability = durability(&options);
+            let reading = connect.clone();
             Self::new(
-                Caller::connect(reader, connect.clone(), options.deadline),
-                Caller::connect(pool.max_connections(1), connect, options.deadline),
+                caller(move || reading.clone(), readers, &options),
+                caller(move || connect.clone(), 1, &options),
                 readers as usize,
                 durability,
                 options,
@@ -103,19 +123,34 @@ impl SqliteStore {
         Ok(store)
     }
 
-    /// Opens a store over the caller's pool.
+    /// Opens a store with the options of the caller's pool, of whose connections it uses none: it
+    /// opens some of its own, as if it were opened by the URL. What the pool does with a connection
+    /// that it has opened is not done with these.
     ///
-    /// Set the pool's connections to `journal_mode=WAL` and a busy timeout of at most a third of
-    /// the deadline, and tell with [`StoreOptions::sync_to_disk`] what `synchronous` is.
+    /// Set in the options `journal_mode=WAL` and a busy timeout of at most a third of the deadline,
+    /// and tell with [`StoreOptions::sync_to_disk`] what `synchronous` is.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] when an option is not valid or the table's name has a schema.
+    /// [`ErrorKind::InvalidConfig`] when an option is not valid, the table's name has a schema, or
+    /// the database is in the memory of one connection.
     pub fn with_pool(pool: SqlitePool, options: StoreOptions) -> Result<Self> {
         let options = options.checked()?;
-        let width = pool.options().get_max_connections();
-        let caller = Caller::new(pool, options.deadline);
+        if pool.connect_options().get_filename() == Path::new(":memory:") {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "the pool's database is in the memory of one connection, and others cannot see it",
+            ));
+        }
+        let readers = options.max_connections.unwrap_or(4);
+        let connect = move || SqliteConnectOptions::clone(&pool.connect_options());
         let durability = durability(&options);
-        Self::new(caller.clone(), caller, width as usize, durability, options)
+        Self::new(
+            caller(connect.clone(), readers, &options),
+            caller(connect, 1, &options),
+            readers as usize,
+            durability,
+            options,
+        )
     }
 
     fn new(
@@ -142,6 +177,7 @@ impl SqliteStore {
             caller: writer.clone(),
             statements: Arc::clone(&statements),
             clock: Arc::clone(&options.clock),
+            margin: SOON.max(options.deadline),
         };
         Ok(Self(Arc::new(Inner {
             table: options.table,
@@ -161,8 +197,13 @@ impl SqliteStore {
         statements::schema(table).map(|sql| sql + ";\n").concat()
     }
 
-    /// Makes the table and its indexes if they are not there, and checks them. May be called at
-    /// every start, by any number of processes at a time.
+    /// Makes the table and its indexes if they are not there, makes a table of this version of an
+    /// older one, and checks them. May be called at every start, by any number of processes at a
+    /// time.
+    ///
+    /// The rows of an older table are copied in one transaction, for which there is no deadline:
+    /// until it ends, writes are [`ErrorKind::Unavailable`]. A table that has columns, indexes or
+    /// triggers of others, or that another one refers to, is not copied.
     ///
     /// # Errors
     /// Those of [`check`](Self::check), and those of the database.
@@ -173,8 +214,12 @@ impl SqliteStore {
         if checked.is_ok() || !table.can_be_completed(&wanted) {
             return checked;
         }
-        for sql in &self.0.statements.schema {
-            self.0.writer.write(|| Statement::new(sql)).await?;
+        if table.is_older() {
+            self.rebuild().await?;
+        } else {
+            for sql in &self.0.statements.schema {
+                self.0.writer.write(|| Statement::new(sql)).await?;
+            }
         }
         self.check().await
     }
@@ -208,62 +253,78 @@ impl SqliteStore {
         let store = self.clone();
         Sweeper::spawn(interval, move || {
             let store = store.clone();
-            async move { store.sweep(BATCH).await.map(Some) }
+            async move { store.sweep(crate::sweeper::BATCH).await.map(Some) }
         })
     }
 
-    async fn table(&self) -> Result<Table> {
-        let name = self.0.table.table();
-        let sql = &self.0.statements.columns;
-        let answer = self
-            .0
-            .writer
-            .read(|| Statement::new(sql).bytes(name.as_bytes()))
-            .await?;
-        let mut table = Table::default();
-        for row in &answer.rows {
-            let is_set = |index: usize| record::number::<Sqlite>(row, index).map(|n| n != 0);
-            let name: String = record::text::<Sqlite>(row, 0)?;
-            if is_set(4)? {
-                table.primary_key.push(name.clone());
-            }
-            table.columns.push(Column {
-                name,
-                kind: record::text::<Sqlite>(row, 1)?,
-                nullable: !is_set(2)?,
-                has_default: is_set(3)?,
-            });
+    /// Makes a table of this version of an older one. Dropped in the middle, it changes nothing.
+    async fn rebuild(&self) -> Result<()> {
+        let name = self.0.table.table().as_bytes();
+        let writer = &self.0.writer;
+        let lease = writer.connections.acquire(writer.end(), Effect::Write);
+        let lease = lease
+            .await
+            .map_err(|failure| failure.into_error(Effect::Write));
+        let mut lease = lease?;
+        let lock = lease.begin().begin_with("BEGIN IMMEDIATE").await;
+        let mut lock = lock.map_err(failed)?;
+        let mut answers = Vec::new();
+        for sql in self.0.statements.catalogue() {
+            let ask = Statement::new(sql).bytes(name);
+            answers.push(Sqlite::run(&mut lock, ask).await.map_err(failed)?);
         }
-        let sql = &self.0.statements.indexes;
-        let answer = self
-            .0
-            .writer
-            .read(|| Statement::new(sql).bytes(name.as_bytes()))
-            .await?;
-        for row in &answer.rows {
-            // An index over an expression has no name there.
-            table
-                .indexed
-                .extend(row.try_get::<Option<String>, _>(0).ok().flatten());
+        if !described(&answers)?.is_older() {
+            // Another process was faster.
+            return Ok(());
         }
-        Ok(table)
+        let ask = Statement::new(&self.0.statements.bystanders).bytes(name);
+        let bystanders = Sqlite::run(&mut lock, ask).await.map_err(failed)?;
+        if let Some(row) = bystanders.rows.first() {
+            let bystander = record::text::<Sqlite>(row, 0)?;
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                format!(
+                    "the session table {} is older and is not copied, because of the {bystander}",
+                    self.0.table
+                ),
+            ));
+        }
+        for sql in &statements::rebuild(&self.0.table) {
+            let done = Sqlite::run(&mut lock, Statement::new(sql)).await;
+            done.map_err(failed)?;
+        }
+        lock.commit().await.map_err(failed)
     }
 
-    async fn write(&self, write: Write) -> Result<()> {
+    async fn table(&self) -> Result<Table> {
+        let name = self.0.table.table().as_bytes();
+        let mut answers = Vec::new();
+        for sql in self.0.statements.catalogue() {
+            let answer = self.0.writer.read(|| Statement::new(sql).bytes(name));
+            answers.push(answer.await?);
+        }
+        described(&answers)
+    }
+
+    async fn write(&self, write: Write) -> Result<bool> {
         let written = self.0.writes.submit(write, self.0.writer.end()).await;
         written
             .map_err(|failure| failure.into_error(Effect::Write))?
             .map_err(Error::from)
     }
 
-    /// Makes sure that a record that is found expired stays so, in turn with all writes: those who
-    /// read do not wait for it.
-    async fn bury(&self, key: StoreKey, end: Instant) -> Result<()> {
-        let written = self.0.writes.submit(Write::Bury(key), end).await;
-        match written.unwrap_or_else(|failure| Err(Undone::Failed(failure))) {
-            Err(Undone::Failed(failure)) => Err(failure.of_a_read().into_error(Effect::Write)),
-            _ => Ok(()),
+    /// Removes what has expired of the next rows that are due, and puts off the others: how many of
+    /// each.
+    async fn sweep_batch(&self, end: Instant, batch: i64) -> Result<[u64; 2]> {
+        let mut affected = [0; 2];
+        let sql = [&self.0.statements.sweep, &self.0.statements.postpone];
+        for (sql, affected) in sql.into_iter().zip(&mut affected) {
+            let due = || Statement::new(sql).time(self.now()).number(batch);
+            let answer = self.0.writer.call_until(end, Effect::Write, due).await;
+            let answer = answer.map_err(|failure| failure.into_error(Effect::Write))?;
+            *affected = answer.affected();
         }
+        Ok(affected)
     }
 
     fn now(&self) -> Timestamp {
@@ -285,16 +346,10 @@ impl SessionStore for SqliteStore {
     }
 
     async fn load(&self, token: &Token) -> Result<Option<Record>> {
-        let (key, end) = (token.key(), self.0.reader.end());
-        for _ in 0..ROUNDS {
-            let loaded = self.0.reads.submit(key, end).await;
-            match loaded.map_err(|failure| failure.into_error(Effect::Read))?? {
-                Loaded::Nothing => return Ok(None),
-                Loaded::Live(record) => return Ok(Some(*record)),
-                Loaded::Expired => self.bury(key, end).await?,
-            }
-        }
-        Err(overtaken())
+        let loaded = self.0.reads.submit(token.key(), self.0.reader.end());
+        loaded
+            .await
+            .map_err(|failure| failure.into_error(Effect::Read))?
     }
 
     async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
@@ -309,51 +364,32 @@ impl SessionStore for SqliteStore {
         Ok(token.clone())
     }
 
-    async fn rotate(
-        &self,
-        from: &Token,
-        to: Token,
-        expected: Revision,
-        record: &Record,
-    ) -> Result<Token> {
-        record.check_size(Self::MAX_DATA)?;
-        if from == &to {
-            let stored = self.load(from).await?.ok_or(ErrorKind::Missing)?;
-            let is_expected = stored.revision == expected;
-            return Err(if is_expected {
-                ErrorKind::Exists
-            } else {
-                ErrorKind::Conflict
-            }
-            .into());
-        }
-        let write = Write::Rotate(from.key(), to.key(), expected, record.clone());
-        self.write(write).await?;
-        Ok(to)
-    }
-
-    async fn delete(&self, token: &Token) -> Result<()> {
-        self.write(Write::Delete(token.key())).await
+    async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
+        self.write(Write::Delete(token.key(), expected)).await
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
         let limit = limit as u64;
+        let end = self.0.writer.end();
+        // No batch begins when it could be cut off.
+        let last = end - self.0.writer.patience;
         let mut removed = 0;
-        while removed < limit {
-            let batch = (limit - removed).min(BATCH as u64).cast_signed();
-            let due = |sql| move || Statement::new(sql).time(self.now()).number(batch);
-            let swept = self.0.writer.write(due(&self.0.statements.sweep)).await?;
-            let kept = self
-                .0
-                .writer
-                .write(due(&self.0.statements.postpone))
-                .await?;
-            removed += swept.affected();
-            if swept.affected() + kept.affected() == 0 {
-                break;
+        while removed < limit && Instant::now() < last {
+            let batch = (limit - removed).min(BATCH).cast_signed();
+            match self.sweep_batch(end, batch).await {
+                Ok([0, 0]) => break,
+                Ok([swept, _]) => removed += swept,
+                // It is told the next time.
+                Err(_) if removed > 0 => break,
+                Err(error) => return Err(error),
             }
         }
         Ok(removed)
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let ping = || Statement::new(&self.0.statements.ping);
+        self.0.writer.read(ping).await.map(drop)
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
@@ -453,10 +489,57 @@ impl Backend for Sqlite {
     }
 }
 
+/// The table, by the answers of [`Statements::catalogue`].
+fn described(answers: &[Answer<Sqlite>]) -> Result<Table> {
+    let [columns, indexes, comment] = answers else {
+        return Err(ErrorKind::Corrupt.into());
+    };
+    let mut table = Table::default();
+    for row in &columns.rows {
+        let is_set = |index: usize| record::number::<Sqlite>(row, index).map(|n| n != 0);
+        let name: String = record::text::<Sqlite>(row, 0)?;
+        if is_set(4)? {
+            table.primary_key.push(name.clone());
+        }
+        table.columns.push(Column {
+            name,
+            kind: record::text::<Sqlite>(row, 1)?,
+            nullable: !is_set(2)?,
+            has_default: is_set(3)?,
+        });
+    }
+    for row in &indexes.rows {
+        // An index over an expression has no name there.
+        let name = row.try_get::<Option<String>, _>(0);
+        table.indexed.extend(name.ok().flatten());
+    }
+    table.comment = record::comment::<Sqlite>(comment.rows.first());
+    Ok(table)
+}
+
+/// The error of a step of a transaction that is rolled back.
+fn failed(error: sqlx::Error) -> Error {
+    answered::<Sqlite>(&error)
+        .of_a_read()
+        .into_error(Effect::Write)
+}
+
 /// How many of the rows that a statement has deleted were live.
 fn live(answer: &Answer<Sqlite>) -> u64 {
     let is_live = |row: &&_| matches!(Sqlite::number(row, 0), Ok(1));
     answer.rows.iter().filter(is_live).count() as u64
+}
+
+fn caller(
+    options: impl Fn() -> SqliteConnectOptions + Send + Sync + 'static,
+    limit: u32,
+    store: &StoreOptions,
+) -> Caller<Sqlite> {
+    let connect = move || {
+        let options = options();
+        Box::pin(async move { options.connect().await }) as BoxFuture<'static, _>
+    };
+    Caller::new(connect, limit, store.deadline)
 }
 
 fn tuned(connect: SqliteConnectOptions, options: &StoreOptions) -> SqliteConnectOptions {
@@ -470,6 +553,14 @@ fn tuned(connect: SqliteConnectOptions, options: &StoreOptions) -> SqliteConnect
         .disable_statement_logging()
 }
 
+/// How the URL says that the file is to be opened.
+fn mode(url: &str) -> Option<&str> {
+    let (_, query) = url.split_once('?')?;
+    query
+        .split('&')
+        .find_map(|option| option.strip_prefix("mode="))
+}
+
 fn durability(options: &StoreOptions) -> Durability {
     if options.sync_to_disk {
         Durability::Disk
@@ -481,21 +572,4 @@ fn durability(options: &StoreOptions) -> Durability {
 /// SQLite's own wait for a lock, short enough that a refusal comes before the deadline.
 fn busy_timeout(deadline: Duration) -> Duration {
     deadline / 4
-}
-
-/// Makes the file before SQLite does, which would make it readable for everybody; SQLite gives its
-/// other files the same mode.
-fn create_private(path: &Path) -> Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(path) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Error::new(
-            ErrorKind::Unavailable,
-            "the session database file cannot be opened for writing",
-        )
-        .with_source(error)),
-    }
 }

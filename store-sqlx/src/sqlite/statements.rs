@@ -1,12 +1,12 @@
 //! The statements, each over many rows.
 
+use sessionkit::Timestamp;
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 use crate::{
     TableName,
     lane::MAX_CALLS,
-    record,
-    schema::{Column, columns},
+    schema::{Column, columns, comment},
 };
 
 /// A statement is prepared for these numbers of rows; those that a round leaves unused are null.
@@ -28,36 +28,38 @@ impl Sized {
     }
 }
 
-/// In each the first parameter is the time; lists of rows follow it.
+/// In each but `load` and `find` the first parameter is a time; lists of rows follow it.
 #[derive(Clone, Debug)]
 pub(super) struct Statements {
     pub(super) create: Sized,
     pub(super) load: Sized,
-    /// Where a record's expiry is not to come before its sweep: nothing is written to an index.
+    /// Of a record that lives beyond the time, and whose expiry is not to come before its sweep:
+    /// nothing is written to an index.
     pub(super) update: Sized,
-    pub(super) update_to_earlier: SqlStr,
+    pub(super) update_locked: SqlStr,
     /// As `update`.
     pub(super) touch: Sized,
-    pub(super) touch_to_earlier: SqlStr,
-    pub(super) rotate: Sized,
+    pub(super) touch_locked: SqlStr,
+    /// Of a record that can be read.
+    pub(super) delete_at: Sized,
     pub(super) delete: Sized,
-    pub(super) bury: Sized,
-    pub(super) delete_expired: SqlStr,
     pub(super) find: SqlStr,
+    pub(super) ping: SqlStr,
     pub(super) sweep: SqlStr,
     pub(super) postpone: SqlStr,
     pub(super) list: SqlStr,
     pub(super) revoke: SqlStr,
     pub(super) revoke_all: SqlStr,
-    pub(super) columns: SqlStr,
-    pub(super) indexes: SqlStr,
+    columns: SqlStr,
+    indexes: SqlStr,
+    comment: SqlStr,
+    pub(super) bystanders: SqlStr,
     pub(super) schema: [SqlStr; 3],
 }
 
 impl Statements {
     pub(super) fn new(table: &TableName) -> Self {
         let t = table.quoted('"');
-        let buried = record::BURIED.as_millis();
         // At once: what was extended since the row was noted for the sweep may be noted later, and
         // what was shortened must not be.
         // SQLite writes an index entry for each column that is set, changed or not.
@@ -96,50 +98,45 @@ impl Statements {
                     rows(n, 7)
                 )
             }),
-            load: Sized::new(|n| {
-                format!(
+            load: Sized(SIZES.map(|n| {
+                safe(format!(
                     "SELECT session_key, revision, created_at, expires_at, subject, label, data \
-                     FROM {t} WHERE session_key IN ({}) AND expires_at > {now}",
+                     FROM {t} WHERE session_key IN ({})",
                     list(n)
-                )
-            }),
+                ))
+            })),
             update: Sized::new(|n| update(n, "", "AND stored.sweep_at <= new.column5")),
-            update_to_earlier: safe(told(&update(1, &sweep_at("new.column5"), ""))),
+            update_locked: safe(told(&update(1, &sweep_at("new.column5"), ""))),
             touch: Sized::new(|n| touch(n, "", "AND stored.sweep_at <= new.column2")),
-            touch_to_earlier: safe(told(&touch(1, &sweep_at("new.column2"), ""))),
-            rotate: Sized::new(|n| {
+            touch_locked: safe(told(&touch(1, &sweep_at("new.column2"), ""))),
+            delete_at: Sized::new(|n| {
                 format!(
-                    "UPDATE OR IGNORE {t} AS stored SET session_key = new.column3, \
-                     revision = new.column4, created_at = new.column5, expires_at = new.column6, \
-                     {} subject = new.column7, label = new.column8, data = new.column9 \
-                     FROM (VALUES {}) AS new \
-                     WHERE stored.session_key = new.column1 AND stored.revision = new.column2 \
-                     AND stored.expires_at > {now} RETURNING session_key",
-                    sweep_at("new.column6"),
-                    rows(n, 9)
+                    "DELETE FROM {t} WHERE (session_key, revision) IN (VALUES {}) \
+                     AND expires_at > {now} AND created_at BETWEEN {} AND {} \
+                     RETURNING session_key",
+                    rows(n, 2),
+                    Timestamp::MIN.as_millis(),
+                    Timestamp::MAX.as_millis()
                 )
             }),
-            delete: Sized::new(|n| format!("DELETE FROM {t} WHERE session_key IN ({})", list(n))),
-            bury: Sized::new(|n| {
+            delete: Sized::new(|n| {
                 format!(
-                    "UPDATE {t} SET expires_at = {buried} WHERE session_key IN ({}) \
-                     AND expires_at > {buried} AND expires_at <= {now}",
+                    "DELETE FROM {t} WHERE session_key IN ({}) \
+                     RETURNING session_key, expires_at > {now}",
                     list(n)
                 )
             }),
-            delete_expired: safe(format!(
-                "DELETE FROM {t} WHERE expires_at <= ?1 AND session_key = ?2"
-            )),
             find: safe(format!(
-                "SELECT revision, expires_at FROM {t} \
-                 WHERE session_key = ?1 AND expires_at > {buried}"
+                "SELECT revision, expires_at, created_at FROM {t} WHERE session_key = ?1"
             )),
+            // Takes the lock for writing, and writes nothing: no key is empty.
+            ping: safe(format!("DELETE FROM {t} WHERE session_key = x''")),
             sweep: safe(format!(
-                "DELETE FROM {t} WHERE expires_at <= ?1 AND session_key IN ({})",
+                "DELETE FROM {t} WHERE expires_at <= ?1 AND rowid IN ({})",
                 due(&t)
             )),
             postpone: safe(format!(
-                "UPDATE {t} SET sweep_at = expires_at WHERE expires_at > ?1 AND session_key IN ({})",
+                "UPDATE {t} SET sweep_at = expires_at WHERE expires_at > ?1 AND rowid IN ({})",
                 due(&t)
             )),
             list: safe(format!(
@@ -163,8 +160,32 @@ impl Statements {
                 "SELECT i.name FROM pragma_index_list(?1) AS l \
                  JOIN pragma_index_info(l.name) AS i WHERE i.seqno = 0",
             ),
+            // The database keeps the statement that made a table, with the comment in it.
+            comment: SqlStr::from_static(
+                "SELECT sql FROM sqlite_schema \
+                 WHERE type = 'table' AND lower(name) = CAST(?1 AS TEXT)",
+            ),
+            bystanders: SqlStr::from_static(
+                "SELECT 'column ' || name FROM pragma_table_info(?1) WHERE name NOT IN \
+                 ('session_key', 'revision', 'created_at', 'expires_at', 'sweep_at', 'subject', \
+                 'label', 'data') \
+                 UNION ALL SELECT type || ' ' || name FROM sqlite_schema \
+                 WHERE lower(tbl_name) = CAST(?1 AS TEXT) AND type <> 'table' AND sql IS NOT NULL \
+                 AND name NOT IN (CAST(?1 AS TEXT) || '_sweep_at', CAST(?1 AS TEXT) || '_subject') \
+                 UNION ALL SELECT 'reference in ' || s.name FROM sqlite_schema AS s \
+                 JOIN pragma_foreign_key_list(s.name) AS f WHERE s.type = 'table' \
+                 AND lower(f.\"table\") = CAST(?1 AS TEXT)",
+            ),
             schema: schema(table).map(safe),
         }
+    }
+}
+
+impl Statements {
+    /// What to ask about a table of a name: its columns, the first columns of its indexes, and the
+    /// statement that made it.
+    pub(super) fn catalogue(&self) -> [&SqlStr; 3] {
+        [&self.columns, &self.indexes, &self.comment]
     }
 }
 
@@ -173,26 +194,52 @@ pub(super) fn wanted() -> Vec<Column> {
 }
 
 /// The table and its indexes, each statement without effect when its object is there.
+///
+/// The rows are filed by a number of SQLite's, and the keys in an index beside them. A table that
+/// is filed by its keys (`WITHOUT ROWID`) keeps at most a quarter of a page of each row in place: it
+/// took up to four times as long for a write.
 pub(super) fn schema(table: &TableName) -> [String; 3] {
     let name = table.table();
     [
-        format!(
-            "CREATE TABLE IF NOT EXISTS \"{name}\" (\n    \
-             session_key BLOB NOT NULL PRIMARY KEY CHECK (length(session_key) = 32),\n    \
-             revision INTEGER NOT NULL,\n    \
-             created_at INTEGER NOT NULL,\n    \
-             expires_at INTEGER NOT NULL,\n    \
-             sweep_at INTEGER NOT NULL,\n    \
-             subject BLOB,\n    \
-             label BLOB NOT NULL,\n    \
-             data BLOB NOT NULL\n) STRICT, WITHOUT ROWID"
-        ),
+        create_table(name),
         format!("CREATE INDEX IF NOT EXISTS \"{name}_sweep_at\" ON \"{name}\" (sweep_at)"),
         format!(
-            "CREATE INDEX IF NOT EXISTS \"{name}_subject\" ON \"{name}\" (subject) \
+            "CREATE INDEX IF NOT EXISTS \"{name}_subject\" ON \"{name}\" (subject, session_key) \
              WHERE subject IS NOT NULL"
         ),
     ]
+}
+
+/// What makes of a table of an older version one of this one, in one transaction.
+pub(super) fn rebuild(table: &TableName) -> [SqlStr; 6] {
+    let name = table.table();
+    let new = format!("{name}_rebuilt");
+    let columns = "session_key, revision, created_at, expires_at, sweep_at, subject, label, data";
+    let [_, sweep_at, subject] = schema(table);
+    [
+        create_table(&new),
+        format!("INSERT INTO \"{new}\" ({columns}) SELECT {columns} FROM \"{name}\""),
+        format!("DROP TABLE \"{name}\""),
+        format!("ALTER TABLE \"{new}\" RENAME TO \"{name}\""),
+        sweep_at,
+        subject,
+    ]
+    .map(safe)
+}
+
+fn create_table(name: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS \"{name}\" ( -- {}\n    \
+         session_key BLOB NOT NULL PRIMARY KEY CHECK (length(session_key) = 32),\n    \
+         revision INTEGER NOT NULL,\n    \
+         created_at INTEGER NOT NULL,\n    \
+         expires_at INTEGER NOT NULL,\n    \
+         sweep_at INTEGER NOT NULL,\n    \
+         subject BLOB,\n    \
+         label BLOB NOT NULL,\n    \
+         data BLOB NOT NULL\n) STRICT",
+        comment()
+    )
 }
 
 pub(super) fn drop_table(table: &TableName) -> SqlStr {
@@ -205,9 +252,9 @@ pub(super) fn safe(sql: String) -> SqlStr {
     AssertSqlSafe(std::sync::Arc::<str>::from(sql)).into_sql_str()
 }
 
-/// The keys of the first rows that are due to be swept, as far as ?2 goes.
+/// The first rows that are due to be swept, as far as ?2 goes.
 fn due(table: &str) -> String {
-    format!("SELECT session_key FROM {table} WHERE sweep_at <= ?1 ORDER BY sweep_at LIMIT ?2")
+    format!("SELECT rowid FROM {table} WHERE sweep_at <= ?1 ORDER BY sweep_at LIMIT ?2")
 }
 
 /// A statement over rows, with the time as its first parameter.
@@ -253,15 +300,14 @@ mod tests {
             &statements.load,
             &statements.update,
             &statements.touch,
-            &statements.rotate,
+            &statements.delete_at,
             &statements.delete,
-            &statements.bury,
         ];
         let single = [
-            &statements.delete_expired,
             &statements.find,
-            &statements.update_to_earlier,
-            &statements.touch_to_earlier,
+            &statements.ping,
+            &statements.update_locked,
+            &statements.touch_locked,
             &statements.sweep,
             &statements.postpone,
             &statements.list,

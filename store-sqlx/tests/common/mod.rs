@@ -111,7 +111,7 @@ pub(crate) async fn an_expiry_that_is_over_ends_a_session_at_once(o: Opened) {
     let before = o.clock.now();
     let over = before + Duration::from_secs(1);
     let now = over + Duration::from_secs(1);
-    for end in ["create", "update", "touch", "rotate"] {
+    for end in ["create", "update", "touch"] {
         o.clock.set(now);
         let first = record(b"first");
         let mut last = record(b"last");
@@ -122,11 +122,7 @@ pub(crate) async fn an_expiry_that_is_over_ends_a_session_at_once(o: Opened) {
             let token = o.a.create(token(), &first).await.unwrap();
             match end {
                 "update" => o.a.update(&token, first.revision, &last).await.unwrap(),
-                "touch" => o.a.touch(&token, over).await.unwrap(),
-                _ => {
-                    let rotated = o.a.rotate(&token, self::token(), first.revision, &last);
-                    rotated.await.unwrap()
-                }
+                _ => o.a.touch(&token, over).await.unwrap(),
             }
         };
         o.clock.set(before);
@@ -190,8 +186,8 @@ pub(crate) async fn of_many_updates_of_one_revision_one_succeeds(o: Opened) {
         assert_eq!(o.b.load(&token).await.unwrap().as_ref(), Some(won[0]));
         expected = won[0].revision;
     }
-    o.b.delete(&token).await.unwrap();
-    o.b.delete(&token).await.unwrap();
+    assert!(o.b.delete(&token, None).await.unwrap());
+    assert!(!o.b.delete(&token, None).await.unwrap());
     let late = o.a.update(&token, expected, &record(b"late")).await;
     assert_eq!(kind(late), Some(ErrorKind::Missing));
     assert_eq!(
@@ -216,61 +212,55 @@ pub(crate) async fn many_writes_at_a_time_each_get_their_own_answer(o: Opened) {
             b.touch(&token, START + Duration::from_secs(90))
                 .await
                 .unwrap();
-            let other = self::token();
-            let third = record(&(i + 2000).to_le_bytes());
-            a.rotate(&token, other.clone(), second.revision, &third)
-                .await
-                .unwrap();
-            assert_eq!(b.load(&token).await.unwrap(), None);
-            assert_eq!(b.load(&other).await.unwrap(), Some(third));
+            let stale = a.delete(&token, Some(first.revision)).await;
+            assert_eq!(kind(stale), Some(ErrorKind::Conflict));
+            assert_eq!(
+                b.load(&token).await.unwrap().map(|r| r.data),
+                Some(second.data)
+            );
+            let expected = (i % 4 == 0).then_some(second.revision);
             if i % 2 == 0 {
-                a.delete(&other).await.unwrap();
+                assert!(a.delete(&token, expected).await.unwrap());
+                assert!(!b.delete(&token, expected).await.unwrap());
             }
-            assert_eq!(b.load(&other).await.unwrap().is_some(), i % 2 == 1);
+            assert_eq!(b.load(&token).await.unwrap().is_some(), i % 2 == 1);
         }
     });
     all(calls).await;
 }
 
-pub(crate) async fn a_rotation_answers_as_the_contract_says(o: Opened) {
+pub(crate) async fn a_deletion_answers_as_the_contract_says(o: Opened) {
     let first = record(b"first");
-    let from = o.a.create(token(), &first).await.unwrap();
-    let taken = o.a.create(token(), &record(b"taken")).await.unwrap();
-    let new = record(b"new");
     let wrong = Revision::from_bits(7);
+    for expected in [None, Some(first.revision), Some(wrong)] {
+        assert!(!o.a.delete(&token(), expected).await.unwrap());
+    }
+    let live = o.a.create(token(), &first).await.unwrap();
+    let deleted = o.a.delete(&live, Some(wrong)).await;
+    assert_eq!(kind(deleted), Some(ErrorKind::Conflict));
+    assert_eq!(o.b.load(&live).await.unwrap(), Some(first.clone()));
 
-    let rotate = o.a.rotate(&token(), token(), wrong, &new).await;
-    assert_eq!(kind(rotate), Some(ErrorKind::Missing));
-    let rotate = o.a.rotate(&from, token(), wrong, &new).await;
-    assert_eq!(kind(rotate), Some(ErrorKind::Conflict));
-    let rotate = o.a.rotate(&from, taken.clone(), first.revision, &new).await;
-    assert_eq!(kind(rotate), Some(ErrorKind::Exists));
-    let rotate = o.a.rotate(&from, from.clone(), first.revision, &new).await;
-    assert_eq!(kind(rotate), Some(ErrorKind::Exists));
-    assert_eq!(o.b.load(&from).await.unwrap(), Some(first.clone()));
-    assert_eq!(&o.b.load(&taken).await.unwrap().unwrap().data[..], b"taken");
+    // Of many one says that it was the one.
+    for expected in [None, Some(first.revision)] {
+        let token = o.a.create(token(), &first).await.unwrap();
+        let calls = (0..8_u8).map(|i| {
+            let store = Arc::clone(if i % 2 == 0 { &o.a } else { &o.b });
+            let token = token.clone();
+            async move { store.delete(&token, expected).await.unwrap() }
+        });
+        let ended = all(calls).await;
+        assert_eq!(ended.iter().filter(|ended| **ended).count(), 1);
+        assert_eq!(o.b.load(&token).await.unwrap(), None);
+    }
 
-    // An expired record in the way is none.
-    let mut short = record(b"short");
-    short.expires_at = START + Duration::from_secs(1);
-    let expired = o.a.create(token(), &short).await.unwrap();
-    o.clock.set(short.expires_at);
-    o.a.rotate(&from, expired.clone(), first.revision, &new)
-        .await
-        .unwrap();
-    assert_eq!(o.b.load(&from).await.unwrap(), None);
-    assert_eq!(o.b.load(&expired).await.unwrap(), Some(new.clone()));
-
-    let calls = (0..8_u8).map(|i| {
-        let store = Arc::clone(if i % 2 == 0 { &o.a } else { &o.b });
-        let (from, to, record) = (expired.clone(), token(), record(&[i]));
-        async move { store.rotate(&from, to, new.revision, &record).await }
-    });
-    let results = all(calls).await;
-    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
-    let mut lost = results.iter().filter_map(|r| r.as_ref().err());
-    assert!(lost.all(|error| error.kind() == ErrorKind::Missing));
-    assert_eq!(o.a.load(&expired).await.unwrap(), None);
+    // What has expired is not ended by anybody.
+    for expected in [Some(wrong), Some(first.revision), None] {
+        o.clock.set(START);
+        let token = o.a.create(token(), &first).await.unwrap();
+        o.clock.set(first.expires_at);
+        assert!(!o.a.delete(&token, expected).await.unwrap());
+        assert_eq!(o.b.load(&token).await.unwrap(), None);
+    }
 }
 
 pub(crate) async fn a_sweep_removes_what_has_expired_and_nothing_else(o: Opened) {
@@ -407,7 +397,7 @@ enum Finds {
     Load,
     Touch,
     Update,
-    Rotate,
+    Delete,
     Revoke,
 }
 
@@ -424,7 +414,7 @@ pub(crate) async fn what_was_found_expired_is_not_prolonged<L>(
         Finds::Load,
         Finds::Touch,
         Finds::Update,
-        Finds::Rotate,
+        Finds::Delete,
         Finds::Revoke,
     ] {
         clock.time.set(START);
@@ -478,9 +468,9 @@ async fn found_expired(
         }
         Finds::Touch => store.touch(&token, next.expires_at).await,
         Finds::Update => store.update(&token, stored.revision, &next).await,
-        Finds::Rotate => {
-            let to = self::token();
-            store.rotate(&token, to, stored.revision, &next).await
+        Finds::Delete => {
+            let expected = Some(stored.revision);
+            return !store.delete(&token, expected).await.unwrap();
         }
     };
     kind(answer) == Some(ErrorKind::Missing)
@@ -502,21 +492,12 @@ pub(crate) async fn a_dropped_call_leaves_the_state_before_or_after(o: Opened) {
         let updated = o.a.load(&from).await.unwrap().unwrap();
         assert!(updated == first || updated == second);
 
-        let (to, third) = (token(), record(b"third"));
-        let rotation = o.a.rotate(&from, to.clone(), updated.revision, &third);
-        drop_after(polls, rotation).await;
-        let mut state = (o.a.load(&to).await.unwrap(), o.a.load(&from).await.unwrap());
-        if state == (None, None) {
-            state = (o.a.load(&to).await.unwrap(), o.a.load(&from).await.unwrap());
-        }
-        match state {
-            (Some(new), None) => assert_eq!(new, third),
-            (None, Some(old)) => assert!(old == first || old == second),
-            state => panic!("a rotation half done after {polls} polls: {state:?}"),
-        }
-
         drop_after(polls, o.a.load(&from)).await;
-        drop_after(polls, o.a.delete(&to)).await;
+        drop_after(polls, o.a.delete(&from, Some(updated.revision))).await;
+        if let Some(found) = o.a.load(&from).await.unwrap() {
+            assert!(found == first || found == second);
+        }
+        drop_after(polls, o.a.delete(&from, None)).await;
         let other = o.a.create(token(), &record(b"other")).await.unwrap();
         assert_eq!(&o.a.load(&other).await.unwrap().unwrap().data[..], b"other");
     }
@@ -551,7 +532,7 @@ macro_rules! cases {
             an_expiry_that_is_over_ends_a_session_at_once
             of_many_updates_of_one_revision_one_succeeds
             many_writes_at_a_time_each_get_their_own_answer
-            a_rotation_answers_as_the_contract_says
+            a_deletion_answers_as_the_contract_says
             a_sweep_removes_what_has_expired_and_nothing_else
             two_sweeps_at_a_time_share_the_work
             a_touch_at_the_deadline_is_safe_from_the_sweep

@@ -1,17 +1,14 @@
 //! What a move leaves in the two stores, written as records.
 
-use std::str;
-
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use crate::{
-    CookieName, Error, ErrorKind, Label, Record, Result, Revision, StoreKey, Subject, Token,
-};
+use crate::{Error, ErrorKind, Label, Record, Result, Revision, StoreKey, Subject};
 
-/// A label that begins so is a mark's. Labels of sessions are short texts for people, without
-/// control characters.
+/// A label that begins so is a mark's, or a fence's. Labels of sessions are short texts for people,
+/// without control characters.
 const MARK: &str = "\u{1}sessionkit moved ";
+const FENCE: &str = "\u{1}sessionkit moving ";
 
 /// What the old store has under a token.
 pub(super) enum Found {
@@ -21,23 +18,42 @@ pub(super) enum Found {
     Moved(Moved),
 }
 
+/// What the new store has under a token.
+pub(super) enum Place {
+    /// The session.
+    Arrived(Record),
+    /// A fence.
+    Fence(Record),
+}
+
 /// What a mark says.
 pub(super) struct Moved {
     /// The revision of the fence that now is the session.
     pub(super) fence: Revision,
-    /// What the fence does not have of the session.
-    revision: Revision,
+    /// The revision of the session.
+    pub(super) revision: Revision,
+    /// What else the fence does not have of the session.
     subject: Option<Subject>,
+    label: Label,
 }
 
 impl Found {
     pub(super) fn new(record: Record) -> Result<Self> {
-        if !is_mark(&record.label) {
+        if !record.label.as_str().starts_with(MARK) {
             return Ok(Self::Whole(record));
         }
         Moved::read(&record)
             .map(Self::Moved)
             .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the mark of a move cannot be read"))
+    }
+}
+
+impl Place {
+    pub(super) fn new(record: Record) -> Self {
+        match record.label.as_str().starts_with(FENCE) {
+            true => Self::Fence(record),
+            false => Self::Arrived(record),
+        }
     }
 }
 
@@ -47,19 +63,26 @@ impl Moved {
             fence,
             revision: record.revision,
             subject: record.subject.clone(),
+            label: record.label.clone(),
         }
     }
 
     /// The record that takes the place of `record` in the old store.
     pub(super) fn mark(&self, record: &Record, revision: Revision) -> Record {
-        let (fence, original) = (self.fence.to_bits(), self.revision.to_bits());
         let subject = self.subject.as_ref().map_or("", Subject::as_str);
+        let original = self.revision.to_bits().to_be_bytes();
+        let length = u8::try_from(subject.len()).expect("a subject has at most 255 bytes");
+        let parts: [&[u8]; 4] = [
+            &original,
+            &[length],
+            subject.as_bytes(),
+            self.label.as_str().as_bytes(),
+        ];
         Record {
-            data: Bytes::copy_from_slice(subject.as_bytes()),
+            data: Bytes::from(parts.concat()),
             revision,
             subject: self.subject.as_ref().map(on_the_way),
-            label: Label::new(&format!("{MARK}{fence:016x}{original:016x}"))
-                .expect("the prefix and 32 digits are within the limit"),
+            label: label_with(MARK, self.fence, ""),
             ..record.clone()
         }
     }
@@ -69,46 +92,54 @@ impl Moved {
         Record {
             revision: self.revision,
             subject: self.subject.clone(),
+            label: self.label.clone(),
             ..fence
         }
     }
 
     fn read(mark: &Record) -> Option<Self> {
-        let (fence, revision) = revisions(&mark.label)?;
-        let subject = match str::from_utf8(&mark.data).ok()? {
+        let (fence, _) = fence_in(&mark.label)?;
+        let (revision, rest) = mark.data.split_first_chunk()?;
+        let (&length, rest) = rest.split_first()?;
+        let (subject, label) = rest.split_at_checked(length.into())?;
+        let subject = match str::from_utf8(subject).ok()? {
             "" => None,
             subject => Some(Subject::new(subject).ok()?),
         };
         Some(Self {
             fence,
-            revision,
+            revision: Revision::from_bits(u64::from_be_bytes(*revision)),
             subject,
+            label: Label::new(str::from_utf8(label).ok()?).ok()?,
         })
     }
 }
 
-/// The copy of a record that goes into the new store.
+/// The copy of a record that goes into the new store. Its label is for a list; the whole of it is
+/// in the mark.
 pub(super) fn fence(record: &Record, revision: Revision) -> Record {
     Record {
         revision,
         subject: record.subject.as_ref().map(on_the_way),
+        label: label_with(FENCE, revision, record.label.as_str()),
         ..record.clone()
     }
 }
 
-/// Whether a fence holds this record.
-pub(super) fn is_copy(found: &Record, record: &Record) -> bool {
-    *found == fence(record, found.revision)
+/// The revision of the fence that the label of a mark or a fence names, and the label that the
+/// session has, cut where it had no room.
+pub(super) fn fence_in(label: &Label) -> Option<(Revision, Label)> {
+    let text = label.as_str();
+    let rest = text.strip_prefix(MARK).or(text.strip_prefix(FENCE))?;
+    let (digits, label) = rest.split_at_checked(16)?;
+    let bits = u64::from_str_radix(digits, 16).ok()?;
+    Some((Revision::from_bits(bits), Label::new(label).ok()?))
 }
 
-/// Where the fence of a session is kept: a token of another length than any that a client is
-/// given.
-pub(super) fn fence_token(key: &StoreKey) -> Token {
-    let cookie = CookieName::new("moving").expect("six letters are a cookie name");
-    Token::from_bytes(
-        [b"sessionkit migrate 1\0", &key.as_bytes()[..]].concat(),
-        &cookie,
-    )
+fn label_with(prefix: &str, fence: Revision, label: &str) -> Label {
+    let prefix = format!("{prefix}{:016x}", fence.to_bits());
+    let room = label.floor_char_boundary(Label::MAX_LEN - prefix.len());
+    Label::new(&format!("{prefix}{}", &label[..room])).expect("it was cut to the limit")
 }
 
 /// The subject of a subject's fences and marks: another one, so that they are told from its sessions
@@ -117,21 +148,4 @@ pub(super) fn on_the_way(subject: &Subject) -> Subject {
     let hash = StoreKey::from_bytes(Sha256::digest(subject.as_str()).into());
     Subject::new(format!("\u{1}sessionkit moving {}", hash.to_hex()))
         .expect("the prefix and 64 digits are within the limit")
-}
-
-/// The revision of the fence, if this is the label of a mark.
-pub(super) fn fence_in(label: &Label) -> Option<Revision> {
-    revisions(label).map(|(fence, _)| fence)
-}
-
-fn is_mark(label: &Label) -> bool {
-    label.as_str().starts_with(MARK)
-}
-
-/// The revisions of the fence and of the session in the label of a mark.
-fn revisions(label: &Label) -> Option<(Revision, Revision)> {
-    let digits = label.as_str().strip_prefix(MARK)?;
-    let read = |digits| Some(Revision::from_bits(u64::from_str_radix(digits, 16).ok()?));
-    let (fence, revision) = digits.split_at_checked(16)?;
-    (revision.len() == 16).then_some((read(fence)?, read(revision)?))
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::{
     Migrate, half_done,
-    mark::{fence_in, fence_token, on_the_way},
+    mark::{fence_in, on_the_way},
 };
 use crate::{ErrorKind, Result, SessionStore, StoreKey, Subject, SubjectIndex, SubjectSession};
 
@@ -25,18 +25,23 @@ impl<S: SessionStore, T: SessionStore> Migrate<S, T> {
         limit: usize,
     ) -> Result<(BTreeMap<StoreKey, SubjectSession>, Option<StoreKey>)> {
         let (old, new) = self.indexes()?;
+        let hidden = on_the_way(subject);
         // In this order a session that moves meanwhile is in one of the answers.
         let stayed = old.list(subject, after, limit).await?;
-        let marks = old.list(&on_the_way(subject), after, limit).await?;
-        let mut moving = Vec::new();
-        for mark in &marks {
-            moving.extend(self.session_of(mark).await?);
-        }
+        let marks = old.list(&hidden, after, limit).await?;
+        let fences = new.list(&hidden, after, limit).await?;
         let arrived = new.list(subject, after, limit).await?;
 
+        let moving: Vec<_> = marks
+            .iter()
+            .filter_map(|mark| {
+                let at = fences.binary_search_by_key(&mark.key, |fence| fence.key);
+                session_of(mark, &fences[at.ok()?])
+            })
+            .collect();
         let full = |page: &&Vec<_>| page.len() >= limit;
         let last = |page: &Vec<SubjectSession>| page.last().map(|session| session.key);
-        let pages = [&stayed, &marks, &arrived];
+        let pages = [&stayed, &marks, &fences, &arrived];
         let end = pages.into_iter().filter(full).filter_map(last).min();
         let sessions = [stayed, moving, arrived].into_iter().flatten();
         let known = |session: &SubjectSession| end.is_none_or(|end| session.key <= end);
@@ -47,27 +52,29 @@ impl<S: SessionStore, T: SessionStore> Migrate<S, T> {
         ))
     }
 
-    /// The session that a mark stands for, unless the mark is void.
-    async fn session_of(&self, mark: &SubjectSession) -> Result<Option<SubjectSession>> {
-        let fence = self.new.load(&fence_token(&mark.key)).await?;
-        let fence = fence.filter(|fence| Some(fence.revision) == fence_in(&mark.label));
-        Ok(fence.map(|fence| SubjectSession {
-            label: fence.label,
-            ..mark.clone()
-        }))
-    }
-
     /// Whether the session is neither in the old store any more nor in the new one yet.
     async fn is_on_its_way(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
-        let (old, _) = self.indexes()?;
-        let marks = old
-            .list(&on_the_way(subject), before(key).as_ref(), 1)
-            .await?;
-        match marks.first() {
-            Some(mark) if mark.key == *key => Ok(self.session_of(mark).await?.is_some()),
-            _ => Ok(false),
-        }
+        let (old, new) = self.indexes()?;
+        let (hidden, after) = (on_the_way(subject), before(key));
+        let marks = old.list(&hidden, after.as_ref(), 1).await?;
+        let fences = new.list(&hidden, after.as_ref(), 1).await?;
+        Ok(match (marks.first(), fences.first()) {
+            (Some(mark), Some(fence)) if mark.key == *key && fence.key == *key => {
+                session_of(mark, fence).is_some()
+            }
+            _ => false,
+        })
     }
+}
+
+/// The session that a mark and a fence of one key stand for, unless they are void.
+fn session_of(mark: &SubjectSession, fence: &SubjectSession) -> Option<SubjectSession> {
+    let (named, _) = fence_in(&mark.label)?;
+    let (revision, label) = fence_in(&fence.label)?;
+    (named == revision).then(|| SubjectSession {
+        label,
+        ..fence.clone()
+    })
 }
 
 /// The greatest key below this one.
@@ -111,8 +118,7 @@ impl<S: SessionStore, T: SessionStore> SubjectIndex for Migrate<S, T> {
         // A move that has begun finds its fence gone, or has arrived before. A fence that no mark
         // names is not the session, but goes too.
         let on_its_way = !stayed && self.is_on_its_way(subject, key).await?;
-        let fence = fence_token(key).key();
-        let ended = new.revoke(&on_the_way(subject), &fence).await;
+        let ended = new.revoke(&on_the_way(subject), key).await;
         if stayed {
             return Ok(true);
         }
@@ -125,10 +131,9 @@ impl<S: SessionStore, T: SessionStore> SubjectIndex for Migrate<S, T> {
 
     async fn revoke_all(&self, subject: &Subject, except: Option<&StoreKey>) -> Result<u64> {
         let (old, new) = self.indexes()?;
-        let fence = except.map(|key| fence_token(key).key());
         // In the order in which a session moves.
         let stayed = old.revoke_all(subject, except).await?;
-        let moving = new.revoke_all(&on_the_way(subject), fence.as_ref()).await;
+        let moving = new.revoke_all(&on_the_way(subject), except).await;
         let moving = moving.map_err(half_done)?;
         let arrived = new.revoke_all(subject, except).await.map_err(half_done)?;
         Ok(stayed + moving + arrived)
