@@ -54,14 +54,25 @@ impl Address {
     }
 
     /// The URL without its query.
-    #[cfg(any(
-        feature = "sqlite",
-        feature = "postgres",
-        feature = "mysql",
-        feature = "redis"
-    ))]
+    #[cfg(feature = "redis")]
     pub(crate) fn base(&self) -> &str {
         &self.base
+    }
+
+    /// The options in `own`, and the URL with the others, which the backend reads for itself.
+    #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+    pub(crate) fn split(self, own: &[&str]) -> (Options, String) {
+        let (own, others): (BTreeMap<_, _>, BTreeMap<_, _>) = self
+            .query
+            .into_iter()
+            .partition(|(name, _)| own.contains(&name.as_str()));
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(others);
+        let url = match query.finish().as_str() {
+            "" => self.base,
+            query => format!("{}?{query}", self.base),
+        };
+        (Options(own), url)
     }
 
     /// The options, all of which have to be among those that the backend knows.

@@ -55,14 +55,9 @@ async fn sqlite(
             "a path or `:memory:` has to follow `sqlite:` in the store's URL",
         ));
     }
-    const DRIVER: [&str; 1] = ["mode"];
-    let url = address.base().to_owned();
-    let mut known = with_common(&DRIVER);
-    known.push("sync_to_disk");
-    let options = address.options(&known)?;
+    let (options, url) = address.split(&with_common(&["sync_to_disk"]));
     let sync_to_disk = options.parse("sync_to_disk")?.unwrap_or(false);
     let store_options = common(&options, opener)?.sync_to_disk(sync_to_disk);
-    let url = with_query(url, &options, &DRIVER);
     let store = sessionkit_sqlx::SqliteStore::connect(&url, store_options).await?;
     Ok((store, options))
 }
@@ -85,20 +80,9 @@ async fn postgres(
     address: Address,
     opener: &Opener,
 ) -> Result<(sessionkit_sqlx::PostgresStore, Options)> {
-    const DRIVER: [&str; 5] = [
-        "sslmode",
-        "sslrootcert",
-        "sslcert",
-        "sslkey",
-        "application_name",
-    ];
-    let url = address.base().to_owned();
-    let mut known = with_common(&DRIVER);
-    known.push("transaction_pooling");
-    let options = address.options(&known)?;
+    let (options, url) = address.split(&with_common(&["transaction_pooling"]));
     let pooling = options.parse("transaction_pooling")?.unwrap_or(false);
     let store_options = common(&options, opener)?.transaction_pooling(pooling);
-    let url = with_query(url, &options, &DRIVER);
     let store = sessionkit_sqlx::PostgresStore::connect(&url, store_options).await?;
     Ok((store, options))
 }
@@ -118,11 +102,8 @@ async fn mysql(
     address: Address,
     opener: &Opener,
 ) -> Result<(sessionkit_sqlx::MysqlStore, Options)> {
-    const DRIVER: [&str; 4] = ["ssl-mode", "ssl-ca", "ssl-cert", "ssl-key"];
-    let url = address.base().to_owned();
-    let options = address.options(&with_common(&DRIVER))?;
+    let (options, url) = address.split(&COMMON);
     let store_options = common(&options, opener)?;
-    let url = with_query(url, &options, &DRIVER);
     let store = sessionkit_sqlx::MysqlStore::connect(&url, store_options).await?;
     Ok((store, options))
 }
@@ -151,18 +132,4 @@ fn common(options: &Options, opener: &Opener) -> Result<StoreOptions> {
         store_options = store_options.deadline(Duration::from_millis(millis));
     }
     Ok(store_options)
-}
-
-/// The URL for the driver, with the options that are the driver's.
-fn with_query(url: String, options: &Options, names: &[&str]) -> String {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    for name in names {
-        if let Some(value) = options.get(name) {
-            query.append_pair(name, value);
-        }
-    }
-    match query.finish().as_str() {
-        "" => url,
-        query => format!("{url}?{query}"),
-    }
 }

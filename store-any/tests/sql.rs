@@ -132,6 +132,81 @@ async fn postgres_urls_open_postgres() {
     .unwrap();
 }
 
+/// As Neon, Supabase, Prisma and others write them.
+#[tokio::test]
+async fn postgres_urls_of_providers_open_postgres() {
+    let url = Server::Postgres.shared().await.unwrap();
+    for options in [
+        "connect_timeout=10&channel_binding=prefer",
+        "sslmode=prefer&gssencmode=disable&target_session_attrs=read-write",
+        "options=-c%20statement_timeout%3D5s",
+        "pgbouncer=true&connection_limit=1",
+        "search_path=pg_temp,public",
+    ] {
+        let table = random_table();
+        let store = open(&format!("{url}?table={table}&{options}")).await;
+        store.unwrap_or_else(|error| panic!("{options}: {error:?}"));
+        Opener::new()
+            .destroy(&format!("{url}?table={table}"))
+            .await
+            .unwrap();
+    }
+    // The host is what the query says.
+    let (account, rest) = url.rsplit_once('@').unwrap();
+    let (address, database) = rest.split_once('/').unwrap();
+    let (host, port) = address.rsplit_once(':').unwrap();
+    let by_query = format!("{account}@/{database}?host={host}&port={port}&migrate=false");
+    let missing = open(&format!("{by_query}&table={}", random_table())).await;
+    assert!(missing.unwrap_err().to_string().contains("does not exist"));
+    let socket = open(&format!("{account}@/{database}?host=/no/such/directory")).await;
+    assert_eq!(socket.unwrap_err().kind(), ErrorKind::Unavailable);
+    // The schema is the table's.
+    for schema in ["schema", "currentSchema", "search_path"] {
+        let named = format!("{url}?{schema}=nowhere&table=t&migrate=false");
+        let error = open(&named).await.unwrap_err().to_string();
+        assert!(error.contains("nowhere.t"), "{error}");
+    }
+    // The server has no certificate.
+    for refused in [
+        "channel_binding=require",
+        "channel_binding=perhaps",
+        "connect_timeout=long",
+        "connection_limit=0",
+        "target_session_attrs=standby",
+        "sslmod=require",
+    ] {
+        let error = open(&format!("{url}?{refused}")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn mysql_urls_of_providers_open_mysql() {
+    let url = Server::Mariadb.shared().await.unwrap();
+    for options in [
+        "charset=utf8mb4&connect_timeout=10",
+        "connection_limit=2&ssl-mode=PREFERRED",
+    ] {
+        let table = random_table();
+        let store = open(&format!("{url}?table={table}&{options}")).await;
+        store.unwrap_or_else(|error| panic!("{options}: {error:?}"));
+        Opener::new()
+            .destroy(&format!("{url}?table={table}"))
+            .await
+            .unwrap();
+    }
+    for refused in [
+        // A certificate that nobody has signed.
+        "ssl_cert_reqs=required",
+        "sslaccept=strict",
+        "ssl_cert_reqs=perhaps",
+        "ssl-mod=REQUIRED",
+    ] {
+        let error = open(&format!("{url}?{refused}")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{refused}");
+    }
+}
+
 #[tokio::test]
 async fn mysql_urls_open_mysql() {
     works(&Server::Mysql.shared().await.unwrap()).await;

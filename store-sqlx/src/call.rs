@@ -130,10 +130,12 @@ impl<DB: Backend> Caller<DB> {
         connect: impl Fn() -> BoxFuture<'static, sqlx::Result<DB::Link>> + Send + Sync + 'static,
         limit: u32,
         deadline: Duration,
+        connect_timeout: Option<Duration>,
     ) -> Self {
         let connect: Connect<DB> = Box::new(connect);
+        let patience = connect_timeout.unwrap_or_else(|| deadline.max(HANDSHAKE));
         Self {
-            connections: Connections::new(connect, limit as usize, deadline.max(HANDSHAKE)),
+            connections: Connections::new(connect, limit as usize, patience),
             deadline,
             patience: Duration::ZERO,
         }

@@ -23,9 +23,9 @@ mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-mod sweeper;
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod table;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod url;
 
 #[cfg(feature = "mysql")]
 pub use mysql::MysqlStore;
@@ -37,7 +37,5 @@ pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use sqlx;
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-pub use sweeper::Sweeper;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub use table::TableName;

@@ -14,9 +14,9 @@ use crate::{
     call::{Answer, Backend, Caller, Statement, backend_values, parse_url, run_statement},
     failure::{Cause, Effect, Failure, Refusal},
     record,
-    remote::{Dialect, Remote, Swept, remote_store, safe},
+    remote::{BATCH, Dialect, Remote, Swept, remote_store, safe},
     schema::{Column, Table, columns, comment},
-    sweeper::BATCH,
+    url::Address,
 };
 
 /// Keeps sessions in an InnoDB table of MySQL or MariaDB.
@@ -40,19 +40,32 @@ impl MysqlStore {
     /// Opens a store by the URL of a database, `mysql://user:password@host:port/database`, after
     /// one connection was made to see that it can be.
     ///
+    /// Options in the URL are those of the driver
+    /// ([`MySqlConnectOptions`](sqlx::mysql::MySqlConnectOptions)), `connect_timeout` in seconds,
+    /// `ssl_cert_reqs` and `sslaccept` with the words of those who make them up, and
+    /// `connection_limit`. Any other is refused.
+    ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](sessionkit::ErrorKind::InvalidConfig) when the URL, an option
     /// or the account is not valid; [`ErrorKind::Unavailable`](sessionkit::ErrorKind::Unavailable)
     /// when the server cannot be reached.
     pub async fn connect(url: &str, options: StoreOptions) -> Result<Self> {
-        let options = options.checked()?;
-        let scheme = url.replacen("mariadb:", "mysql:", 1);
-        let url = if url.starts_with("mariadb:") {
-            &scheme
-        } else {
-            url
-        };
-        let mut connect = parse_url::<MySql>(url)?;
+        let mut options = options.checked()?;
+        let mariadb = url.strip_prefix("mariadb:");
+        let url = mariadb.map_or_else(|| url.to_owned(), |rest| format!("mysql:{rest}"));
+        let address = Address::parse(&url, |name| DRIVER.contains(&name), &OWN)?;
+        address.apply(&mut options)?;
+        let mut connect = parse_url::<MySql>(&address.url)?;
+        if let Some(verified) = verifies(&address)? {
+            connect = match (verified, connect.get_ssl_mode()) {
+                (true, _) => connect.ssl_mode(MySqlSslMode::VerifyIdentity),
+                (false, MySqlSslMode::Disabled | MySqlSslMode::Preferred) => {
+                    connect.ssl_mode(MySqlSslMode::Required)
+                }
+                // The URL asks for more elsewhere.
+                (false, _) => connect,
+            };
+        }
         if options.require_tls {
             connect = connect.ssl_mode(MySqlSslMode::VerifyIdentity);
         }
@@ -92,7 +105,7 @@ impl MysqlStore {
             let options = options().disable_statement_logging();
             Box::pin(connect(options, patience)) as _
         };
-        let mut caller = Caller::new(connect, limit, store.deadline);
+        let mut caller = Caller::new(connect, limit, store.deadline, store.connect_timeout);
         caller.patience = patience;
         Self(Arc::new(Remote::new(caller, store)))
     }
@@ -105,6 +118,48 @@ impl MysqlStore {
 }
 
 remote_store!(MysqlStore);
+
+/// The options of a URL that the driver knows.
+const DRIVER: [&str; 14] = [
+    "sslmode",
+    "ssl-mode",
+    "sslca",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "charset",
+    "collation",
+    "socket",
+    "timezone",
+    "time-zone",
+    "statement-cache-capacity",
+];
+
+/// Those that mean something to the store.
+const OWN: [&str; 4] = [
+    "connect_timeout",
+    "connection_limit",
+    "ssl_cert_reqs",
+    "sslaccept",
+];
+
+/// Whether the certificate of the server has to be valid for the host, where the URL demands an
+/// encrypted connection in the words of Python's drivers or of Prisma.
+fn verifies(address: &Address) -> Result<Option<bool>> {
+    let words = [
+        ("required", true),
+        ("cert_required", true),
+        ("optional", false),
+        ("cert_optional", false),
+        ("none", false),
+        ("cert_none", false),
+    ];
+    let python = address.one_of("ssl_cert_reqs", &words)?;
+    let words = [("strict", true), ("accept_invalid_certs", false)];
+    Ok(address.one_of("sslaccept", &words)?.or(python))
+}
 
 /// The table with its indexes, in one statement, because MySQL commits after each of these.
 ///

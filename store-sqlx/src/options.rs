@@ -21,6 +21,9 @@ pub struct StoreOptions {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) deadline: Duration,
     pub(crate) max_connections: Option<u32>,
+    /// How long making a connection may take, when a URL says it.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(crate) connect_timeout: Option<Duration>,
     #[cfg(feature = "sqlite")]
     pub(crate) sync_to_disk: bool,
     #[cfg(feature = "postgres")]
@@ -40,6 +43,8 @@ impl StoreOptions {
             clock: Arc::new(SystemClock),
             deadline: Duration::from_secs(5),
             max_connections: None,
+            #[cfg(any(feature = "postgres", feature = "mysql"))]
+            connect_timeout: None,
             #[cfg(feature = "sqlite")]
             sync_to_disk: false,
             #[cfg(feature = "postgres")]
@@ -74,8 +79,9 @@ impl StoreOptions {
         self
     }
 
-    /// Sets how many connections the store opens at most; 16 by default, and for SQLite 4 that
-    /// read besides the one that writes. Without effect on a store over the caller's pool.
+    /// Sets how many connections the store opens at most; 16 by default, or as many as the caller's
+    /// pool may have where the store is opened over one, and for SQLite 4 that read besides the one
+    /// that writes. Where the server allows fewer, the store makes do with those.
     #[must_use]
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = Some(connections);
@@ -91,12 +97,13 @@ impl StoreOptions {
         self
     }
 
-    /// Postgres: whether a pooler stands between that gives the connection to another client after
-    /// each transaction and does not know prepared statements, such as PgBouncer before 1.21 or
-    /// with `max_prepared_statements = 0`; off by default.
+    /// Postgres: whether a pooler stands between that gives a connection of the server to one client
+    /// after the other, such as PgBouncer in transaction mode; off by default.
     ///
-    /// Each statement is then parsed anew inside a transaction of its own, at the cost of three
-    /// more round trips.
+    /// A store prepares its statements on a connection only if that has started a process of the
+    /// server for itself, which it finds out when it connects. Behind a pooler each statement is sent
+    /// with its values in its text, which takes one round trip too and has the server plan it each
+    /// time. So this is not needed; it spares the store to find out.
     #[cfg(feature = "postgres")]
     #[must_use]
     pub fn transaction_pooling(mut self, pooling: bool) -> Self {

@@ -21,6 +21,7 @@ use crate::{
     record,
     remote::{Dialect, Remote, Swept, remote_store, safe},
     schema::{Column, Table, columns, comment},
+    url::Address,
 };
 
 /// Keeps sessions in a table of Postgres.
@@ -45,14 +46,41 @@ impl PostgresStore {
     /// Opens a store by the URL of a database, `postgres://user:password@host:port/database`,
     /// after one connection was made to see that it can be.
     ///
+    /// Options in the URL are those of the driver
+    /// ([`PgConnectOptions`](sqlx::postgres::PgConnectOptions)), `connect_timeout` in seconds,
+    /// `schema`, `currentSchema` or `search_path` for the table's schema unless its name has one,
+    /// `channel_binding`, where `require` demands a valid certificate, `connection_limit`, and
+    /// `pgbouncer=true`; `target_session_attrs` and `gssencmode` may say what is the case anyway. Any
+    /// other is refused.
+    ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](sessionkit::ErrorKind::InvalidConfig) when the URL, an option
     /// or the account is not valid; [`ErrorKind::Unavailable`](sessionkit::ErrorKind::Unavailable)
     /// when the server cannot be reached.
     pub async fn connect(url: &str, options: StoreOptions) -> Result<Self> {
-        let options = options.checked()?;
-        let mut connect = parse_url::<Postgres>(url)?;
-        if options.require_tls {
+        let mut options = options.checked()?;
+        let address = Address::parse(url, is_of_the_driver, &OWN)?;
+        address.apply(&mut options)?;
+        address.one_of(
+            "gssencmode",
+            &[("disable", ()), ("allow", ()), ("prefer", ())],
+        )?;
+        // A store is of no use where it cannot write.
+        let writable = [("any", ()), ("read-write", ()), ("primary", ())];
+        address.one_of("target_session_attrs", &writable)?;
+        let pooled = [("true", true), ("false", false)];
+        if let Some(pooling) = address.one_of("pgbouncer", &pooled)? {
+            options.transaction_pooling |= pooling;
+        }
+        let mut connect = parse_url::<Postgres>(&address.url)?;
+        if let Some(path) = address.schema(&mut options) {
+            connect = connect.options([("search_path", path)]);
+        }
+        // What binds the password to the encrypted channel the driver does not know. Where it is
+        // required, so is the certificate, which keeps others from the channel as well.
+        let binding = [("disable", false), ("prefer", false), ("require", true)];
+        let is_bound = address.one_of("channel_binding", &binding)?;
+        if options.require_tls || is_bound == Some(true) {
             connect = connect.ssl_mode(PgSslMode::VerifyFull);
         }
         if let Some(pem) = &options.root_certificates {
@@ -96,7 +124,7 @@ impl PostgresStore {
             let is_direct = Arc::clone(&is_direct);
             Box::pin(PgLink::connect(options, patience, is_direct)) as _
         };
-        let mut caller = Caller::new(connect, limit, options.deadline);
+        let mut caller = Caller::new(connect, limit, options.deadline, options.connect_timeout);
         caller.patience = patience;
         Self(Arc::new(Remote::new(caller, options)))
     }
@@ -109,6 +137,43 @@ impl PostgresStore {
 }
 
 remote_store!(PostgresStore);
+
+/// The options of a URL that mean something to the store.
+const OWN: [&str; 9] = [
+    "connect_timeout",
+    "connection_limit",
+    "schema",
+    "currentSchema",
+    "search_path",
+    "channel_binding",
+    "pgbouncer",
+    "target_session_attrs",
+    "gssencmode",
+];
+
+fn is_of_the_driver(name: &str) -> bool {
+    let names = [
+        "sslmode",
+        "ssl-mode",
+        "sslrootcert",
+        "ssl-root-cert",
+        "ssl-ca",
+        "sslcert",
+        "ssl-cert",
+        "sslkey",
+        "ssl-key",
+        "statement-cache-capacity",
+        "host",
+        "hostaddr",
+        "port",
+        "dbname",
+        "user",
+        "password",
+        "application_name",
+        "options",
+    ];
+    names.contains(&name) || name.starts_with("options[") && name.ends_with(']')
+}
 
 /// The table and its indexes.
 ///

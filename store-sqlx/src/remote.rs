@@ -15,8 +15,10 @@ use crate::{
     failure::{Cause, Effect, Failure, Refusal, overtaken},
     record,
     schema::{Column, Table},
-    sweeper::BATCH,
 };
+
+/// How many rows a sweep looks at in one statement, so that it holds no lock for long.
+pub(crate) const BATCH: usize = 256;
 
 /// How often a call is decided anew because another was faster.
 const ROUNDS: usize = 4;
@@ -398,6 +400,7 @@ fn live_revision<DB: Backend>(
     };
     let read = || {
         let is_live = record::timestamp::<DB>(row, 1)? > now;
+        record::timestamp::<DB>(row, 2)?;
         is_live.then(|| record::revision::<DB>(row, 0)).transpose()
     };
     read().map_err(|error: Error| error.kind())
@@ -487,7 +490,9 @@ impl<DB: Dialect> Statements<DB> {
         // not be missed. So an extension leaves the indexes as they are.
         let record = "revision = ?, created_at = ?, sweep_at = LEAST(sweep_at, ?), expires_at = ?, \
                       subject = ?, label = ?, data = ?";
-        let find = format!("SELECT revision, expires_at FROM {t} WHERE session_key = ?");
+        let find =
+            format!("SELECT revision, expires_at, created_at FROM {t} WHERE session_key = ?");
+        let (first, last) = (Timestamp::MIN.as_millis(), Timestamp::MAX.as_millis());
         Self {
             create: sql(DB::create(t)),
             load: sql(format!(
@@ -504,7 +509,8 @@ impl<DB: Dialect> Statements<DB> {
                  WHERE session_key = ? AND expires_at > ?"
             )),
             delete_at: sql(format!(
-                "DELETE FROM {t} WHERE session_key = ? AND revision = ? AND expires_at > ?"
+                "DELETE FROM {t} WHERE session_key = ? AND revision = ? AND expires_at > ? \
+                 AND created_at BETWEEN {first} AND {last}"
             )),
             delete: DB::ending(t, "session_key = ?"),
             revoke: DB::ending(t, "session_key = ? AND subject = ?"),
@@ -562,20 +568,6 @@ macro_rules! remote_store {
             /// Those of the database.
             pub async fn drop_table(&self) -> Result<()> {
                 self.0.drop_table().await
-            }
-
-            /// Removes expired sessions about once each `interval` from now on, unless another
-            /// process is at it.
-            ///
-            /// # Panics
-            /// Outside of a Tokio runtime.
-            #[must_use = "dropping the sweeper ends it"]
-            pub fn spawn_sweeper(&self, interval: std::time::Duration) -> $crate::Sweeper {
-                let remote = std::sync::Arc::clone(&self.0);
-                $crate::Sweeper::spawn(interval, move || {
-                    let remote = std::sync::Arc::clone(&remote);
-                    async move { remote.try_sweep($crate::sweeper::BATCH).await }
-                })
             }
         }
 

@@ -62,7 +62,7 @@ mod sqlite {
 
     use sessionkit_sqlx::sqlx::{
         SqliteConnection, SqlitePool,
-        sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
+        sqlite::{SqliteConnectOptions, SqliteJournalMode},
     };
     use tempfile::TempDir;
 
@@ -84,7 +84,6 @@ mod sqlite {
         state: State,
         /// In memory two handles are one store.
         memory: Mutex<Vec<(String, Arc<SqliteStore>)>>,
-        pools: Mutex<Vec<SqlitePool>>,
         lock: Mutex<Option<SqliteConnection>>,
     }
 
@@ -96,7 +95,6 @@ mod sqlite {
                 clock: clock(),
                 state: State::default(),
                 memory: Mutex::default(),
-                pools: Mutex::default(),
                 lock: Mutex::default(),
             }
         }
@@ -113,17 +111,13 @@ mod sqlite {
             connection.map_err(support::driver)
         }
 
-        async fn pool(&self) -> SqlitePool {
+        fn pool(&self) -> SqlitePool {
             let options = SqliteConnectOptions::from_str(&self.url())
                 .unwrap()
                 .create_if_missing(true)
                 .journal_mode(SqliteJournalMode::Wal)
                 .busy_timeout(DEADLINE / 4);
-            let pool = SqlitePoolOptions::new()
-                .max_connections(1)
-                .connect_lazy_with(options);
-            self.pools.lock().await.push(pool.clone());
-            pool
+            SqlitePool::connect_lazy_with(options)
         }
     }
 
@@ -141,7 +135,7 @@ mod sqlite {
             let store = Arc::new(match self.kind {
                 Kind::Memory => SqliteStore::connect("sqlite::memory:", options).await?,
                 Kind::File => SqliteStore::connect(&self.url(), options).await?,
-                Kind::Pool => SqliteStore::with_pool(self.pool().await, options)?,
+                Kind::Pool => SqliteStore::with_pool(self.pool(), options)?,
             });
             if !self.state.has_vanished() {
                 store.migrate().await?;
@@ -194,11 +188,6 @@ mod sqlite {
             match fault {
                 Fault::None => {
                     *self.lock.lock().await = None;
-                    for pool in self.pools.lock().await.iter() {
-                        let free =
-                            raw_sql("PRAGMA max_page_count = 1000000; PRAGMA query_only = 0");
-                        free.execute(pool).await.map_err(support::driver)?;
-                    }
                     if self.state.vanished.swap(false, Ordering::SeqCst) {
                         for table in self.state.tables() {
                             let sql = format!("ALTER TABLE gone_{table} RENAME TO {table}");
@@ -210,16 +199,6 @@ mod sqlite {
                     let mut other = self.admin().await?;
                     admin_execute(&mut other, "BEGIN IMMEDIATE").await?;
                     *self.lock.lock().await = Some(other);
-                }
-                Fault::Full | Fault::ReadOnly if self.kind == Kind::Pool => {
-                    // It is raised to the present size of the file.
-                    let sql = match fault {
-                        Fault::Full => "PRAGMA max_page_count = 1",
-                        _ => "PRAGMA query_only = 1",
-                    };
-                    for pool in self.pools.lock().await.iter() {
-                        raw_sql(sql).execute(pool).await.map_err(support::driver)?;
-                    }
                 }
                 Fault::Vanished if self.kind != Kind::Memory => {
                     for table in self.state.tables() {
@@ -245,7 +224,7 @@ mod sqlite {
         sessionkit_conformance::suite!(SqliteHarness::new(Kind::Memory));
     }
 
-    mod over_a_pool_of_one {
+    mod with_the_options_of_a_pool {
         use super::*;
         sessionkit_conformance::suite!(SqliteHarness::new(Kind::Pool));
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{Opened, all, clock, drop_after, kind, record, token};
-use sessionkit::{ErrorKind, Record, SessionStore, Timestamp};
+use sessionkit::{ErrorKind, Record, SessionStore, Sweeper, Timestamp};
 use sessionkit_conformance::containers::Server;
 use sessionkit_sqlx::{
     MysqlStore, StoreOptions, TableName,
@@ -306,7 +306,10 @@ async fn one_process_at_a_time_sweeps(url: String) {
     clock.advance(Duration::from_secs(60));
     let sweepers: Vec<_> = stores
         .iter()
-        .map(|store| store.spawn_sweeper(Duration::from_millis(10)))
+        .map(|store| {
+            let store = Arc::new(store.clone());
+            Sweeper::spawn(store, Duration::from_millis(10)).unwrap()
+        })
         .collect();
     let mut raw = raw(&url).await;
     let count = format!("SELECT count(*) FROM {table}");
@@ -415,7 +418,7 @@ async fn a_table_is_swept_over_a_connection_without_a_database(url: String) {
     clock.advance(Duration::from_secs(60));
     let mut raw = raw(&url).await;
     let count = format!("SELECT count(*) FROM {table}");
-    let sweeper = store.spawn_sweeper(Duration::from_millis(10));
+    let sweeper = Sweeper::spawn(Arc::new(store.clone()), Duration::from_millis(10)).unwrap();
     let emptied = async {
         while number(&mut raw, &count).await > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;

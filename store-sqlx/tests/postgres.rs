@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::{Opened, all, clock, drop_after, kind, record, subject, token};
-use sessionkit::{ErrorKind, Record, SessionStore, Timestamp};
+use sessionkit::{ErrorKind, Record, SessionStore, Sweeper, Timestamp};
 use sessionkit_conformance::containers::Server;
 use sessionkit_sqlx::{
     PostgresStore, StoreOptions, TableName,
@@ -791,7 +791,10 @@ async fn one_process_at_a_time_sweeps() {
     clock.advance(Duration::from_secs(60));
     let sweepers: Vec<_> = stores
         .iter()
-        .map(|store| store.spawn_sweeper(Duration::from_millis(10)))
+        .map(|store| {
+            let store = Arc::new(store.clone());
+            Sweeper::spawn(store, Duration::from_millis(10)).unwrap()
+        })
         .collect();
     let mut raw = raw().await;
     let count = format!("SELECT count(*) FROM {table}");

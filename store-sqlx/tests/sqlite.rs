@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{Opened, all, clock, drop_after, kind, record, subject, token};
-use sessionkit::{Durability, ErrorKind, Record, SessionStore, SubjectIndex, Timestamp};
+use sessionkit::{Durability, ErrorKind, Record, SessionStore, SubjectIndex, Sweeper, Timestamp};
 use sessionkit_sqlx::{
     SqliteStore, StoreOptions, TableName,
     sqlx::{
@@ -154,14 +154,17 @@ async fn a_load_of_what_has_expired_writes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sweep_of_everything_ends_by_the_deadline_and_counts_what_it_removed() {
-    const ROWS: u64 = 100_000;
+    const ROWS: u64 = 40_000;
     let dir = Dir::new();
     let store = dir
-        .open(StoreOptions::new().deadline(Duration::from_millis(200)))
+        .open(StoreOptions::new().deadline(Duration::from_secs(1)))
         .await;
     let fill = format!(
         "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {ROWS}) \
-         INSERT INTO sessions SELECT randomblob(32), n, 1, 1, n, NULL, x'', x'' FROM n"
+         INSERT INTO sessions SELECT randomblob(32), n, 1, 1, n, NULL, x'', x'' FROM n; \
+         CREATE TABLE counts (count INTEGER); \
+         CREATE TRIGGER slow AFTER DELETE ON sessions BEGIN INSERT INTO counts WITH RECURSIVE \
+         n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1000) SELECT max(n) FROM n; END"
     );
     let mut raw = dir.raw().await;
     execute(&mut raw, &fill).await;
@@ -194,12 +197,33 @@ async fn a_ping_says_whether_a_write_would_be_taken() {
     assert_eq!(kind(store.ping().await), Some(ErrorKind::Unavailable));
     execute(&mut other, "ROLLBACK").await;
     store.ping().await.unwrap();
-    let read_only = SqliteConnectOptions::new()
-        .filename(dir.file())
-        .read_only(true);
-    let pool = SqlitePool::connect_with(read_only).await.unwrap();
-    let store = SqliteStore::with_pool(pool, StoreOptions::new()).unwrap();
-    assert_eq!(kind(store.ping().await), Some(ErrorKind::Unavailable));
+}
+
+#[tokio::test]
+async fn a_database_that_only_reads_is_unavailable_for_writes() {
+    let dir = Dir::new();
+    let stored = lasting(b"x");
+    let store = dir.open(StoreOptions::new()).await;
+    let token = store.create(token(), &stored).await.unwrap();
+    for options in [
+        SqliteConnectOptions::new().read_only(true),
+        SqliteConnectOptions::new().pragma("query_only", "1"),
+    ] {
+        let pool = SqlitePool::connect_with(options.filename(dir.file()));
+        let store = SqliteStore::with_pool(pool.await.unwrap(), StoreOptions::new()).unwrap();
+        let unavailable = Some(ErrorKind::Unavailable);
+        assert_eq!(store.load(&token).await.unwrap().as_ref(), Some(&stored));
+        assert_eq!(kind(store.ping().await), unavailable);
+        assert_eq!(
+            kind(store.create(common::token(), &stored).await),
+            unavailable
+        );
+        let updated = store.update(&token, stored.revision, &stored).await;
+        assert_eq!(kind(updated), unavailable);
+        assert_eq!(kind(store.touch(&token, Timestamp::MIN).await), unavailable);
+        assert_eq!(kind(store.delete(&token, None).await), unavailable);
+    }
+    assert_eq!(store.load(&token).await.unwrap(), Some(stored));
 }
 
 #[tokio::test]
@@ -779,7 +803,7 @@ async fn a_sweeper_goes_on_after_errors_and_stops_when_told() {
     let options = StoreOptions::new().clock(clock.clone());
     let store = SqliteStore::connect(&dir.url(), options).await.unwrap();
     // No table yet: every sweep fails.
-    let sweeper = store.spawn_sweeper(Duration::from_millis(5));
+    let sweeper = Sweeper::spawn(Arc::new(store.clone()), Duration::from_millis(5)).unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
     store.migrate().await.unwrap();
     let expired = store.create(token(), &record(b"x")).await.unwrap();

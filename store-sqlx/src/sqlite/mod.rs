@@ -18,7 +18,7 @@ use self::{
     statements::Statements,
 };
 use crate::{
-    StoreOptions, Sweeper, TableName,
+    StoreOptions, TableName,
     call::{
         Answer, Backend, Caller, Statement, answered, backend_values, parse_url, run_statement,
     },
@@ -244,19 +244,6 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Removes expired sessions about once each `interval` from now on.
-    ///
-    /// # Panics
-    /// Outside of a Tokio runtime.
-    #[must_use = "dropping the sweeper ends it"]
-    pub fn spawn_sweeper(&self, interval: Duration) -> Sweeper {
-        let store = self.clone();
-        Sweeper::spawn(interval, move || {
-            let store = store.clone();
-            async move { store.sweep(crate::sweeper::BATCH).await.map(Some) }
-        })
-    }
-
     /// Makes a table of this version of an older one. Dropped in the middle, it changes nothing.
     async fn rebuild(&self) -> Result<()> {
         let name = self.0.table.table().as_bytes();
@@ -267,18 +254,24 @@ impl SqliteStore {
             .map_err(|failure| failure.into_error(Effect::Write));
         let mut lease = lease?;
         let lock = lease.begin().begin_with("BEGIN IMMEDIATE").await;
-        let mut lock = lock.map_err(failed)?;
+        let mut lock = lock.map_err(|error| failed(&error))?;
         let mut answers = Vec::new();
         for sql in self.0.statements.catalogue() {
             let ask = Statement::new(sql).bytes(name);
-            answers.push(Sqlite::run(&mut lock, ask).await.map_err(failed)?);
+            answers.push(
+                Sqlite::run(&mut lock, ask)
+                    .await
+                    .map_err(|error| failed(&error))?,
+            );
         }
         if !described(&answers)?.is_older() {
             // Another process was faster.
             return Ok(());
         }
         let ask = Statement::new(&self.0.statements.bystanders).bytes(name);
-        let bystanders = Sqlite::run(&mut lock, ask).await.map_err(failed)?;
+        let bystanders = Sqlite::run(&mut lock, ask)
+            .await
+            .map_err(|error| failed(&error))?;
         if let Some(row) = bystanders.rows.first() {
             let bystander = record::text::<Sqlite>(row, 0)?;
             return Err(Error::new(
@@ -291,9 +284,9 @@ impl SqliteStore {
         }
         for sql in &statements::rebuild(&self.0.table) {
             let done = Sqlite::run(&mut lock, Statement::new(sql)).await;
-            done.map_err(failed)?;
+            done.map_err(|error| failed(&error))?;
         }
-        lock.commit().await.map_err(failed)
+        lock.commit().await.map_err(|error| failed(&error))
     }
 
     async fn table(&self) -> Result<Table> {
@@ -518,8 +511,8 @@ fn described(answers: &[Answer<Sqlite>]) -> Result<Table> {
 }
 
 /// The error of a step of a transaction that is rolled back.
-fn failed(error: sqlx::Error) -> Error {
-    answered::<Sqlite>(&error)
+fn failed(error: &sqlx::Error) -> Error {
+    answered::<Sqlite>(error)
         .of_a_read()
         .into_error(Effect::Write)
 }
@@ -539,7 +532,7 @@ fn caller(
         let options = options();
         Box::pin(async move { options.connect().await }) as BoxFuture<'static, _>
     };
-    Caller::new(connect, limit, store.deadline)
+    Caller::new(connect, limit, store.deadline, None)
 }
 
 fn tuned(connect: SqliteConnectOptions, options: &StoreOptions) -> SqliteConnectOptions {
