@@ -441,3 +441,37 @@ pub(crate) fn after_completion(error: sqlx::Error) -> sqlx::Error {
         error => error,
     }
 }
+
+#[cfg(all(test, any(feature = "postgres", feature = "mysql")))]
+mod tests {
+    use super::*;
+
+    /// TLS encrypts, sends, and may fail after that: only what fails while the connection is made
+    /// was not sent.
+    fn it_is_open_whether_a_statement_was_done<DB: Backend>() {
+        for error in [
+            || sqlx::Error::Tls("broken".into()),
+            || sqlx::Error::Io(std::io::ErrorKind::InvalidData.into()),
+            || sqlx::Error::Io(std::io::ErrorKind::BrokenPipe.into()),
+            || sqlx::Error::Io(std::io::ErrorKind::ConnectionRefused.into()),
+        ] as [fn() -> sqlx::Error; 4]
+        {
+            let failure = answered::<DB>(&error());
+            assert!(!failure.is_repeatable(Effect::Write), "{failure:?}");
+            let kind = failure.into_error(Effect::Write).kind();
+            assert_eq!(kind, ErrorKind::Ambiguous);
+        }
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn an_error_of_tls_after_a_statement_leaves_it_open_on_postgres() {
+        it_is_open_whether_a_statement_was_done::<sqlx::Postgres>();
+    }
+
+    #[cfg(feature = "mysql")]
+    #[test]
+    fn an_error_of_tls_after_a_statement_leaves_it_open_on_mysql() {
+        it_is_open_whether_a_statement_was_done::<sqlx::MySql>();
+    }
+}

@@ -10,10 +10,9 @@ use crate::call::{Backend, Statement};
 /// MySQL or MariaDB server takes unless configured otherwise.
 pub(crate) const MAX_DATA: usize = 4 << 20;
 
-/// The expiry of a record that a call has found expired and has said so: before every time that
-/// another call can have told. It was told before that call's statement got to the row, so the
-/// statement would find the record alive and prolong it.
-pub(crate) const BURIED: Timestamp = Timestamp::MIN;
+/// The expiry that a write stores when the one it was given is over: before every time that another
+/// call can have told.
+pub(crate) const ENDED: Timestamp = Timestamp::MIN;
 
 /// Reads the columns `revision, created_at, expires_at, subject, label, data`, beginning at `first`.
 pub(crate) fn record<DB: Backend>(row: &DB::Row, first: usize) -> Result<Record> {
@@ -75,11 +74,7 @@ pub(crate) fn bind<DB: Backend>(
 /// An expiry as it is stored. One that is over ends the session at once, also for a call that told
 /// the time before.
 pub(crate) fn expiry(expires_at: Timestamp, now: Timestamp) -> Timestamp {
-    if expires_at <= now {
-        BURIED
-    } else {
-        expires_at
-    }
+    if expires_at <= now { ENDED } else { expires_at }
 }
 
 pub(crate) fn number<DB: Backend>(row: &DB::Row, index: usize) -> Result<i64> {
