@@ -148,7 +148,8 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
     async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool>;
 
     /// Removes at most `limit` expired records, and what is left over from interrupted writes, and
-    /// returns how many records it removed. Fewer than `limit` means that none is left. Safe beside
+    /// returns how many records it removed. Fewer than `limit` means that none is left, or that the
+    /// deadline came. Safe beside
     /// every other call: a record whose expiry is extended in time survives.
     ///
     /// Where [`Capabilities::sweep`] is [`Sweep::Native`] the backend removes expired records by
