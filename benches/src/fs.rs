@@ -286,7 +286,14 @@ fn create<'a>(store: &'a FsStore, token: &'a Token) -> BoxFuture<'a, ()> {
 }
 
 fn delete<'a>(store: &'a FsStore, token: &'a Token) -> BoxFuture<'a, ()> {
-    async { store.delete(token, None).await.map(drop).expect("the disk works") }.boxed()
+    async {
+        store
+            .delete(token, None)
+            .await
+            .map(drop)
+            .expect("the disk works")
+    }
+    .boxed()
 }
 
 async fn time_store(

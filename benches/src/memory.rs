@@ -1,10 +1,16 @@
 use std::{
     collections::HashMap,
+    future::Future,
+    pin::pin,
     sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use sessionkit::{MemoryStore, Record, Revision, SessionStore, Timestamp, Token};
+use sessionkit::{
+    Clock, ManualClock, MemoryStore, Record, Revision, SessionStore, Timestamp, Token,
+};
 use tower_sessions::{
     SessionStore as _,
     session::{Id, Record as TowerRecord},
@@ -24,6 +30,66 @@ pub async fn run(rounds: usize) {
         update(tasks, rounds).await;
         create(tasks, rounds).await;
         delete(tasks, rounds).await;
+    }
+    stalls();
+}
+
+/// The longest time for which one call held its thread at a million sessions. On a machine that
+/// does something else the scheduler is in it.
+fn stalls() {
+    const MANY: usize = 1_000_000;
+    let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_700_000_000_000)));
+    let store = MemoryStore::new()
+        .with_clock(clock.clone())
+        .with_max_sessions(MANY);
+    let record = |minutes| Record {
+        expires_at: clock.now() + Duration::from_secs(60 * minutes),
+        ..record()
+    };
+    println!("\nmemory, the longest that a call held its thread, 1,000,000 sessions");
+    let mut longest = Duration::ZERO;
+    for (number, token) in new_tokens(MANY).into_iter().enumerate() {
+        let lifetime = if number % 10 == 0 { 30 } else { 60 };
+        let created = hold(&mut longest, store.create(token, &record(lifetime)));
+        created.expect("it is new");
+    }
+    println!("{:<44} {longest:>12.1?}", "create while it grows");
+    longest = Duration::ZERO;
+    for token in new_tokens(1_000) {
+        let created = hold(&mut longest, store.create(token, &record(60)));
+        created.expect_err("it is full");
+    }
+    println!(
+        "{:<44} {longest:>12.1?}",
+        "create at capacity, nothing expired"
+    );
+    longest = Duration::ZERO;
+    clock.advance(Duration::from_secs(45 * 60));
+    for token in new_tokens(MANY / 10) {
+        let created = hold(&mut longest, store.create(token, &record(60)));
+        created.expect("a tenth has expired");
+    }
+    println!(
+        "{:<44} {longest:>12.1?}",
+        "create at capacity, a tenth expired"
+    );
+    longest = Duration::ZERO;
+    clock.advance(Duration::from_secs(120 * 60));
+    let swept = hold(&mut longest, store.sweep(usize::MAX));
+    assert_eq!(swept.expect("memory does not fail"), MANY as u64);
+    println!("{:<44} {longest:>12.1?}", "sweep of all");
+}
+
+/// Runs a call that waits for nothing but its turn.
+fn hold<T>(longest: &mut Duration, call: impl Future<Output = T>) -> T {
+    let mut call = pin!(call);
+    loop {
+        let start = Instant::now();
+        let polled = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        *longest = (*longest).max(start.elapsed());
+        if let Poll::Ready(value) = polled {
+            return value;
+        }
     }
 }
 
@@ -230,7 +296,7 @@ async fn delete(tasks: usize, rounds: usize) {
                 time_tasks(tasks, COUNT, move |number| {
                     let (tokens, ours) = (Arc::clone(&tokens), Arc::clone(&ours));
                     async move {
-                        ours.delete(&tokens[number])
+                        ours.delete(&tokens[number], None)
                             .await
                             .expect("memory does not fail")
                     }

@@ -234,7 +234,7 @@ impl Recorder {
 
     async fn give_way(&self) {
         if let Some(random) = &self.jitter {
-            for _ in 0..random.below(4) {
+            for _ in 0..=random.below(3) {
                 yield_now().await;
             }
         }

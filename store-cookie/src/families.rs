@@ -129,10 +129,11 @@ impl Families {
         now >= envelope.issued_at + self.longest
     }
 
-    /// Makes `generation` the lowest one of the family of `old`, if `old` is good still. Of several
-    /// renewals of one token one succeeds; the others, and those of an ended session, are
-    /// [`ErrorKind::Missing`]. The revision that the renewed record has tells whose renewal it is, so
-    /// that repeating one is harmless.
+    /// Makes `generation` the lowest one of the family of `old`, if `old` is good still.
+    ///
+    /// Of several renewals of one token one succeeds; the others, and those of an ended session, are
+    /// [`ErrorKind::Missing`]. The revision of the renewed record tells whose renewal it is, so that
+    /// repeating one is harmless.
     pub(crate) async fn renew(
         &self,
         old: &Envelope,
@@ -189,8 +190,8 @@ impl Families {
         // One for all tries, by which an entry is known as the one that this call has written.
         let revision = Revision::random(entropy)?;
         let mut lost = None;
-        // Most sessions have no entry before they are renewed or ended. If this one has, the creation
-        // says so.
+        // Most sessions have no entry before they are renewed or ended. If this one has, creating it
+        // fails, and says so.
         let mut found = match envelope.generation {
             0 => None,
             _ => self.list.load(&token).await?,

@@ -171,8 +171,7 @@ impl CookieStore {
             && !families.is_some_and(|families| families.could_outlive_entry(envelope, now))
     }
 
-    /// The contents of a token that we made and that has not ended by itself, and whether the list has
-    /// anything against it.
+    /// As [`open_live`](Self::open_live), and whether the list has anything against the token.
     async fn standing(
         &self,
         token: &Token,

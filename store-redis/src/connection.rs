@@ -63,6 +63,8 @@ struct Health {
     written: AtomicU64,
     /// Commands.
     sent: AtomicU64,
+    /// Commands whose callers wait no more.
+    ended: AtomicU64,
     /// Answers that somebody has waited for.
     answered: AtomicU64,
 }
@@ -76,11 +78,22 @@ pub(crate) struct Mode {
     pub(crate) replicas: usize,
 }
 
-/// How many commands a connection has been given, and how many were answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How many commands a connection has been given so far, and what became of them.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Progress {
     pub(crate) sent: u64,
     pub(crate) answered: u64,
+    /// Whether somebody waits for an answer.
+    pub(crate) awaited: bool,
+}
+
+/// A caller who waits, until it is dropped.
+struct Waiting<'a>(&'a Health);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 impl Connection {
@@ -104,9 +117,12 @@ impl Connection {
     }
 
     pub(crate) fn progress(&self) -> Progress {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Acquire);
+        let (ended, sent) = (count(&self.health.ended), count(&self.health.sent));
         Progress {
-            sent: self.health.sent.load(Ordering::Acquire),
-            answered: self.health.answered.load(Ordering::Acquire),
+            sent,
+            answered: count(&self.health.answered),
+            awaited: sent > ended,
         }
     }
 
@@ -183,6 +199,7 @@ impl Connection {
         deadline: Instant,
     ) -> Result<Value, Fault> {
         self.health.sent.fetch_add(1, Ordering::AcqRel);
+        let _waiting = Waiting(&self.health);
         let before = self.health.written.load(Ordering::Acquire);
         let answer = timeout_at(deadline, answer)
             .await

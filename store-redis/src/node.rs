@@ -298,7 +298,7 @@ async fn watch(node: Weak<Shared>, connection: Weak<Connection>) {
             return;
         }
         let now = connection.progress();
-        let used = now.sent != before.sent;
+        let used = now.sent != before.sent || now.awaited;
         let silent = now.answered == before.answered;
         before = now;
         if used && (silent || asked.elapsed() >= ROLE_INTERVAL) {
@@ -306,12 +306,14 @@ async fn watch(node: Weak<Shared>, connection: Weak<Connection>) {
             let patience = Duration::from_secs(1).min(deadline / 2);
             let role = connection.role(asked + patience).await;
             let answered = connection.progress().answered != now.answered;
-            match role {
-                Err(Fault::Late) if !answered => return node.leave(),
-                Ok(role) if node.supply.wants_master() && is_replica(&role) => {
-                    return node.leave();
-                }
-                _ => {}
+            let wrong = match role {
+                Err(Fault::Late) => !answered,
+                Ok(role) => node.supply.wants_master() && is_replica(&role),
+                Err(_) => false,
+            };
+            // Unless that has happened meanwhile, and the present ones are others.
+            if wrong && connection.is_open() {
+                return node.leave();
             }
             before = connection.progress();
         }

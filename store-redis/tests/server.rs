@@ -32,7 +32,10 @@ async fn use_everything(store: &RedisStore) {
             (second.revision, later)
         );
         let conflict = store.delete(&token, Some(first.revision)).await;
-        assert_eq!(conflict.unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(
+            conflict.expect_err("it is another").kind(),
+            ErrorKind::Conflict
+        );
         let deleted = store.delete(&token, Some(second.revision)).await;
         assert!(deleted.expect("delete"));
         assert!(!store.delete(&token, None).await.expect("delete"));

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use sessionkit::{
-    ErrorKind, Key, Keyring, ManualClock, Origin, Result, Saved, SessionConfig, SessionManager,
-    Subject, SubjectSession,
+    Clock, ErrorKind, Key, Keyring, ManualClock, Origin, Result, Saved, SessionConfig,
+    SessionManager, SessionStore, Subject, SubjectSession,
 };
 
 use super::{
@@ -70,18 +70,30 @@ struct Hosts {
 
 impl Hosts {
     async fn start(cx: &Context, configure: fn(SessionConfig) -> SessionConfig) -> Outcome<Self> {
+        let stores = [cx.open().await?, cx.open().await?];
+        Self::on(cx, stores, configure)
+    }
+
+    /// Hosts between whose calls others get their turn.
+    async fn start_busy(cx: &Context) -> Outcome<Self> {
+        let stores = [cx.open_with_jitter().await?, cx.open_with_jitter().await?];
+        Self::on(cx, stores, |config| config)
+    }
+
+    fn on(
+        cx: &Context,
+        [first, second]: [Arc<dyn SessionStore>; 2],
+        configure: fn(SessionConfig) -> SessionConfig,
+    ) -> Outcome<Self> {
         // Seconds and minutes pass in these cases, and lifetimes are days: where the store has its
         // own time, that does no harm.
         let clock = cx
             .manual_clock()
             .unwrap_or_else(|| Arc::new(ManualClock::new(cx.now())));
         let keyring = Keyring::new([Key::generate()?])?;
-        let host = async || {
-            let store = cx.open_with_jitter().await?;
-            manager_by(cx, &store, &keyring, Arc::clone(&clock) as _, configure)
-        };
+        let host = |store| manager_by(cx, store, &keyring, Arc::clone(&clock) as _, configure);
         Ok(Self {
-            hosts: [host().await?, host().await?],
+            hosts: [host(&first)?, host(&second)?],
             clock,
         })
     }
@@ -102,7 +114,6 @@ impl Hosts {
 
     /// What the cookies of a browser open on both hosts, which must agree.
     async fn look(&self, cx: &Context, when: &str, browser: &Browser) -> Outcome<Seen> {
-        cx.settle().await;
         let mut seen = Vec::new();
         for host in &self.hosts {
             let visit = browser.open(host).await?;
@@ -127,6 +138,7 @@ impl Hosts {
 
     /// No cookie of these browsers opens a session, or shows what was in it.
     async fn dead(&self, cx: &Context, when: &str, browsers: &[&Browser]) -> Outcome {
+        cx.settle().await;
         for browser in browsers {
             let seen = self.look(cx, when, browser).await?;
             let expected = format!("{when}, no session under any cookie");
@@ -137,6 +149,18 @@ impl Hosts {
 
     /// The cookies of the browser open the session with this content.
     async fn alive(
+        &self,
+        cx: &Context,
+        when: &str,
+        browser: &Browser,
+        content: Content,
+    ) -> Outcome {
+        cx.settle().await;
+        self.alive_now(cx, when, browser, content).await
+    }
+
+    /// The same before any more time passes.
+    async fn alive_now(
         &self,
         cx: &Context,
         when: &str,
@@ -201,6 +225,13 @@ fn save(visit: Visit) -> Saving {
     })
 }
 
+/// The saves of requests that have all loaded the session before the first of them.
+async fn at_once(cx: &Context, saves: Vec<Saving>) -> Outcome<Vec<(Visit, Result<Saved>)>> {
+    // All but the first meet another revision than they have loaded.
+    cx.contended();
+    cx.together(saves).await
+}
+
 /// One of these outcomes.
 fn saved_as(cx: &Context, what: &str, saved: &Result<Saved>, allowed: &[Saved]) -> Outcome {
     let words: Vec<_> = allowed.iter().map(|saved| format!("{saved:?}")).collect();
@@ -260,9 +291,10 @@ async fn r02_a_late_request_gets_no_cookie_for_thirty_seconds(cx: &Context) -> O
             Ok(())
         })
         .await?;
-    for pause in [Duration::ZERO, GRACE - Duration::from_millis(1)] {
-        hosts.clock.advance(pause);
-        cx.settle().await;
+    let over = hosts.clock.now() + GRACE;
+    cx.settle().await;
+    for now in [hosts.clock.now(), over - Duration::from_millis(1)] {
+        hosts.clock.set(now);
         for number in 0..2 {
             let mut late = old.clone();
             let visit = late.open(hosts.host(number)).await?;
@@ -291,7 +323,7 @@ async fn r02_a_late_request_gets_no_cookie_for_thirty_seconds(cx: &Context) -> O
             )?;
         }
     }
-    hosts.clock.advance(Duration::from_millis(1));
+    hosts.clock.set(over);
     let mut late = old.clone();
     hosts
         .dead(cx, "by the old cookie after thirty seconds", &[&late])
@@ -410,10 +442,14 @@ async fn r04_a_change_beside_a_routine_rotation_is_kept(cx: &Context) -> Outcome
     rotated
         .visit(hosts.host(0), |session| session.insert("cart", "pear"))
         .await?;
+    let over = hosts.clock.now() + GRACE;
+    cx.settle().await;
+    hosts.clock.set(over - Duration::from_millis(1));
     let content = ("pear", Some("kept"), Some("member"));
-    hosts.clock.advance(GRACE - Duration::from_millis(1));
-    hosts.alive(cx, "within the grace", &old, content).await?;
-    hosts.clock.advance(Duration::from_millis(1));
+    hosts
+        .alive_now(cx, "within the grace", &old, content)
+        .await?;
+    hosts.clock.set(over);
     hosts
         .dead(cx, "by the old cookie after the grace", &[&old])
         .await?;
@@ -423,7 +459,7 @@ async fn r04_a_change_beside_a_routine_rotation_is_kept(cx: &Context) -> Outcome
 }
 
 async fn r05_of_parallel_renewals_one_wins(cx: &Context) -> Outcome {
-    let hosts = Hosts::start(cx, |config| config).await?;
+    let hosts = Hosts::start_busy(cx).await?;
     for round in 0..10 {
         let old = hosts.shopper(cx).await?;
         let mut calls = Vec::new();
@@ -434,7 +470,7 @@ async fn r05_of_parallel_renewals_one_wins(cx: &Context) -> Outcome {
         }
         let mut winners = Vec::new();
         let mut losers = Vec::new();
-        for (visit, saved) in cx.together(calls).await? {
+        for (visit, saved) in at_once(cx, calls).await? {
             saved_as(
                 cx,
                 "one of four renewals",
@@ -487,7 +523,7 @@ async fn sign_out_beside(
             act(&visit, number)?;
             calls.push(save(visit));
         }
-        let mut answers = cx.together(calls).await?;
+        let mut answers = at_once(cx, calls).await?;
         let (leaving, left) = answers.remove(0);
         saved_as(
             cx,
@@ -513,7 +549,7 @@ async fn sign_out_beside(
 }
 
 async fn r06_a_sign_out_beside_a_renewal_ends_the_session(cx: &Context) -> Outcome {
-    let hosts = Hosts::start(cx, |config| config).await?;
+    let hosts = Hosts::start_busy(cx).await?;
     let renew = |visit: &Visit, _| {
         visit.session.renew();
         Ok(())
@@ -522,7 +558,7 @@ async fn r06_a_sign_out_beside_a_renewal_ends_the_session(cx: &Context) -> Outco
 }
 
 async fn r07_a_sign_out_beside_changes_ends_the_session(cx: &Context) -> Outcome {
-    let hosts = Hosts::start(cx, |config| config).await?;
+    let hosts = Hosts::start_busy(cx).await?;
     let change = |visit: &Visit, number: usize| visit.session.insert("late", &number.to_string());
     sign_out_beside(cx, &hosts, change, "changes").await
 }
@@ -532,7 +568,7 @@ async fn listed(cx: &Context, host: &SessionManager, of: &Subject) -> Outcome<Ve
 }
 
 async fn r08_revoking_beside_renewals_ends_the_sessions(cx: &Context) -> Outcome {
-    let hosts = Hosts::start(cx, |config| config).await?;
+    let hosts = Hosts::start_busy(cx).await?;
     for round in 0..20 {
         let alice = cx.subject(&format!("alice{round}"));
         let mut browsers = Vec::new();
@@ -564,7 +600,7 @@ async fn r08_revoking_beside_renewals_ends_the_sessions(cx: &Context) -> Outcome
             Ok(revoked)
         });
         let mut renewed = Vec::new();
-        for (number, (visit, saved)) in cx.together(calls).await?.into_iter().enumerate() {
+        for (number, (visit, saved)) in at_once(cx, calls).await?.into_iter().enumerate() {
             let allowed = [Saved::Stored, Saved::Gone];
             saved_as(cx, "a renewal beside a revocation", &saved, &allowed)?;
             let mut browser = browsers[number].clone();
@@ -587,7 +623,7 @@ async fn r08_revoking_beside_renewals_ends_the_sessions(cx: &Context) -> Outcome
 }
 
 async fn r09_of_two_clicks_on_a_login_one_session_is_left(cx: &Context) -> Outcome {
-    let hosts = Hosts::start(cx, |config| config).await?;
+    let hosts = Hosts::start_busy(cx).await?;
     for round in 0..10 {
         let alice = cx.subject(&format!("alice{round}"));
         let old = hosts.shopper(cx).await?;
@@ -599,7 +635,7 @@ async fn r09_of_two_clicks_on_a_login_one_session_is_left(cx: &Context) -> Outco
             calls.push(save(visit));
         }
         let mut browsers = Vec::new();
-        for (visit, saved) in cx.together(calls).await? {
+        for (visit, saved) in at_once(cx, calls).await? {
             saved_as(cx, "one of two sign-ins", &saved, &[Saved::Stored])?;
             let mut browser = old.clone();
             browser.close(visit).await;
@@ -608,6 +644,7 @@ async fn r09_of_two_clicks_on_a_login_one_session_is_left(cx: &Context) -> Outco
         let left = listed(cx, hosts.host(round), &alice).await?;
         cx.equal("the sessions after two sign-ins are", &left.len(), &1)?;
         let mut live = 0;
+        cx.settle().await;
         for browser in &browsers {
             let seen = hosts.look(cx, "after two sign-ins", browser).await?;
             live += usize::from(seen.is_live());
@@ -627,6 +664,7 @@ async fn r09_of_two_clicks_on_a_login_one_session_is_left(cx: &Context) -> Outco
             "one or two sessions after a late sign-in",
             left.len(),
         )?;
+        cx.settle().await;
         let seen = hosts.look(cx, "after a late sign-in", &third).await?;
         cx.equal(
             "the origin after a late sign-in is",
@@ -647,7 +685,7 @@ async fn r09_of_two_clicks_on_a_login_one_session_is_left(cx: &Context) -> Outco
 }
 
 async fn r10_no_count_of_parallel_requests_is_lost(cx: &Context) -> Outcome {
-    let hosts = Hosts::start(cx, |config| config).await?;
+    let hosts = Hosts::start_busy(cx).await?;
     let browser = hosts.shopper(cx).await?;
     for round in 1..=10_u64 {
         cx.settle().await;
@@ -659,7 +697,7 @@ async fn r10_no_count_of_parallel_requests_is_lost(cx: &Context) -> Outcome {
                 .update("count", |count: Option<u64>| count.unwrap_or(0) + 1)?;
             calls.push(save(visit));
         }
-        for (_, saved) in cx.together(calls).await? {
+        for (_, saved) in at_once(cx, calls).await? {
             saved_as(cx, "one of eight counts", &saved, &[Saved::Stored])?;
         }
         cx.settle().await;

@@ -157,7 +157,7 @@ async fn messages_that_nobody_reads_have_a_limit() {
             .unwrap();
     }
     let error = session.flash_to("notices", &1).unwrap_err();
-    assert_eq!(error.kind(), sessionkit::ErrorKind::TooLarge);
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
     assert!(error.to_string().contains("\"notices\""), "{error}");
     assert_eq!(session.flashes_from::<u32>("queue 0").unwrap().len(), 34);
     session.flash_to("notices", &1).unwrap();
