@@ -66,6 +66,7 @@ impl Failure {
 
     /// The same failure of a statement whose effect the caller does not depend on: nothing that
     /// matters was lost.
+    #[cfg(feature = "sqlite")]
     pub(crate) fn of_a_read(self) -> Self {
         match self {
             Self::Lost(cause) => Self::Unsent(cause),
