@@ -299,6 +299,20 @@ mod behind_a_transaction_pooler {
         stores[0].drop_table().await.unwrap();
     }
 
+    /// An option of the URL that this pooler does not know.
+    #[tokio::test]
+    async fn a_pooler_that_refuses_an_option_is_said_to() {
+        let pooler = PgBouncer::start().await;
+        let url = format!("{}?options[geqo]=off", pooler.url);
+        let opened = PostgresStore::connect(&url, StoreOptions::new()).await;
+        let error = opened.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(
+            error.to_string().contains("`transaction_pooling`"),
+            "{error}"
+        );
+    }
+
     #[derive(Clone, Copy)]
     enum Stores {
         ByUrl,
