@@ -108,6 +108,7 @@ async fn mysql(
     Ok((store, options))
 }
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 fn with_common<'a>(own: &[&'a str]) -> Vec<&'a str> {
     [&COMMON[..], own].concat()
 }

@@ -346,6 +346,7 @@ pub(crate) fn random() -> u64 {
 }
 
 /// The parts of [`Backend`] that read the same for every database but cannot be generic.
+#[cfg(any(feature = "sqlite", feature = "mysql"))]
 macro_rules! backend_values {
     () => {
         type Link = <Self as sqlx::Database>::Connection;
@@ -370,6 +371,7 @@ macro_rules! backend_values {
         $crate::call::row_values!();
     };
 }
+#[cfg(any(feature = "sqlite", feature = "mysql"))]
 pub(crate) use backend_values;
 
 /// Of these, what rows and results say.
@@ -391,12 +393,14 @@ macro_rules! row_values {
 pub(crate) use row_values;
 
 /// [`Backend::run`] on a connection, likewise.
+#[cfg(any(feature = "sqlite", feature = "mysql"))]
 macro_rules! run_statement {
     ($connection:expr, $statement:expr) => {{
         let query = sqlx::query_with($statement.sql, $statement.values);
         $crate::call::read_answer!($connection, query, 1)
     }};
 }
+#[cfg(any(feature = "sqlite", feature = "mysql"))]
 pub(crate) use run_statement;
 
 /// Reads the answers to some statements to their very end, not to the first row: SQLite commits with

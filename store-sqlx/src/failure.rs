@@ -22,7 +22,8 @@ pub(crate) enum Refusal {
     Contention,
     /// The server was ending the connection before it took the statement.
     Disconnected,
-    /// The connection is not to the one server that the statement was prepared on.
+    /// The connection is not to the one process that the statement was prepared in, or a pooler
+    /// refuses how it is made.
     #[cfg(feature = "postgres")]
     Pooled,
     /// A key is there already.
@@ -62,10 +63,12 @@ impl Failure {
     /// Whether it is the same the next time, as far as can be known.
     pub(crate) fn is_final(&self) -> bool {
         matches!(self, Self::Refused(Refusal::Setup | Refusal::Insecure, _))
+            || self.is_about_pooling()
     }
 
     /// The same failure of a statement whose effect the caller does not depend on: nothing that
     /// matters was lost.
+    #[cfg(feature = "sqlite")]
     pub(crate) fn of_a_read(self) -> Self {
         match self {
             Self::Lost(cause) => Self::Unsent(cause),
@@ -128,7 +131,7 @@ impl Refusal {
             #[cfg(feature = "postgres")]
             Self::Pooled => (
                 ErrorKind::InvalidConfig,
-                "a pooler gives the connections of the session database to others in between; set \
+                "a pooler before the session database mixes connections or refuses an option; set \
                  `transaction_pooling`",
             ),
             Self::Insecure => (

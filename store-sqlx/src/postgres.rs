@@ -376,7 +376,9 @@ impl Backend for Postgres {
         };
         let cause = match refusal {
             // It quotes names at most; the key is in the detail, which is left out.
-            Refusal::Setup | Refusal::Other => format!("SQLSTATE {code}: {}", error.message()),
+            Refusal::Setup | Refusal::Pooled | Refusal::Other => {
+                format!("SQLSTATE {code}: {}", error.message())
+            }
             _ => format!("SQLSTATE {code}"),
         };
         Failure::Refused(refusal, Cause(cause))

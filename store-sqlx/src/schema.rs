@@ -93,6 +93,7 @@ impl Table {
     }
 
     /// Whether the table is there and was made before the present version.
+    #[cfg(any(feature = "sqlite", feature = "mysql", test))]
     pub(crate) fn is_older(&self) -> bool {
         self.exists() && self.version() < VERSION
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sessionkit::{Error, ErrorKind, Result};
 
-use crate::{StoreOptions, TableName};
+use crate::StoreOptions;
 
 /// A URL taken apart. Nothing of it gets into an error: any part may hold a password.
 pub(crate) struct Address {
@@ -90,7 +90,7 @@ impl Address {
     pub(crate) fn schema(&self, options: &mut StoreOptions) -> Option<&str> {
         let names = ["schema", "currentSchema", "search_path"];
         let path = names.into_iter().find_map(|name| self.get(name))?;
-        match TableName::new(&format!("{path}.{}", options.table.table())) {
+        match crate::TableName::new(&format!("{path}.{}", options.table.table())) {
             Ok(table) if options.table.schema().is_none() => {
                 options.table = table;
                 None

@@ -496,6 +496,21 @@ mod mariadb {
     tests!(Server::Mariadb);
 }
 
+/// As after a failover, with connections from before.
+#[tokio::test]
+async fn a_server_that_was_demoted_does_not_answer_a_ping() {
+    for server in [Server::Mysql, Server::Mariadb] {
+        let server = server.setup().start().await.unwrap();
+        let store = connect(server.url(), StoreOptions::new()).await;
+        store.ping().await.unwrap();
+        let mut raw = raw(server.url()).await;
+        execute(&mut raw, "SET GLOBAL read_only = ON").await;
+        assert_eq!(kind(store.ping().await), Some(ErrorKind::Unavailable));
+        execute(&mut raw, "SET GLOBAL read_only = OFF").await;
+        store.ping().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_is_not_there_is_unavailable() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

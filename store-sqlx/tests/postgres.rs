@@ -299,6 +299,20 @@ mod behind_a_transaction_pooler {
         stores[0].drop_table().await.unwrap();
     }
 
+    /// An option of the URL that this pooler does not know.
+    #[tokio::test]
+    async fn a_pooler_that_refuses_an_option_is_said_to() {
+        let pooler = PgBouncer::start().await;
+        let url = format!("{}?options[geqo]=off", pooler.url);
+        let opened = PostgresStore::connect(&url, StoreOptions::new()).await;
+        let error = opened.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(
+            error.to_string().contains("`transaction_pooling`"),
+            "{error}"
+        );
+    }
+
     #[derive(Clone, Copy)]
     enum Stores {
         ByUrl,
@@ -634,13 +648,12 @@ async fn the_time_zone_of_the_server_does_not_matter() {
 #[tokio::test]
 async fn a_standby_that_only_reads_is_unavailable_for_writes() {
     let table = common::random_name();
-    let token = connect(named(&table))
-        .await
-        .create(token(), &lasting(b"x"))
-        .await;
-    let token = token.unwrap();
+    let primary = connect(named(&table)).await;
+    primary.ping().await.unwrap();
+    let token = primary.create(token(), &lasting(b"x")).await.unwrap();
     let url = url_with("options[default_transaction_read_only]=on").await;
     let store = PostgresStore::connect(&url, named(&table)).await.unwrap();
+    assert_eq!(kind(store.ping().await), Some(ErrorKind::Unavailable));
     assert!(store.load(&token).await.unwrap().is_some());
     let create = store.create(common::token(), &lasting(b"x")).await;
     assert_eq!(kind(create), Some(ErrorKind::Unavailable));
