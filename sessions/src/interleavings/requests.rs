@@ -148,7 +148,7 @@ async fn with_session(
     }
     let mut response = HeaderMap::new();
     let finished = sessions.finish(&mut response).await;
-    let cookie = session.0.draft().cookie_action();
+    let cookie = session.0.draft().cookie.clone();
     let set = response.get(SET_COOKIE);
     let header = matches!(cookie, CookieAction::Set { .. }).then(|| {
         let text = set.expect("a cookie is set").to_str().expect("it is text");
