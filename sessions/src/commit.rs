@@ -13,6 +13,8 @@ use std::{
 
 use bytes::Bytes;
 
+#[cfg(test)]
+use crate::mistakes::{self, Mistake};
 use crate::{
     CookieName, Entropy, Error, ErrorKind, Label, Record, Result, Revision, Subject, Timestamp,
     Token,
@@ -207,6 +209,28 @@ impl Reading {
             header,
             cookie_current: cookie_current && presented,
             presented,
+            token,
+        })))
+    }
+}
+
+#[cfg(test)]
+impl Reading {
+    /// Reads a record without a look at the secret, which is a mistake.
+    pub(crate) fn of_any(record: &Record, token: Token, policy: &Policy) -> Result<Self> {
+        let (header, start) = payload::read_header(record, policy.protection)?;
+        Ok(Self::Live(Box::new(Stored {
+            revision: record.revision,
+            created_at: record.created_at,
+            expires_at: record.expires_at,
+            snapshot: Snapshot {
+                content: payload::read_content(record, policy.protection, start, &token)?,
+                subject: record.subject.clone(),
+                label: record.label.clone(),
+            },
+            header,
+            cookie_current: true,
+            presented: true,
             token,
         })))
     }
@@ -683,6 +707,8 @@ impl Draft {
     /// after it was ended.
     fn plan_creation(&self, planner: &Planner<'_>) -> Result<Planned> {
         let token = Token::random(planner.entropy, planner.cookie_name)?;
+        #[cfg(test)]
+        let token = mistakes::kept_token().unwrap_or(token);
         let header = planner.policy.has_header().then(|| Header::new(&token));
         let record = self.record(planner, None, &token, header.as_ref())?;
         Ok(self.planned(Action::Create(token, record), header))
@@ -696,8 +722,14 @@ impl Draft {
                 None => (old.clone(), None),
                 Some(header) => {
                     let new = old.with_new_secret(entropy)?;
-                    let header = header.renewed(&new, now);
-                    (new, Some(header))
+                    let renewed = header.renewed(&new, now);
+                    #[cfg(test)]
+                    let renewed = if mistakes::made(Mistake::LateLetIn) {
+                        header.rotated(&old, &new, now, entropy)?
+                    } else {
+                        renewed
+                    };
+                    (new, Some(renewed))
                 }
             };
             let record = self.record(planner, Some(stored), &new, header.as_ref())?;
@@ -867,7 +899,11 @@ impl Draft {
     /// The creation whose outcome was not known has not taken effect yet. If it still does, nobody
     /// has its token.
     pub(crate) fn give_up_creation(&mut self) {
-        self.unsettled.pop();
+        let _lost = self.unsettled.pop();
+        #[cfg(test)]
+        if mistakes::made(Mistake::CreationRepeated) {
+            mistakes::keep_token(_lost.map(|write| write.token));
+        }
     }
 
     /// The store holds what an unsettled write has written: that one is done.

@@ -11,10 +11,14 @@ mod cookie;
 mod entropy;
 mod error;
 mod header;
+#[cfg(test)]
+mod interleavings;
 mod keyring;
 pub mod layers;
 mod manager;
 mod memory;
+#[cfg(test)]
+mod mistakes;
 mod payload;
 mod queues;
 mod record;

@@ -329,6 +329,8 @@ impl Session {
     /// A request whose secret was worth nothing when it came cannot end the session, and is told
     /// [`Saved::Gone`].
     pub fn destroy(&self) {
+        // That an earlier save was refused says nothing about the end of the session.
+        self.0.told().take_if(|told| matches!(told, BadNews::Gone));
         let has_cookie = self.0.origin != Origin::NoCookie;
         self.0.draft().destroy(has_cookie);
     }

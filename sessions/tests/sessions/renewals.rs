@@ -547,3 +547,19 @@ async fn a_sign_in_that_was_lost_can_be_made_again() {
     let listed = world.manager.subject_sessions(&alice()).await.unwrap();
     assert_eq!(listed.len(), 1);
 }
+
+/// Found by the exploration of interleavings: the handler had been told that its change was gone,
+/// and the sign-out was answered with Ok.
+#[tokio::test]
+async fn a_sign_out_that_is_refused_is_reported_although_a_save_was_refused_before() {
+    let world = World::new();
+    let mut browser = world.signed_in().await;
+    let mut late = browser.clone();
+    browser.visit(Session::renew).await;
+    let sessions = late.begin();
+    let session = sessions.session().await.unwrap();
+    session.insert("a", &1).unwrap();
+    assert_eq!(session.save().await.unwrap(), Saved::Gone);
+    session.destroy();
+    assert!(is_gone(late.finish(&sessions).await));
+}
