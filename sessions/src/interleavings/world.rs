@@ -655,7 +655,10 @@ impl State {
             }
             Outcome::Failed(kind) => {
                 let faulty = self.tasks[task].faults > 0;
-                if !faulty || !matches!(kind, ErrorKind::Ambiguous | ErrorKind::Unavailable) {
+                // After half a minute a save that has lost an answer does not try again.
+                let expected = matches!(kind, ErrorKind::Ambiguous | ErrorKind::Unavailable)
+                    || self.ticked && kind == ErrorKind::Conflict;
+                if !faulty || !expected {
                     self.violated(Rule::NoFailure, format!("{task} fails: {kind:?}"));
                 }
             }
