@@ -928,6 +928,12 @@ impl Draft {
         Ok(())
     }
 
+    /// The session that is to be ended is not there any more.
+    pub(crate) fn set_ended(&mut self) {
+        self.doomed = None;
+        self.cookie = CookieAction::Remove;
+    }
+
     /// The session that is to be ended has another revision now.
     pub(crate) fn doom_at(&mut self, revision: Option<Revision>) {
         if let Some(doomed) = &mut self.doomed {
@@ -959,10 +965,7 @@ impl Draft {
         }
         let before = self.stored.take();
         match planned.action {
-            Action::Delete(..) => {
-                self.doomed = None;
-                self.cookie = CookieAction::Remove;
-            }
+            Action::Delete(..) => self.set_ended(),
             Action::EndSuccessor(..) => self.successor = None,
             Action::Touch(_, expires_at) => {
                 self.stored = before.clone().map(|stored| Stored {

@@ -269,8 +269,10 @@ async fn settle(session: &Inner, planned: &Planned, error: &Error) -> Result<boo
         (Action::Delete(..), ErrorKind::Ambiguous) => {}
         (Action::EndSuccessor(..), ErrorKind::Ambiguous | ErrorKind::Conflict) => {}
         (Action::Delete(token, _), ErrorKind::Conflict) => {
-            let fresh = load(session, token, error).await?;
-            session.draft().doom_at(fresh.map(|fresh| fresh.revision));
+            match load(session, token, error).await? {
+                Some(fresh) => session.draft().doom_at(Some(fresh.revision)),
+                None => session.draft().set_ended(),
+            }
         }
         (Action::Delete(_, Some(_)), ErrorKind::Corrupt) => session.draft().doom_at(None),
         (Action::Touch(..), ErrorKind::Missing) => session.draft().set_gone(),
