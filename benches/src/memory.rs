@@ -42,7 +42,7 @@ fn stalls() {
     let store = MemoryStore::new()
         .with_clock(clock.clone())
         .with_max_sessions(MANY);
-    let record = |minutes| Record {
+    let record = |minutes: u64| Record {
         expires_at: clock.now() + Duration::from_secs(60 * minutes),
         ..record()
     };
@@ -296,9 +296,8 @@ async fn delete(tasks: usize, rounds: usize) {
                 time_tasks(tasks, COUNT, move |number| {
                     let (tokens, ours) = (Arc::clone(&tokens), Arc::clone(&ours));
                     async move {
-                        ours.delete(&tokens[number], None)
-                            .await
-                            .expect("memory does not fail")
+                        let ended = ours.delete(&tokens[number], None).await;
+                        ended.expect("memory does not fail");
                     }
                 })
                 .await
