@@ -16,7 +16,7 @@ pub(super) const CASES: &[Case] = &[
         "Safe beside every other call"
         "Every server of a cluster sweeps, and they fail on each other."),
     case!(Sweep w04_a_sweep_steps_over_what_it_cannot_read [Server ExplicitSweep]
-        "Fewer than `limit` means that none is left."
+        "Fewer than `limit` means that none is left, or that the deadline came."
         "One damaged record stops the cleaning for ever."),
     case!(Sweep w05_a_backend_that_sweeps_by_itself_does_it [Server NativeSweep]
         "Where [`Capabilities::sweep`] is [`Sweep::Native`] the backend removes expired records by itself, and this does nothing and returns 0."
