@@ -5,7 +5,11 @@ mod support;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use sessionkit::{ErrorKind, SessionStore, Subject};
+use http::{
+    HeaderMap,
+    header::{COOKIE, SET_COOKIE},
+};
+use sessionkit::{ErrorKind, Key, Keyring, Session, SessionManager, SessionStore, Subject};
 use sessionkit_conformance::{
     containers::{RedisCluster, RedisSentinel, Server},
     proxy::{Direction, Proxy, Traffic},
@@ -87,6 +91,61 @@ async fn every_operation_is_one_round_trip() {
             assert_eq!(admin.since(&mut trips).await, 1, "delete");
         }
     }
+}
+
+/// One request whose handler uses the session, with the cookie that the browser then has.
+async fn request(
+    manager: &SessionManager,
+    cookie: &mut HeaderMap,
+    handler: impl FnOnce(&Session) -> sessionkit::Result<()>,
+) {
+    let sessions = manager.begin(cookie);
+    handler(&sessions.session().await.unwrap()).unwrap();
+    let mut head = HeaderMap::new();
+    sessions.finish(&mut head).await.unwrap();
+    if let Some(set) = head.get(SET_COOKIE) {
+        let pair = set.to_str().unwrap().split(';').next().unwrap();
+        cookie.insert(COOKIE, pair.parse().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_one_round_trip_to_read_and_two_to_change_or_renew() {
+    let container = Server::Redis.setup().start().await.unwrap();
+    let store = RedisStore::open(container.url()).await.unwrap();
+    use_everything(&store).await;
+    let keyring = Keyring::new([Key::generate().unwrap()]).unwrap();
+    let manager = SessionManager::new(store, keyring).unwrap();
+    let mut admin = Admin::connect(container.url()).await.unwrap();
+    let mut trips = admin.reads().await.unwrap();
+    let mut cookie = HeaderMap::new();
+    request(&manager, &mut cookie, |session| {
+        session.get::<u8>("a").map(drop)
+    })
+    .await;
+    assert_eq!(admin.since(&mut trips).await, 0, "no cookie");
+    let alice = Subject::new("alice").unwrap();
+    request(&manager, &mut cookie, |session| session.sign_in(alice)).await;
+    assert_eq!(admin.since(&mut trips).await, 1, "begin");
+    request(&manager, &mut cookie, |session| {
+        session.get::<u8>("a").map(drop)
+    })
+    .await;
+    assert_eq!(admin.since(&mut trips).await, 1, "read");
+    request(&manager, &mut cookie, |session| session.insert("a", &1)).await;
+    assert_eq!(admin.since(&mut trips).await, 2, "change");
+    request(&manager, &mut cookie, |session| {
+        session.renew();
+        Ok(())
+    })
+    .await;
+    assert_eq!(admin.since(&mut trips).await, 2, "renewal");
+    request(&manager, &mut cookie, |session| {
+        session.destroy();
+        Ok(())
+    })
+    .await;
+    assert_eq!(admin.since(&mut trips).await, 2, "sign-out");
 }
 
 #[tokio::test]

@@ -7,8 +7,15 @@ mod records;
 
 use std::collections::BTreeSet;
 
+use http::{
+    HeaderMap,
+    header::{COOKIE, SET_COOKIE},
+};
 use records::{kind, record, subject, token};
-use sessionkit::{Clock, ErrorKind, Record, SessionStore, StoreKey, SystemClock, Timestamp, Token};
+use sessionkit::{
+    Clock, ErrorKind, Key, Keyring, Record, Session, SessionManager, SessionStore, StoreKey,
+    SystemClock, Timestamp, Token,
+};
 use sessionkit_conformance::containers::{Container, Server};
 use sessionkit_sqlx::{
     MysqlStore, PostgresStore, StoreOptions,
@@ -89,6 +96,64 @@ async fn one_statement_each(store: &dyn SessionStore, mut count: impl AsyncFnMut
         assert!(index.revoke(&alice, &token.key()).await.unwrap());
     }
     made("revoke").await;
+}
+
+/// One request whose handler uses the session, with the cookie that the browser then has.
+async fn request(
+    manager: &SessionManager,
+    cookie: &mut HeaderMap,
+    handler: impl FnOnce(&Session) -> sessionkit::Result<()>,
+) {
+    let sessions = manager.begin(cookie);
+    handler(&sessions.session().await.unwrap()).unwrap();
+    let mut head = HeaderMap::new();
+    sessions.finish(&mut head).await.unwrap();
+    if let Some(set) = head.get(SET_COOKIE) {
+        let pair = set.to_str().unwrap().split(';').next().unwrap();
+        cookie.insert(COOKIE, pair.parse().unwrap());
+    }
+}
+
+/// Makes one request of each kind, with what `count` says after each.
+async fn few_statements_each(store: impl SessionStore, mut count: impl AsyncFnMut() -> i64) {
+    // The connection is there, and whatever is said on it first is said.
+    store.load(&token()).await.unwrap();
+    let keyring = Keyring::new([Key::generate().unwrap()]).unwrap();
+    let manager = SessionManager::new(store, keyring).unwrap();
+    let mut before = count().await;
+    let mut made = async |what: &str, expected: i64| {
+        let now = count().await;
+        assert_eq!(now - before, expected, "statements for a request: {what}");
+        before = now;
+    };
+    let mut cookie = HeaderMap::new();
+    request(&manager, &mut cookie, |session| {
+        session.get::<u8>("a").map(drop)
+    })
+    .await;
+    made("no cookie", 0).await;
+    let alice = subject("alice").unwrap();
+    request(&manager, &mut cookie, |session| session.sign_in(alice)).await;
+    made("begin", 1).await;
+    request(&manager, &mut cookie, |session| {
+        session.get::<u8>("a").map(drop)
+    })
+    .await;
+    made("read", 1).await;
+    request(&manager, &mut cookie, |session| session.insert("a", &1)).await;
+    made("change", 2).await;
+    request(&manager, &mut cookie, |session| {
+        session.renew();
+        Ok(())
+    })
+    .await;
+    made("renewal", 2).await;
+    request(&manager, &mut cookie, |session| {
+        session.destroy();
+        Ok(())
+    })
+    .await;
+    made("sign-out", 2).await;
 }
 
 fn store_now() -> Timestamp {
@@ -184,11 +249,12 @@ mod postgres {
         let mut admin = PgConnection::connect(server.url()).await.unwrap();
         let store = open(&server, &mut admin).await;
         let sql = format!("SELECT sum(calls)::bigint {BY_APP}");
-        let count = async || {
+        let mut count = async || {
             let row = raw_sql(AssertSqlSafe(&*sql)).fetch_one(&mut admin).await;
             row.unwrap().get(0)
         };
-        one_statement_each(&store, count).await;
+        one_statement_each(&store, &mut count).await;
+        few_statements_each(store, count).await;
     }
 
     #[tokio::test]
@@ -266,7 +332,7 @@ mod mysql_and_mariadb {
         let store = MysqlStore::connect(server.url(), options()).await.unwrap();
         store.migrate().await.unwrap();
         let mut own = 0;
-        let count = async || {
+        let mut count = async || {
             own += 1;
             let row = raw_sql("SHOW GLOBAL STATUS LIKE 'Questions'")
                 .fetch_one(&mut admin)
@@ -274,7 +340,8 @@ mod mysql_and_mariadb {
             let questions: String = row.unwrap().get(1);
             questions.parse::<i64>().unwrap() - own
         };
-        one_statement_each(&store, count).await;
+        one_statement_each(&store, &mut count).await;
+        few_statements_each(store, count).await;
     }
 
     async fn every_statement_uses_an_index(server: Server) {

@@ -21,7 +21,7 @@ fn base64(bytes: &[u8]) -> String {
 fn unknown(keyring: &Keyring, number: u32) -> String {
     let mut token = [0; 32];
     token[..4].copy_from_slice(&number.to_le_bytes());
-    base64(&keyring.sign("session token", "id", &token))
+    base64(&keyring.sign("session token 2", "id", &token))
 }
 
 async fn with_cookies(client: &Client, cookies: &[&str]) -> Answer {
