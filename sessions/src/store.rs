@@ -21,7 +21,8 @@ use crate::{Label, Record, Result, Revision, StoreKey, Subject, Timestamp, Token
 /// A record is *live* from the `Ok` of the [`create`](Self::create) that stored it until it is
 /// deleted or reaches its [`expires_at`](Record::expires_at), by one clock: the application's,
 /// handed to the store when it is opened, or the server's where [`Capabilities::time_source`] says
-/// so. The time zone of a process, a database or its sessions never matters.
+/// so. The time zone of a process, a database or its sessions never matters. A store may rely on
+/// the application's clock not to move by more than a minute while one call is under way.
 ///
 /// - **Absent.** A token that was never stored, and one whose record was deleted or has expired,
 ///   are the same: `load` is `Ok(None)`, `delete` is `Ok(false)`, and everything else is

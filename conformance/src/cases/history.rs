@@ -1,12 +1,14 @@
 //! Random histories, and whether any order of their calls explains the answers.
 
 use std::{
-    sync::Arc,
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use sessionkit::{
-    Clock, Durability, ErrorKind, ManualClock, Record, Revision, SessionStore, SystemClock, Token,
+    Clock, Durability, ErrorKind, ManualClock, Record, Revision, SessionStore, SystemClock,
+    Timestamp, Token,
 };
 
 use crate::{
@@ -52,13 +54,14 @@ async fn batch(cx: &Context, handles: &[Arc<dyn SessionStore>; 2]) -> Outcome<us
     let recorders: Vec<_> = (0..KEYS)
         .map(|_| Recorder::new(Arc::clone(&clock)))
         .collect();
+    let pace = cx.manual_clock().map(|clock| Arc::new(Pace::new(clock)));
     let mut clients = Vec::new();
     for recorder in &recorders {
         let tokens = [cx.token(), cx.token()];
         clients.extend((0..4).map(|number| Client {
             store: recorder.client(number, Arc::clone(&handles[number % 2])),
             random: Random::new(cx.random().next()),
-            clock: cx.manual_clock(),
+            pace: pace.clone(),
             template: cx.record("history"),
             tokens: tokens.clone(),
             known: [Revision::from_bits(0); 2],
@@ -90,7 +93,7 @@ async fn batch(cx: &Context, handles: &[Arc<dyn SessionStore>; 2]) -> Outcome<us
 struct Client {
     store: Recorded,
     random: Random,
-    clock: Option<Arc<ManualClock>>,
+    pace: Option<Arc<Pace>>,
     template: Record,
     tokens: [Token; 2],
     /// The revision last seen under each token.
@@ -107,6 +110,19 @@ impl Client {
     }
 
     async fn call(&mut self, number: usize) -> Outcome {
+        let Some(pace) = self.pace.clone() else {
+            return self.call_untimed(number).await.map(drop);
+        };
+        let call = pace.begin();
+        let settled = self.call_untimed(number).await?;
+        if settled {
+            pace.end(call);
+        }
+        Ok(())
+    }
+
+    /// Returns whether the call cannot take effect any more.
+    async fn call_untimed(&mut self, number: usize) -> Outcome<bool> {
         let record = self.record();
         let (token, known) = (&self.tokens[number], self.known[number]);
         let answer = match self.random.below(16) {
@@ -114,14 +130,14 @@ impl Client {
                 if let Some(found) = self.store.load(token).await? {
                     self.known[number] = found.revision;
                 }
-                return Ok(());
+                return Ok(true);
             }
             4..8 => self.store.create(token.clone(), &record).await,
             8..12 => self.store.update(token, known, &record).await,
             12 => {
                 // The revision stays, so that nothing is learned.
-                let _ = self.store.touch(token, record.expires_at).await;
-                return Ok(());
+                let touched = self.store.touch(token, record.expires_at).await;
+                return Ok(!touched.is_err_and(|error| error.kind() == ErrorKind::Ambiguous));
             }
             13 => {
                 let deleted = self.store.delete(token, Some(known)).await;
@@ -129,26 +145,28 @@ impl Client {
             }
             14 => self.store.delete(token, None).await.map(|_| token.clone()),
             _ => {
-                if let Some(clock) = &self.clock {
-                    clock.advance(Duration::from_secs(20));
+                if let Some(pace) = &self.pace {
+                    pace.step();
                 }
-                return Ok(());
+                return Ok(true);
             }
         };
         match answer {
             Ok(_) => self.known[number] = record.revision,
-            Err(error) if EXPECTED.contains(&error.kind()) => {}
+            Err(error) if EXPECTED.contains(&error.kind()) => {
+                return Ok(error.kind() != ErrorKind::Ambiguous);
+            }
             Err(error) => return Err(error.into()),
         }
-        Ok(())
+        Ok(true)
     }
 
     fn record(&self) -> Record {
         let now = self
-            .clock
+            .pace
             .as_ref()
-            .map_or_else(|| SystemClock.now(), |clock| clock.now());
-        let lifetime = match self.clock {
+            .map_or_else(|| SystemClock.now(), |pace| pace.clock.now());
+        let lifetime = match self.pace {
             // Some of them expire on the way.
             Some(_) => 30 * (1 + self.random.below(20) as u64),
             None => 3600,
@@ -157,6 +175,54 @@ impl Client {
             revision: Revision::from_bits(self.random.next()),
             expires_at: now + Duration::from_secs(lifetime),
             ..self.template.clone()
+        }
+    }
+}
+
+/// Moves the clock while calls are under way, by no more than the contract lets it move during one:
+/// the clients together would otherwise make hours of the time that a statement takes.
+struct Pace {
+    clock: Arc<ManualClock>,
+    calls: Mutex<Calls>,
+}
+
+#[derive(Default)]
+struct Calls {
+    next: u64,
+    /// When each call that may still take effect began.
+    begun: BTreeMap<u64, Timestamp>,
+}
+
+impl Pace {
+    const STEP: Duration = Duration::from_secs(20);
+    const MOST: Duration = Duration::from_secs(60);
+
+    fn new(clock: Arc<ManualClock>) -> Self {
+        Self {
+            clock,
+            calls: Mutex::default(),
+        }
+    }
+
+    fn begin(&self) -> u64 {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = calls.next;
+        calls.next += 1;
+        calls.begun.insert(number, self.clock.now());
+        number
+    }
+
+    fn end(&self, number: u64) {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.begun.remove(&number);
+    }
+
+    fn step(&self) {
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let earliest = calls.begun.values().min().copied();
+        let later = self.clock.now() + Self::STEP;
+        if earliest.is_none_or(|begun| later <= begun + Self::MOST) {
+            self.clock.advance(Self::STEP);
         }
     }
 }
