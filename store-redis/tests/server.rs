@@ -100,12 +100,17 @@ async fn request(
     handler: impl FnOnce(&Session) -> sessionkit::Result<()>,
 ) {
     let sessions = manager.begin(cookie);
-    handler(&sessions.session().await.unwrap()).unwrap();
+    let session = sessions.session().await.expect("the session loads");
+    handler(&session).expect("the handler has done its work");
     let mut head = HeaderMap::new();
-    sessions.finish(&mut head).await.unwrap();
+    sessions
+        .finish(&mut head)
+        .await
+        .expect("the session is saved");
     if let Some(set) = head.get(SET_COOKIE) {
-        let pair = set.to_str().unwrap().split(';').next().unwrap();
-        cookie.insert(COOKIE, pair.parse().unwrap());
+        let pair = set.to_str().expect("ASCII").split(';').next();
+        let pair = pair.expect("a cookie has a first part");
+        cookie.insert(COOKIE, pair.parse().expect("it was a header"));
     }
 }
 
