@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use sessionkit::{Clock, ErrorKind, Record, SessionStore, Subject, SystemClock};
-use sessionkit_conformance::containers::{RedisCluster, Server};
+use sessionkit_conformance::{
+    containers::{RedisCluster, Server},
+    proxy::{Proxy, Traffic},
+};
 use sessionkit_redis::{RedisOptions, RedisStore};
 use support::{Admin, WATCHDOG, record, token};
 
@@ -99,6 +102,49 @@ async fn a_full_server_lets_sessions_be_prolonged() {
         let index = store.subjects().unwrap();
         assert_eq!(index.revoke_all(&alice(), None).await.unwrap(), 1);
     }
+}
+
+#[tokio::test]
+async fn of_two_ends_of_all_sessions_the_first_to_end_lets_nobody_slip_past_the_other() {
+    let container = Server::Redis.setup().start().await.unwrap();
+    let (_, address) = container.url().split_once("://").unwrap();
+    let proxy = Proxy::start(address).await.unwrap();
+    let slow = RedisStore::open(&format!("redis://{}", proxy.address()))
+        .await
+        .unwrap();
+    let store = RedisStore::open(container.url()).await.unwrap();
+    let index = store.subjects().unwrap();
+    let mut sessions = Vec::new();
+    for _ in 0..300 {
+        let record = record(Some(alice()));
+        sessions.push((store.create(token(), &record).await.unwrap(), record));
+    }
+    // The last that either of them comes to.
+    let (last, present) = sessions
+        .iter()
+        .max_by_key(|(token, _)| token.key())
+        .unwrap();
+
+    let latency = Duration::from_millis(150);
+    proxy
+        .set(Traffic::Delay {
+            latency,
+            jitter: Duration::ZERO,
+        })
+        .await
+        .unwrap();
+    let all =
+        tokio::spawn(async move { slow.subjects().unwrap().revoke_all(&alice(), None).await });
+    while index.list(&alice(), None, 1000).await.unwrap().len() == 300 {
+        assert!(!all.is_finished());
+    }
+    index.revoke_all(&alice(), Some(&last.key())).await.unwrap();
+    // Between the two, the session that one of them spares is renewed.
+    let next = record(Some(alice()));
+    let renewed = store.update(last, present.revision, &next).await.unwrap();
+    all.await.unwrap().unwrap();
+    assert_eq!(store.load(&renewed).await.unwrap(), None);
+    assert!(index.list(&alice(), None, 10).await.unwrap().is_empty());
 }
 
 #[tokio::test]
