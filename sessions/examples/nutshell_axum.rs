@@ -4,8 +4,7 @@
 use axum::{Router, extract::Query, routing::get};
 use serde::Deserialize;
 use sessionkit::{
-    CookieOptions, Error, Key, Keyring, MemoryStore, Session, SessionConfig, SessionLayer,
-    SessionManager,
+    CookieOptions, Key, Keyring, MemoryStore, Session, SessionConfig, SessionLayer, SessionManager,
 };
 
 #[tokio::main]
@@ -28,8 +27,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(axum::serve(listener, app).await?)
 }
 
-async fn home(session: Session) -> Result<String, String> {
-    let name: Option<String> = session.get("name").map_err(text)?;
+async fn home(session: Session) -> sessionkit::Result<String> {
+    let name: Option<String> = session.get("name")?;
     Ok(match name {
         Some(name) => format!("name: {name}"),
         None => "Please navigate to /set?name=yourname".to_owned(),
@@ -41,18 +40,10 @@ struct Set {
     name: Option<String>,
 }
 
-async fn set(session: Session, Query(set): Query<Set>) -> Result<String, String> {
+async fn set(session: Session, Query(set): Query<Set>) -> sessionkit::Result<String> {
     let Some(name) = set.name else {
         return Ok("No name specified.".to_owned());
     };
-    session.insert("name", &name).map_err(text)?;
+    session.insert("name", &name)?;
     Ok(format!("name has been set as: {name}"))
-}
-
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the shape that map_err asks for"
-)]
-fn text(error: Error) -> String {
-    error.to_string()
 }

@@ -3,8 +3,7 @@
 
 use axum::{Router, extract::Path, routing::get};
 use sessionkit::{
-    CookieOptions, Key, Keyring, MemoryStore, Result, SessionConfig, SessionLayer, SessionManager,
-    SessionRejection, Sessions,
+    CookieOptions, Key, Keyring, MemoryStore, SessionConfig, SessionLayer, SessionManager, Sessions,
 };
 use sessionkit_cookie::CookieStore;
 
@@ -29,30 +28,24 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(axum::serve(listener, app).await?)
 }
 
-async fn home(sessions: Sessions) -> Result<String, SessionRejection> {
-    let failed = |error| SessionRejection::failed(&sessions, error);
-    let cart = sessions.get("cart").await.map_err(failed)?;
-    let language = sessions.get("language").await.map_err(failed)?;
-    let items: Vec<String> = cart.get("items").map_err(failed)?.unwrap_or_default();
-    let language: Option<String> = language.get("language").map_err(failed)?;
+async fn home(sessions: Sessions) -> sessionkit::Result<String> {
+    let cart = sessions.get("cart").await?;
+    let language = sessions.get("language").await?;
+    let items: Vec<String> = cart.get("items")?.unwrap_or_default();
+    let language: Option<String> = language.get("language")?;
     Ok(format!("{language:?} {items:?}: try /add/tea, /speak/fr"))
 }
 
-async fn add(sessions: Sessions, Path(item): Path<String>) -> Result<String, SessionRejection> {
-    let failed = |error| SessionRejection::failed(&sessions, error);
-    let cart = sessions.get("cart").await.map_err(failed)?;
+async fn add(sessions: Sessions, Path(item): Path<String>) -> sessionkit::Result<String> {
+    let cart = sessions.get("cart").await?;
     let add =
         move |items: Option<Vec<String>>| [items.unwrap_or_default(), vec![item.clone()]].concat();
-    let items = cart.update("items", add).map_err(failed)?;
+    let items = cart.update("items", add)?;
     Ok(format!("{} in the cart", items.len()))
 }
 
-async fn speak(
-    sessions: Sessions,
-    Path(to): Path<String>,
-) -> Result<&'static str, SessionRejection> {
-    let failed = |error| SessionRejection::failed(&sessions, error);
-    let language = sessions.get("language").await.map_err(failed)?;
-    language.insert("language", &to).map_err(failed)?;
+async fn speak(sessions: Sessions, Path(to): Path<String>) -> sessionkit::Result<&'static str> {
+    let language = sessions.get("language").await?;
+    language.insert("language", &to)?;
     Ok("noted")
 }

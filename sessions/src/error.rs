@@ -1,5 +1,7 @@
 use std::{borrow::Cow, error, fmt, result};
 
+use http::StatusCode;
+
 /// The result of every fallible call in this crate.
 pub type Result<T, E = Error> = result::Result<T, E>;
 
@@ -48,6 +50,33 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// The status of a response that fails because of this error: 503 when the store is to blame and
+    /// a later request may succeed, 409 when another request was faster, 413 when the session is too
+    /// large, and 500 for everything else.
+    ///
+    /// ```
+    /// use sessionkit::{Error, ErrorKind};
+    ///
+    /// assert_eq!(Error::from(ErrorKind::Unavailable).status(), 503);
+    /// assert_eq!(Error::from(ErrorKind::InvalidValue).status(), 500);
+    /// ```
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self.0.kind {
+            ErrorKind::Unavailable | ErrorKind::Ambiguous | ErrorKind::Full => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            ErrorKind::Conflict | ErrorKind::Gone => StatusCode::CONFLICT,
+            ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorKind::Exists
+            | ErrorKind::Missing
+            | ErrorKind::Corrupt
+            | ErrorKind::InvalidValue
+            | ErrorKind::InvalidConfig
+            | ErrorKind::Unsupported => StatusCode::INTERNAL_SERVER_ERROR,
+        }
     }
 }
 

@@ -55,4 +55,7 @@ pub use token::{CookieName, StoreKey, Token};
 #[cfg(feature = "axum")]
 pub use web::axum::SessionRejection;
 #[cfg(feature = "tower")]
-pub use web::tower::{SessionFuture, SessionLayer, SessionService};
+pub use web::{
+    body::SessionBody,
+    tower::{SessionFuture, SessionLayer, SessionService},
+};

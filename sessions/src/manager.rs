@@ -410,11 +410,14 @@ impl Manager {
         if let Some(hook) = &self.on_failure {
             return hook(failure);
         }
-        let mut response = Response::new(Bytes::new());
-        *response.status_mut() = match failure {
+        let status = match failure {
             Failure::Gone(_) => StatusCode::CONFLICT,
             Failure::Load(_) | Failure::Save(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::Handler(error) => error.status(),
         };
+        failure.log(status);
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = status;
         Some(response)
     }
 
@@ -471,9 +474,10 @@ impl SessionManagerBuilder {
 
     /// Sets the response to a session that cannot be loaded or saved.
     ///
-    /// By default it is 503 with an empty body, and 409 for [`Failure::Gone`]. `None` in answer to
-    /// [`Failure::Save`] or [`Failure::Gone`] keeps the handler's response; in answer to [`Failure::Load`], which comes before there is one, it
-    /// gives the default.
+    /// By default the body is empty, the error is logged, and the status is 503, 409 for
+    /// [`Failure::Gone`], and that of [`Error::status`] for [`Failure::Handler`]. `None` keeps the
+    /// handler's response; in answer to [`Failure::Load`], which comes before there is one, it gives
+    /// 503 with an empty body.
     pub fn on_failure<F>(mut self, hook: F) -> Self
     where
         F: Fn(&Failure<'_>) -> Option<Response<Bytes>> + Send + Sync + 'static,
@@ -541,6 +545,27 @@ pub enum Failure<'a> {
     /// renewed it with a change of privilege meanwhile; every error is of the kind
     /// [`Gone`](ErrorKind::Gone). The handler was not told, unless it has saved the session itself.
     Gone(&'a SaveErrors),
+    /// The handler has answered with this error, by `?` for example. What it changed before is
+    /// saved.
+    Handler(&'a Error),
+}
+
+impl Failure<'_> {
+    /// Says why a request gets the default response: without a hook of the application nobody else
+    /// does.
+    fn log(&self, status: StatusCode) {
+        let cause: &(dyn error::Error + 'static) = match self {
+            Self::Load(error) | Self::Handler(error) => *error,
+            Self::Save(errors) | Self::Gone(errors) => *errors,
+        };
+        let status = status.as_u16();
+        match self {
+            Self::Gone(_) => tracing::info!(status, error = cause, "changes were dropped"),
+            Self::Load(_) => tracing::error!(status, error = cause, "no session could be loaded"),
+            Self::Save(_) => tracing::error!(status, error = cause, "a session was not saved"),
+            Self::Handler(_) => tracing::error!(status, error = cause, "a handler failed"),
+        }
+    }
 }
 
 /// The sessions of one request, each given once, loaded when first asked for, and saved together.

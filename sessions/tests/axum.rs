@@ -17,6 +17,10 @@ use sessionkit::{
     SessionStore, Sessions, SubjectIndex, Timestamp, Token,
 };
 use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower_http::{
+    catch_panic::CatchPanicLayer, compression::CompressionLayer, cors::CorsLayer,
+    timeout::TimeoutLayer, trace::TraceLayer,
+};
 
 /// Has the sessions of another store until it breaks.
 #[derive(Debug, Default)]
@@ -111,6 +115,7 @@ fn app(f: impl FnOnce(SessionManagerBuilder) -> SessionManagerBuilder) -> App {
     let router = Router::new()
         .route("/plain", get(async || "plain"))
         .route("/count", get(count))
+        .route("/read", get(read))
         .route("/recover", get(recover))
         .layer(SessionLayer::new(manager));
     App { store, router }
@@ -119,6 +124,13 @@ fn app(f: impl FnOnce(SessionManagerBuilder) -> SessionManagerBuilder) -> App {
 async fn count(session: Session) -> Result<String, SessionRejection> {
     let count = session.update("count", |count: Option<u32>| count.unwrap_or(0) + 1);
     Ok(count.expect("the count is a number").to_string())
+}
+
+/// A handler that leaves every error to the library.
+async fn read(session: Session) -> Result<String> {
+    session.update("count", |count: Option<u32>| count.unwrap_or(0) + 1)?;
+    let text = session.get::<String>("count")?;
+    Ok(text.unwrap_or_default())
 }
 
 /// A handler that does without its session when there is none to be had.
@@ -389,4 +401,87 @@ async fn a_streamed_body_can_change_a_session_but_not_begin_one() {
         known.save().await.expect("it is saved"),
         sessionkit::Saved::Stored
     );
+}
+
+#[tokio::test]
+async fn an_error_of_the_library_answers_for_itself() {
+    let app = app(|builder| builder);
+    let response = app.get("/read", None).await;
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(response.headers().contains_key(header::SET_COOKIE));
+    assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+    assert!(body(response).await.is_empty());
+}
+
+#[tokio::test]
+async fn the_application_chooses_what_is_answered_to_an_error_of_its_handler() {
+    let app = app(|builder| {
+        builder.on_failure(|failure| match failure {
+            Failure::Handler(error) => {
+                let text = format!("{:?}: {error}", error.kind());
+                Some(Response::new(Bytes::from(text)))
+            }
+            _ => None,
+        })
+    });
+    let response = app.get("/read", None).await;
+    assert!(response.headers().contains_key(header::SET_COOKIE));
+    let text = body(response).await;
+    assert!(text.starts_with(b"InvalidValue: "), "{text:?}");
+}
+
+#[tokio::test]
+async fn a_save_that_fails_counts_for_more_than_the_error_of_the_handler() {
+    let app = app(|builder| builder);
+    app.store.break_down();
+    let response = app.get("/read", None).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+/// The layers of tower-http around the sessions and inside of them, over a body that was boxed.
+#[tokio::test]
+async fn the_layers_of_tower_http_fit_on_both_sides() {
+    let keyring = Keyring::new([Key::generate().expect("random bytes")]).expect("one key");
+    let store = Arc::new(Breakable::default());
+    let manager = SessionManager::new(Arc::clone(&store), keyring).expect("it works");
+    let minute = std::time::Duration::from_secs(60);
+    let status = StatusCode::REQUEST_TIMEOUT;
+    let service = service_fn(async |request: Request<Body>| {
+        let sessions = request.extensions().get::<Sessions>().expect("the layer");
+        let session = sessions.session().await.expect("nothing to load");
+        session.insert("key", &1).expect("a number is a value");
+        let text = "a text that is long enough to be worth compressing. ".repeat(64);
+        Ok::<_, Infallible>(Response::new(Body::from(text)))
+    });
+    let service = ServiceBuilder::new()
+        .layer(TraceLayer::new_for_http())
+        .layer(CompressionLayer::new())
+        .layer(TimeoutLayer::with_status_code(status, minute))
+        .layer(CorsLayer::permissive())
+        .layer(SessionLayer::new(manager))
+        .map_response(|response: Response<_>| response.map(Body::new))
+        .layer(CompressionLayer::new())
+        .layer(TraceLayer::new_for_http())
+        .layer(CatchPanicLayer::new())
+        .layer(TimeoutLayer::with_status_code(status, minute))
+        .service(service);
+    let request = || {
+        let request = Request::get("/").header(header::ACCEPT_ENCODING, "gzip");
+        request.body(Body::empty()).expect("the request is valid")
+    };
+    let response = service.clone().oneshot(request()).await.expect("it works");
+    assert_eq!(response.headers()[header::CONTENT_ENCODING], "gzip");
+    assert!(response.headers().contains_key(header::SET_COOKIE));
+    let compressed = to_bytes(Body::new(response.into_body()), 1 << 20)
+        .await
+        .expect("the body is in memory");
+    assert!(compressed.starts_with(&[0x1f, 0x8b]), "{compressed:?}");
+
+    store.break_down();
+    let response = service.oneshot(request()).await.expect("it works");
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let empty = to_bytes(Body::new(response.into_body()), 1 << 20)
+        .await
+        .expect("the body is in memory");
+    assert!(empty.is_empty(), "{empty:?}");
 }

@@ -5,7 +5,29 @@ use axum_core::{
 };
 use http::{StatusCode, request::Parts};
 
+use super::answered::Answered;
 use crate::{Error, Failure, Session, Sessions};
+
+/// An empty response with the status of [`Error::status`]. Around it,
+/// [`SessionLayer`](crate::SessionLayer) asks
+/// [`on_failure`](crate::SessionManagerBuilder::on_failure) for another one and logs the error, so
+/// that a handler can end with `?`:
+///
+/// ```
+/// use sessionkit::Session;
+///
+/// async fn home(session: Session) -> sessionkit::Result<String> {
+///     Ok(session.get("name")?.unwrap_or_default())
+/// }
+/// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(home));
+/// ```
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        response.extensions_mut().insert(Answered::new(self));
+        response
+    }
+}
 
 /// The default session. A store that fails gives the response of
 /// [`on_failure`](crate::SessionManagerBuilder::on_failure), 503 by default: never an empty session.

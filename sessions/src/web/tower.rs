@@ -5,20 +5,20 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::{answered::Answered, body::SessionBody};
 use crate::{SessionManager, Sessions};
 
 /// Gives every request its [`Sessions`], as a request extension, and saves them before the head of
 /// the response is sent.
 ///
 /// A save that fails replaces the response, unless the manager's
-/// [`on_failure`](crate::SessionManagerBuilder::on_failure) says otherwise; the body type of the
-/// service has to be made from bytes for that. A body that is still being streamed comes too late:
+/// [`on_failure`](crate::SessionManagerBuilder::on_failure) says otherwise: the body of the response
+/// is a [`SessionBody`], the service's or the replacement. A body that is still being streamed comes too late:
 /// what it changes is saved only by [`Session::save`](crate::Session::save), and not if the session
 /// is new then, or renewed, or kept by the client, because its cookie could not be sent.
 ///
@@ -70,9 +70,9 @@ pub struct SessionService<S> {
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for SessionService<S>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    ResBody: From<Bytes> + Send + 'static,
+    ResBody: Send + 'static,
 {
-    type Response = S::Response;
+    type Response = Response<SessionBody<ResBody>>;
     type Error = S::Error;
     type Future = SessionFuture<S::Future, ResBody>;
 
@@ -98,7 +98,7 @@ where
     }
 }
 
-type Finish<B> = Pin<Box<dyn Future<Output = Response<B>> + Send>>;
+type Finish<B> = Pin<Box<dyn Future<Output = Response<SessionBody<B>>> + Send>>;
 
 pin_project! {
     /// The response of a [`SessionService`].
@@ -113,20 +113,20 @@ pin_project! {
 impl<F, B, E> Future for SessionFuture<F, B>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: From<Bytes> + Send + 'static,
+    B: Send + 'static,
 {
-    type Output = F::Output;
+    type Output = Result<Response<SessionBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         if this.finish.is_none() {
             let response = ready!(this.handler.poll(context))?;
             let Some(sessions) = this.sessions else {
-                return Poll::Ready(Ok(response));
+                return Poll::Ready(Ok(response.map(SessionBody::of_service)));
             };
-            if !sessions.is_used() {
+            if !sessions.is_used() && !Answered::is_in(&response) {
                 sessions.head_sent();
-                return Poll::Ready(Ok(response));
+                return Poll::Ready(Ok(response.map(SessionBody::of_service)));
             }
             *this.finish = Some(Box::pin(finish(sessions.clone(), response)));
         }
@@ -145,16 +145,25 @@ impl<F, B> fmt::Debug for SessionFuture<F, B> {
     }
 }
 
-async fn finish<B: From<Bytes> + Send>(
+async fn finish<B: Send>(
     sessions: Sessions,
     mut response: Response<B>,
-) -> Response<B> {
-    if let Err(errors) = sessions.finish(response.headers_mut()).await
-        && let Some(replacement) = sessions.failure_response(&errors.failure())
-    {
-        response = replacement.map(B::from);
-        sessions.write_headers(response.headers_mut());
-    }
+) -> Response<SessionBody<B>> {
+    let answered = Answered::take(&mut response);
+    let saved = sessions.finish(response.headers_mut()).await;
+    let replacement = match (&saved, &answered) {
+        (Err(errors), _) => sessions.failure_response(&errors.failure()),
+        (Ok(()), Some(answered)) => sessions.failure_response(&answered.failure()),
+        (Ok(()), None) => None,
+    };
+    let response = match replacement {
+        Some(replacement) => {
+            let mut replacement = replacement.map(SessionBody::of_failure);
+            sessions.write_headers(replacement.headers_mut());
+            replacement
+        }
+        None => response.map(SessionBody::of_service),
+    };
     sessions.head_sent();
     response
 }
