@@ -16,9 +16,8 @@ use std::sync::Arc;
 use sessionkit::{Error, Result, SessionStore};
 
 use crate::{
-    Opener,
-    address::{Address, invalid},
-    memory,
+    Opener, memory,
+    url::{Address, invalid},
 };
 
 /// The schemes of each feature, compiled in or not.

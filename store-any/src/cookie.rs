@@ -5,7 +5,7 @@ use sessionkit_cookie::CookieStore;
 
 use crate::{
     Opener,
-    address::{Address, invalid},
+    url::{Address, invalid},
 };
 
 pub(crate) fn open(address: Address, opener: &Opener) -> Result<Arc<dyn SessionStore>> {

@@ -11,7 +11,7 @@ use sessionkit_fs::FsOptions;
 
 use crate::{
     Opener,
-    address::{Address, invalid},
+    url::{Address, invalid},
 };
 
 const OPTIONS: [&str; 4] = ["durability", "group_access", "namespace", "quota"];

@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-mod address;
 mod backend;
 #[cfg(feature = "cookie")]
 mod cookie;
@@ -12,5 +11,6 @@ mod opener;
 mod redis;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod sql;
+mod url;
 
 pub use opener::{Opener, open};

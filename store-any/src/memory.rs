@@ -7,7 +7,7 @@ use sessionkit::{Clock, MemoryStore, Result, SessionStore};
 
 use crate::{
     Opener,
-    address::{Address, invalid},
+    url::{Address, invalid},
 };
 
 const RESERVED: &str = "reserved_for_subjects";

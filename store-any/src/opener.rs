@@ -3,8 +3,8 @@ use std::sync::Arc;
 use sessionkit::{Clock, Keyring, Result, SessionStore, SystemClock};
 
 use crate::{
-    address::{Address, Options, invalid},
     backend,
+    url::{Address, Options, invalid},
 };
 
 /// Opens the store that a URL names, with the system's clock.

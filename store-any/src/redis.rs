@@ -7,7 +7,7 @@ use sessionkit_redis::{RedisOptions, RedisStore};
 
 use crate::{
     Opener,
-    address::{Address, Options, invalid},
+    url::{Address, Options, invalid},
 };
 
 /// The options of every layout.

@@ -7,7 +7,7 @@ use sessionkit_sqlx::{StoreOptions, TableName};
 
 use crate::{
     Opener,
-    address::{Address, Options, invalid},
+    url::{Address, Options, invalid},
 };
 
 /// The options that every database has.

@@ -7,7 +7,7 @@ use sessionkit::{
     SessionStore, Timestamp, Token,
 };
 
-use crate::envelope::{Envelope, Family};
+use crate::codec::{Envelope, Family};
 
 /// By how much the clocks of two hosts may differ before a token that one of them has sealed could
 /// outlive the entry that another one has made.

@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 
-mod envelope;
+mod codec;
 mod families;
 mod store;
 

@@ -8,7 +8,7 @@ use sessionkit::{
 };
 
 use crate::{
-    envelope::{Envelope, Family},
+    codec::{Envelope, Family},
     families::{Families, Standing},
 };
 

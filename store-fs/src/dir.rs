@@ -16,9 +16,9 @@ use rustix::{
 use sessionkit::{Error, ErrorKind, Result, StoreKey, Timestamp};
 
 use crate::{
-    fail::{Fail, corrupt, error},
-    fault,
-    format::{self, Header, MAX_FILE, MAX_HEADER},
+    codec::{self, Header, MAX_FILE, MAX_HEADER},
+    failpoint,
+    failure::{Failure, corrupt, error},
 };
 
 const DIR_MODE: u32 = 0o700;
@@ -189,7 +189,7 @@ impl Dir {
     }
 
     /// The directory of this name in this one.
-    pub(crate) fn child(&self, name: &str) -> Result<Option<Self>, Fail> {
+    pub(crate) fn child(&self, name: &str) -> Result<Option<Self>, Failure> {
         match openat(&self.fd, name, dir_flags(), Mode::empty()) {
             Ok(fd) => Ok(Some(Self {
                 fd,
@@ -205,7 +205,7 @@ impl Dir {
 
     /// Creates a directory; returns whether it did not exist.
     pub(crate) fn create_child(&self, name: &str) -> Io<bool> {
-        fault::point("create directory")?;
+        failpoint::reach("create directory")?;
         match mkdirat(&self.fd, name, Mode::from_raw_mode(DIR_MODE)) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Ok(false),
@@ -222,7 +222,7 @@ impl Dir {
 
     /// Removes a directory that is empty, and no other.
     pub(crate) fn remove_child(&self, name: &str) -> Io<()> {
-        fault::point("remove directory")?;
+        failpoint::reach("remove directory")?;
         unlinkat(&self.fd, name, AtFlags::REMOVEDIR)
     }
 
@@ -241,7 +241,7 @@ impl Dir {
 
     /// A new empty file, `None` when the name is taken.
     pub(crate) fn create_file(&self, name: &str) -> Io<Option<File>> {
-        fault::point("create file")?;
+        failpoint::reach("create file")?;
         let flags = OFlags::WRONLY
             | OFlags::CREATE
             | OFlags::EXCL
@@ -260,16 +260,16 @@ impl Dir {
     }
 
     /// Opens a file of ours and refuses everything else that may have been put in its place.
-    pub(crate) fn open_file(&self, name: &str) -> Result<Option<Stored>, Fail> {
+    pub(crate) fn open_file(&self, name: &str) -> Result<Option<Stored>, Failure> {
         self.open_as(name, OFlags::RDONLY)
     }
 
     /// As [`open_file`](Self::open_file), to write in place.
-    pub(crate) fn open_to_write(&self, name: &str) -> Result<Option<Stored>, Fail> {
+    pub(crate) fn open_to_write(&self, name: &str) -> Result<Option<Stored>, Failure> {
         self.open_as(name, OFlags::RDWR)
     }
 
-    fn open_as(&self, name: &str, access: OFlags) -> Result<Option<Stored>, Fail> {
+    fn open_as(&self, name: &str, access: OFlags) -> Result<Option<Stored>, Failure> {
         let file = match openat(&self.fd, name, access | read_flags(), Mode::empty()) {
             Ok(fd) => File::from(fd),
             Err(Errno::NOENT) => return Ok(None),
@@ -283,7 +283,7 @@ impl Dir {
 
     /// Opens a file in a directory within this one, as [`child`](Self::child) and then
     /// [`open_file`](Self::open_file) do, with one system call where there is one for it.
-    pub(crate) fn open_below(&self, dir: &str, name: &str) -> Result<Option<Stored>, Fail> {
+    pub(crate) fn open_below(&self, dir: &str, name: &str) -> Result<Option<Stored>, Failure> {
         match self.open_path(&[dir, "/", name].concat()) {
             Ok(fd) => Stored::checked(File::from(fd), self.access).map(Some),
             Err(Errno::NOENT) => Ok(None),
@@ -321,8 +321,8 @@ impl Dir {
 
     /// Removes whatever is at a name, a link itself and not its target. Returns whether there was
     /// something.
-    pub(crate) fn remove(&self, name: &str) -> Result<bool, Fail> {
-        fault::point("remove file")?;
+    pub(crate) fn remove(&self, name: &str) -> Result<bool, Failure> {
+        failpoint::reach("remove file")?;
         match unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
@@ -340,8 +340,8 @@ impl Dir {
     }
 
     /// Gives a file another name, here or in `to`, and replaces what has that name.
-    pub(crate) fn rename(&self, name: &str, to: &Self, new_name: &str) -> Result<(), Fail> {
-        fault::point("rename")?;
+    pub(crate) fn rename(&self, name: &str, to: &Self, new_name: &str) -> Result<(), Failure> {
+        failpoint::reach("rename")?;
         match renameat(&self.fd, name, &to.fd, new_name) {
             Err(Errno::ISDIR | Errno::NOTEMPTY) => Err(not_a_file().into()),
             renamed => Ok(renamed?),
@@ -355,8 +355,8 @@ impl Dir {
         name: &str,
         to: &Self,
         new_name: &str,
-    ) -> Result<Option<bool>, Fail> {
-        fault::point("rename")?;
+    ) -> Result<Option<bool>, Failure> {
+        failpoint::reach("rename")?;
         match self.rename_noreplace(name, to, new_name) {
             Ok(()) => Ok(Some(true)),
             Err(Errno::EXIST) => Ok(Some(false)),
@@ -378,7 +378,7 @@ impl Dir {
 
     /// Makes the names in the directory survive a power failure.
     pub(crate) fn sync(&self) -> Io<()> {
-        fault::point("sync directory")?;
+        failpoint::reach("sync directory")?;
         rustix::fs::fsync(&self.fd)
     }
 
@@ -458,7 +458,7 @@ pub(crate) struct Stored {
 
 impl Stored {
     /// A second name of the file is let pass: it is a backup's, and no write goes into a file.
-    fn checked(file: File, access: Access) -> Result<Self, Fail> {
+    fn checked(file: File, access: Access) -> Result<Self, Failure> {
         // Checked on what was opened, not on the name, which may mean something else by now.
         let stat = fstat(&file)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
@@ -494,7 +494,7 @@ impl Stored {
     pub(crate) fn contents(&self) -> Result<Bytes> {
         // Not to reserve what a damaged or foreign file claims to have.
         if self.size > MAX_FILE {
-            return Err(format::damaged());
+            return Err(codec::damaged());
         }
         let mut bytes = vec![0; self.size];
         self.read(&mut bytes)?;
@@ -505,7 +505,7 @@ impl Stored {
         self.file
             .read_exact_at(buffer, 0)
             .map_err(|error| match error.kind() {
-                std::io::ErrorKind::UnexpectedEof => format::damaged(),
+                std::io::ErrorKind::UnexpectedEof => codec::damaged(),
                 _ => Error::new(ErrorKind::Unavailable, "the session's file cannot be read")
                     .with_source(error),
             })

@@ -4,15 +4,15 @@
 compile_error!("sessionkit-fs needs a Unix system: descriptors of directories, modes and `flock`");
 
 mod call;
+mod codec;
 mod dir;
-mod fail;
-mod fault;
-mod format;
+mod failpoint;
+mod failure;
+mod index;
 mod lock;
 mod options;
 mod quota;
 mod store;
-mod subjects;
 mod sweep;
 mod temp;
 mod tree;

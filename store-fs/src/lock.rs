@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc, thread, time::Duration};
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::{call::Call, dir::Dir, fail::Fail, fault};
+use crate::{call::Call, dir::Dir, failpoint, failure::Failure};
 
 /// How long to wait before asking again for a lock that another process holds.
 const FIRST_PAUSE: Duration = Duration::from_micros(20);
@@ -12,24 +12,24 @@ const LAST_PAUSE: Duration = Duration::from_millis(1);
 ///
 /// The one whose turn it is may have to wait for another process, in a thread that may block. The
 /// runtime has few of those, and if all that want one lock waited there, nobody else had one.
-pub(crate) struct Lines(Box<[Arc<Mutex<()>>]>);
+pub(crate) struct ShardLocks(Box<[Arc<Mutex<()>>]>);
 
 /// Until it is dropped, no other call of this process has its turn at the directory.
-pub(crate) type Turn = OwnedMutexGuard<()>;
+pub(crate) type ShardGuard = OwnedMutexGuard<()>;
 
-impl Lines {
+impl ShardLocks {
     pub(crate) fn new() -> Self {
         Self((0..256).map(|_| Arc::default()).collect())
     }
 
-    pub(crate) async fn turn(&self, number: u8) -> Turn {
+    pub(crate) async fn lock(&self, number: u8) -> ShardGuard {
         Arc::clone(&self.0[usize::from(number)]).lock_owned().await
     }
 }
 
-impl fmt::Debug for Lines {
+impl fmt::Debug for ShardLocks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Lines(..)")
+        f.write_str("ShardLocks(..)")
     }
 }
 
@@ -39,13 +39,13 @@ impl fmt::Debug for Lines {
 ///
 /// Locking a directory that a sweep has removed, as an empty one, excludes nobody; it is harmless,
 /// because in a removed directory nothing is found and nothing can be created.
-pub(crate) fn lock<'a>(dir: &'a Dir, call: &Call) -> Result<Lock<'a>, Fail> {
+pub(crate) fn lock<'a>(dir: &'a Dir, call: &Call) -> Result<Lock<'a>, Failure> {
     let mut pause = FIRST_PAUSE;
     // Never in the kernel's own queue: a process that was stopped while it held the lock would
     // keep this thread for ever.
     while !dir.try_lock()? {
         call.check()?;
-        fault::point("wait for a lock")?;
+        failpoint::reach("wait for a lock")?;
         thread::sleep(pause);
         pause = LAST_PAUSE.min(pause * 2);
     }

@@ -2,7 +2,7 @@ use std::{fs::File, os::unix::fs::FileExt};
 
 use sessionkit::{Error, ErrorKind, Result};
 
-use crate::{Quota, dir::Dir, fail::Fail};
+use crate::{Quota, dir::Dir, failure::Failure};
 
 /// The file of the counts, in the root directory.
 pub(crate) const FILE: &str = "usage";
@@ -31,7 +31,7 @@ pub(crate) struct Count {
 
 impl Usage {
     /// Opens the counts; the flag tells whether they are new and have to be taken.
-    pub(crate) fn open(root: &Dir, quota: Quota) -> Result<(Self, bool), Fail> {
+    pub(crate) fn open(root: &Dir, quota: Quota) -> Result<(Self, bool), Failure> {
         let (file, size) = loop {
             if let Some(stored) = root.open_to_write(FILE)? {
                 break (stored.file, stored.size);

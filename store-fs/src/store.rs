@@ -15,9 +15,9 @@ use tokio::{sync::Mutex, task, time};
 use crate::{
     FsOptions, Quota, SyncPolicy,
     call::{Call, late},
-    fail::Fail,
-    format::MAX_DATA,
-    lock::Lines,
+    codec::MAX_DATA,
+    failure::Failure,
+    lock::ShardLocks,
     tree::{Seen, Tree, shard_of},
 };
 
@@ -52,7 +52,7 @@ use crate::{
 /// ```
 pub struct FsStore {
     tree: Arc<Tree>,
-    shards: Lines,
+    shards: ShardLocks,
     /// One sweep at a time: it waits in its thread.
     sweeping: Arc<Mutex<()>>,
     path: PathBuf,
@@ -89,7 +89,7 @@ impl FsStore {
         .await?;
         Ok(Self {
             tree: Arc::new(tree),
-            shards: Lines::new(),
+            shards: ShardLocks::new(),
             sweeping: Arc::default(),
             path,
             quota: options.quota,
@@ -107,7 +107,7 @@ impl FsStore {
     async fn hop<T: Send + 'static>(
         &self,
         call: &Arc<Call>,
-        work: impl FnOnce(&Tree, &Call) -> Result<T, Fail> + Send + 'static,
+        work: impl FnOnce(&Tree, &Call) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T> {
         let tree = Arc::clone(&self.tree);
         hop(call, move |call| work(&tree, call)).await
@@ -118,11 +118,11 @@ impl FsStore {
         &self,
         call: &Arc<Call>,
         key: StoreKey,
-        work: impl FnOnce(&Tree, &Call, &StoreKey) -> Result<T, Fail> + Send + 'static,
+        work: impl FnOnce(&Tree, &Call, &StoreKey) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T> {
-        let turn = self.shards.turn(shard_of(&key)).await;
+        let guard = self.shards.lock(shard_of(&key)).await;
         self.hop(call, move |tree, call| {
-            let _turn = turn;
+            let _guard = guard;
             work(tree, call, &key)
         })
         .await
@@ -132,7 +132,7 @@ impl FsStore {
     async fn run<T: Send + 'static>(
         &self,
         key: StoreKey,
-        work: impl FnOnce(&Tree, &Call, &StoreKey) -> Result<T, Fail> + Send + 'static,
+        work: impl FnOnce(&Tree, &Call, &StoreKey) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T> {
         by_deadline(self.deadline, |call| async move {
             self.hop_in_turn(&call, key, work).await
@@ -216,9 +216,9 @@ impl SessionStore for FsStore {
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
         by_deadline(self.deadline, |call| async move {
-            let turn = Arc::clone(&self.sweeping).lock_owned().await;
+            let guard = Arc::clone(&self.sweeping).lock_owned().await;
             self.hop(&call, move |tree, call| {
-                let _turn = turn;
+                let _guard = guard;
                 Ok(tree.sweep(call, limit)?)
             })
             .await
@@ -328,7 +328,7 @@ where
 /// half done. So it makes no difference where the future is dropped.
 async fn hop<T: Send + 'static>(
     call: &Arc<Call>,
-    work: impl FnOnce(&Call) -> Result<T, Fail> + Send + 'static,
+    work: impl FnOnce(&Call) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T> {
     let call = Arc::clone(call);
     let thread = task::spawn_blocking(move || {

@@ -6,10 +6,10 @@ use sessionkit::{Result, StoreKey, Timestamp};
 use crate::{
     call::Call,
     dir::{Dir, noted_expiry},
-    fail::{Fail, error},
+    failure::{Failure, error},
+    index::key_in,
     lock::lock,
     quota::Count,
-    subjects::key_in,
     temp::{is_temp, remove_abandoned},
     tree::{Tree, dir_name, shard_of},
 };
@@ -19,7 +19,7 @@ impl Tree {
     /// `limit` expired records. A lock is held for one file at a time.
     pub(crate) fn sweep(&self, call: &Call, limit: usize) -> Result<u64> {
         if self.root.is_removed().map_err(error)? {
-            return Err(Fail::Vanished.into());
+            return Err(Failure::Vanished.into());
         }
         for name in self.root.names().map_err(error)? {
             let name = name.map_err(error)?;
@@ -37,16 +37,16 @@ impl Tree {
             match self.sweep_shard(call, number, now, limit - removed) {
                 Ok(more) => removed += more,
                 // Another sweep has removed the directory, which was empty.
-                Err(Fail::Vanished) => {}
-                Err(fail) => return Err(fail.into()),
+                Err(Failure::Vanished) => {}
+                Err(failure) => return Err(failure.into()),
             }
             if removed == limit {
                 self.cursor.store(number, Ordering::Relaxed);
                 break;
             }
             match self.sweep_entries(call, number) {
-                Ok(()) | Err(Fail::Vanished) => {}
-                Err(fail) => return Err(fail.into()),
+                Ok(()) | Err(Failure::Vanished) => {}
+                Err(failure) => return Err(failure.into()),
             }
         }
         Ok(removed as u64)
@@ -58,7 +58,7 @@ impl Tree {
         number: u8,
         now: Timestamp,
         limit: usize,
-    ) -> Result<usize, Fail> {
+    ) -> Result<usize, Failure> {
         let Some(shard) = self.shard(number)? else {
             return Ok(0);
         };
@@ -94,7 +94,7 @@ impl Tree {
         shard: &Dir,
         key: &StoreKey,
         now: Timestamp,
-    ) -> Result<bool, Fail> {
+    ) -> Result<bool, Failure> {
         let _lock = lock(shard, call)?;
         match self.find(shard, key) {
             Ok(Some(found)) if now >= found.header.expires_at => {
@@ -102,13 +102,13 @@ impl Tree {
             }
             Ok(_) => Ok(false),
             // It stays for somebody to look at, and for `delete`.
-            Err(fail) if fail.is_corrupt() => Ok(false),
-            Err(fail) => Err(fail),
+            Err(failure) if failure.is_corrupt() => Ok(false),
+            Err(failure) => Err(failure),
         }
     }
 
     /// Removes the entries of the index whose records are gone.
-    fn sweep_entries(&self, call: &Call, number: u8) -> Result<(), Fail> {
+    fn sweep_entries(&self, call: &Call, number: u8) -> Result<(), Failure> {
         let Some(entries) = self.entries(number)? else {
             return Ok(());
         };
@@ -138,7 +138,7 @@ impl Tree {
     }
 
     /// Counts the sessions of a directory for the quota.
-    pub(crate) fn recount(&self, number: u8, call: &Call) -> Result<(), Fail> {
+    pub(crate) fn recount(&self, number: u8, call: &Call) -> Result<(), Failure> {
         let Some(usage) = &self.usage else {
             return Ok(());
         };
@@ -170,7 +170,7 @@ fn prune(parent: &Dir, name: &str) {
 }
 
 /// Whether a file may hold an expired record.
-fn is_due(shard: &Dir, name: &str, now: Timestamp) -> Result<bool, Fail> {
+fn is_due(shard: &Dir, name: &str, now: Timestamp) -> Result<bool, Failure> {
     Ok(shard.stat(name)?.is_some_and(|stat| {
         FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
             && noted_expiry(&stat) <= now.as_millis()
@@ -178,9 +178,9 @@ fn is_due(shard: &Dir, name: &str, now: Timestamp) -> Result<bool, Fail> {
 }
 
 /// Steps over what somebody else has put into the directory.
-fn ignore_corrupt(result: Result<(), Fail>) -> Result<(), Fail> {
+fn ignore_corrupt(result: Result<(), Failure>) -> Result<(), Failure> {
     match result {
-        Err(fail) if fail.is_corrupt() => Ok(()),
+        Err(failure) if failure.is_corrupt() => Ok(()),
         result => result,
     }
 }

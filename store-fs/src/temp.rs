@@ -9,8 +9,8 @@ use sessionkit::{Entropy, Error, ErrorKind, OsEntropy, Result};
 
 use crate::{
     dir::{Dir, try_lock},
-    fail::Fail,
-    fault,
+    failpoint,
+    failure::Failure,
 };
 
 const PREFIX: &str = ".tmp-";
@@ -71,15 +71,15 @@ impl<'a> Temp<'a> {
         bytes: &[u8],
         note: impl FnOnce(&File),
         sync: bool,
-    ) -> Result<Self, Fail> {
+    ) -> Result<Self, Failure> {
         let mut temp = Self::create(names, dir)?;
-        fault::point("write")?;
+        failpoint::reach("write")?;
         temp.file
             .write_all(bytes)
             .map_err(|error| failed(&error, "written"))?;
         note(&temp.file);
         if sync {
-            fault::point("sync file")?;
+            failpoint::reach("sync file")?;
             temp.file
                 .sync_data()
                 .map_err(|error| failed(&error, "synchronized with the disk"))?;
@@ -87,7 +87,7 @@ impl<'a> Temp<'a> {
         Ok(temp)
     }
 
-    fn create(names: &TempNames, dir: &'a Dir) -> Result<Self, Fail> {
+    fn create(names: &TempNames, dir: &'a Dir) -> Result<Self, Failure> {
         loop {
             let name = names.next();
             let Some(file) = dir.create_file(&name)? else {
@@ -108,25 +108,25 @@ impl<'a> Temp<'a> {
     }
 
     /// Gives the file its final name, in the same directory.
-    pub(crate) fn rename(mut self, name: &str) -> Result<(), Fail> {
+    pub(crate) fn rename(mut self, name: &str) -> Result<(), Failure> {
         self.dir.rename(&self.name, self.dir, name)?;
         self.pending = false;
         Ok(())
     }
 
     /// Gives the file a final name that nothing has yet, and tells whether it could.
-    pub(crate) fn rename_new(&mut self, name: &str) -> Result<Option<bool>, Fail> {
+    pub(crate) fn rename_new(&mut self, name: &str) -> Result<Option<bool>, Failure> {
         let renamed = self.dir.rename_new(&self.name, self.dir, name)?;
         self.pending = renamed != Some(true);
         Ok(renamed)
     }
 
     /// As [`rename`](Self::rename), where the caller holds the lock and has found nothing.
-    pub(crate) fn rename_to_free(mut self, name: &str) -> Result<(), Fail> {
+    pub(crate) fn rename_to_free(mut self, name: &str) -> Result<(), Failure> {
         match self.rename_new(name)? {
             Some(true) => Ok(()),
             // Created meanwhile, without the lock: the next attempt finds it.
-            Some(false) => Err(Fail::Vanished),
+            Some(false) => Err(Failure::Vanished),
             // Then nobody creates without the lock.
             None => self.rename(name),
         }
@@ -143,7 +143,7 @@ impl Drop for Temp<'_> {
 }
 
 /// Removes a temporary file whose writer is gone.
-pub(crate) fn remove_abandoned(dir: &Dir, name: &str) -> Result<(), Fail> {
+pub(crate) fn remove_abandoned(dir: &Dir, name: &str) -> Result<(), Failure> {
     if let Some(leftover) = dir.open_file(name)?
         && try_lock(&leftover.file)?
     {
@@ -152,9 +152,9 @@ pub(crate) fn remove_abandoned(dir: &Dir, name: &str) -> Result<(), Fail> {
     Ok(())
 }
 
-fn failed(error: &std::io::Error, what: &'static str) -> Fail {
+fn failed(error: &std::io::Error, what: &'static str) -> Failure {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(errno) => crate::fail::error(errno),
+        Some(errno) => crate::failure::error(errno),
         None => Error::new(
             ErrorKind::Unavailable,
             format!("the session's file cannot be {what}"),

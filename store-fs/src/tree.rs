@@ -12,12 +12,12 @@ use sessionkit::{Clock, ErrorKind, Record, Result, Revision, StoreKey, Subject, 
 use crate::{
     FsOptions, SyncPolicy,
     call::Call,
+    codec::{Encoded, Header},
     dir::{Dir, FileId, Stored, note},
-    fail::{Fail, error, unsettled},
-    format::{Encoded, Header},
+    failure::{Failure, error, unsettled},
+    index,
     lock::lock,
     quota::{self, Count, Usage},
-    subjects,
     temp::{Temp, TempNames, is_temp},
 };
 
@@ -89,10 +89,10 @@ impl Tree {
         Ok(tree)
     }
 
-    fn protect_children(&self, path: &Path) -> Result<(), Fail> {
+    fn protect_children(&self, path: &Path) -> Result<(), Failure> {
         for (parent, path) in [
             (Some(&self.root), path.to_owned()),
-            (self.index()?.as_ref(), path.join(subjects::DIR)),
+            (self.index()?.as_ref(), path.join(index::DIR)),
         ] {
             let Some(parent) = parent else { continue };
             parent.protect(&path, is_ours)?;
@@ -107,7 +107,7 @@ impl Tree {
     }
 
     /// The record of a key, as it is seen without the lock.
-    pub(crate) fn load(&self, key: &StoreKey) -> Result<Option<Seen<Record>>, Fail> {
+    pub(crate) fn load(&self, key: &StoreKey) -> Result<Option<Seen<Record>>, Failure> {
         let name = key.to_hex();
         let Some(stored) = self.root.open_below(dir_of(&name), &name)? else {
             return self.is_there().map(|()| None);
@@ -121,7 +121,11 @@ impl Tree {
     }
 
     /// The live record of a key, as it is found under the lock.
-    pub(crate) fn load_locked(&self, call: &Call, key: &StoreKey) -> Result<Option<Record>, Fail> {
+    pub(crate) fn load_locked(
+        &self,
+        call: &Call,
+        key: &StoreKey,
+    ) -> Result<Option<Record>, Failure> {
         let Some(shard) = self.shard(shard_of(key))? else {
             return Ok(None);
         };
@@ -130,7 +134,7 @@ impl Tree {
     }
 
     /// Whether the directory takes a file.
-    pub(crate) fn ping(&self) -> Result<(), Fail> {
+    pub(crate) fn ping(&self) -> Result<(), Failure> {
         self.is_there()?;
         Temp::write(&self.temps, &self.root, &[0], |_| {}, false).map(drop)
     }
@@ -140,7 +144,7 @@ impl Tree {
         self.retry(call, || self.try_create(call, key, &new))
     }
 
-    fn try_create(&self, call: &Call, key: &StoreKey, new: &Encoded) -> Result<(), Fail> {
+    fn try_create(&self, call: &Call, key: &StoreKey, new: &Encoded) -> Result<(), Failure> {
         let (number, name) = (shard_of(key), key.to_hex());
         let shard = self.shard_or_create(number)?;
         let temp = self.write(&shard, new)?;
@@ -201,7 +205,7 @@ impl Tree {
     }
 
     /// What is left of an expired record in the place of a new one.
-    fn vacant(&self, shard: &Dir, key: &StoreKey) -> Result<Option<Found>, Fail> {
+    fn vacant(&self, shard: &Dir, key: &StoreKey) -> Result<Option<Found>, Failure> {
         let old = self.find(shard, key)?;
         if old.as_ref().is_some_and(|old| self.is_live(&old.header)) {
             return Err(ErrorKind::Exists.into());
@@ -243,8 +247,8 @@ impl Tree {
         &self,
         call: &Call,
         key: &StoreKey,
-        change: &dyn Fn(&Found) -> Result<Cow<'a, Encoded>, Fail>,
-    ) -> Result<(), Fail> {
+        change: &dyn Fn(&Found) -> Result<Cow<'a, Encoded>, Failure>,
+    ) -> Result<(), Failure> {
         let (number, name) = (shard_of(key), key.to_hex());
         let shard = self.shard(number)?.ok_or(ErrorKind::Missing)?;
         let mut locked = None;
@@ -296,7 +300,7 @@ impl Tree {
             let lock = lock(&shard, call)?;
             let found = match self.find(&shard, key) {
                 Ok(None) => return Ok(false),
-                Err(fail) if fail.is_corrupt() && expected.is_none() => None,
+                Err(failure) if failure.is_corrupt() && expected.is_none() => None,
                 found => found?,
             };
             let was_live = found.as_ref().is_some_and(|old| self.is_live(&old.header));
@@ -320,7 +324,7 @@ impl Tree {
         shard: &Dir,
         key: &StoreKey,
         found: Option<&Found>,
-    ) -> Result<bool, Fail> {
+    ) -> Result<bool, Failure> {
         let removed = shard.remove(&key.to_hex())?;
         if removed {
             self.forget(found, None, key);
@@ -330,7 +334,7 @@ impl Tree {
     }
 
     /// The record under a key, live or not.
-    pub(crate) fn find(&self, shard: &Dir, key: &StoreKey) -> Result<Option<Found>, Fail> {
+    pub(crate) fn find(&self, shard: &Dir, key: &StoreKey) -> Result<Option<Found>, Failure> {
         let Some(stored) = shard.open_file(&key.to_hex())? else {
             return Ok(None);
         };
@@ -339,7 +343,7 @@ impl Tree {
     }
 
     /// The live record of a key; the caller holds the lock.
-    pub(crate) fn live(&self, shard: &Dir, key: &StoreKey) -> Result<Option<Found>, Fail> {
+    pub(crate) fn live(&self, shard: &Dir, key: &StoreKey) -> Result<Option<Found>, Failure> {
         let found = self.find(shard, key)?;
         Ok(found.filter(|found| self.is_live(&found.header)))
     }
@@ -350,7 +354,7 @@ impl Tree {
         call: &Call,
         shard: &Dir,
         key: &StoreKey,
-    ) -> Result<Option<Found>, Fail> {
+    ) -> Result<Option<Found>, Failure> {
         match self.find(shard, key)? {
             Some(found) if !self.is_live(&found.header) => self.look_again(call, shard, key),
             found => Ok(found),
@@ -358,12 +362,17 @@ impl Tree {
     }
 
     /// The live record of a key that was [`Seen::Expired`].
-    fn look_again(&self, call: &Call, shard: &Dir, key: &StoreKey) -> Result<Option<Found>, Fail> {
+    fn look_again(
+        &self,
+        call: &Call,
+        shard: &Dir,
+        key: &StoreKey,
+    ) -> Result<Option<Found>, Failure> {
         let _lock = lock(shard, call)?;
         self.live(shard, key)
     }
 
-    fn expect_live(&self, found: &Found) -> Result<(), Fail> {
+    fn expect_live(&self, found: &Found) -> Result<(), Failure> {
         match self.is_live(&found.header) {
             true => Ok(()),
             false => Err(ErrorKind::Missing.into()),
@@ -375,13 +384,13 @@ impl Tree {
     }
 
     /// The directory of a number.
-    pub(crate) fn shard(&self, number: u8) -> Result<Option<Dir>, Fail> {
+    pub(crate) fn shard(&self, number: u8) -> Result<Option<Dir>, Failure> {
         self.of_root(&dir_name(number))
     }
 
     /// A directory in the root. Its absence means that there is nothing in it, unless the store
     /// itself was removed.
-    pub(crate) fn of_root(&self, name: &str) -> Result<Option<Dir>, Fail> {
+    pub(crate) fn of_root(&self, name: &str) -> Result<Option<Dir>, Failure> {
         let dir = self.root.child(name)?;
         if dir.is_none() {
             self.is_there()?;
@@ -389,28 +398,28 @@ impl Tree {
         Ok(dir)
     }
 
-    fn is_there(&self) -> Result<(), Fail> {
+    fn is_there(&self) -> Result<(), Failure> {
         if self.root.is_removed()? {
-            return Err(Fail::Vanished);
+            return Err(Failure::Vanished);
         }
         Ok(())
     }
 
-    pub(crate) fn shard_or_create(&self, number: u8) -> Result<Dir, Fail> {
+    pub(crate) fn shard_or_create(&self, number: u8) -> Result<Dir, Failure> {
         self.child_or_create(&self.root, &dir_name(number))
     }
 
-    pub(crate) fn child_or_create(&self, parent: &Dir, name: &str) -> Result<Dir, Fail> {
+    pub(crate) fn child_or_create(&self, parent: &Dir, name: &str) -> Result<Dir, Failure> {
         if let Some(child) = parent.child(name)? {
             return Ok(child);
         }
         if parent.create_child(name)? && self.sync.names() {
             parent.sync()?;
         }
-        parent.child(name)?.ok_or(Fail::Vanished)
+        parent.child(name)?.ok_or(Failure::Vanished)
     }
 
-    fn write<'a>(&self, dir: &'a Dir, new: &Encoded) -> Result<Temp<'a>, Fail> {
+    fn write<'a>(&self, dir: &'a Dir, new: &Encoded) -> Result<Temp<'a>, Failure> {
         let note = |file: &_| note(file, new.expires_at);
         Temp::write(&self.temps, dir, &new.bytes, note, self.sync.contents())
     }
@@ -442,18 +451,20 @@ impl Tree {
     pub(crate) fn retry<T>(
         &self,
         call: &Call,
-        mut attempt: impl FnMut() -> Result<T, Fail>,
+        mut attempt: impl FnMut() -> Result<T, Failure>,
     ) -> Result<T> {
         loop {
             match attempt() {
-                Err(Fail::Vanished) if !self.root.is_removed().map_err(error)? => call.check()?,
+                Err(Failure::Vanished) if !self.root.is_removed().map_err(error)? => {
+                    call.check()?
+                }
                 result => return Ok(result?),
             }
         }
     }
 
     /// Makes what is visible already durable.
-    pub(crate) fn settle(&self, dir: &Dir) -> Result<(), Fail> {
+    pub(crate) fn settle(&self, dir: &Dir) -> Result<(), Failure> {
         if self.sync.names() {
             dir.sync().map_err(unsettled)?;
         }
@@ -462,14 +473,14 @@ impl Tree {
 }
 
 impl Found {
-    fn expect(&self, revision: Revision) -> Result<(), Fail> {
+    fn expect(&self, revision: Revision) -> Result<(), Failure> {
         if self.header.revision != revision {
             return Err(ErrorKind::Conflict.into());
         }
         Ok(())
     }
 
-    fn is_still(&self, shard: &Dir, name: &str) -> Result<bool, Fail> {
+    fn is_still(&self, shard: &Dir, name: &str) -> Result<bool, Failure> {
         let id = shard.stat(name)?.as_ref().map(FileId::of);
         Ok(id == Some(self.stored.id))
     }
@@ -516,5 +527,5 @@ pub(crate) fn dir_name(number: u8) -> String {
 
 fn is_ours(name: &str) -> bool {
     let is_dir = name.len() == 2 && u8::from_str_radix(name, 16).is_ok();
-    is_dir || name == subjects::DIR || name == quota::FILE || is_temp(name)
+    is_dir || name == index::DIR || name == quota::FILE || is_temp(name)
 }

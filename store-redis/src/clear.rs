@@ -5,7 +5,7 @@ use redis::from_redis_value;
 use sessionkit::Result;
 use tokio::time::Instant;
 
-use crate::{RedisStore, backend::odd, fault::Effect, node::Node, script::Call, store::KEY_LEN};
+use crate::{RedisStore, client::odd, failure::Effect, node::Node, script::Call, store::KEY_LEN};
 
 /// About how many keys the server looks at for one answer.
 const BATCH: usize = 1000;
@@ -20,8 +20,8 @@ impl RedisStore {
     /// Those of the server, and [`Unavailable`](sessionkit::ErrorKind::Unavailable) when the deadline is over. Some of the
     /// sessions may have been removed.
     pub async fn clear(&self) -> Result<()> {
-        let deadline = self.backend.deadline();
-        for node in self.backend.nodes(deadline).await? {
+        let deadline = self.client.deadline();
+        for node in self.client.nodes(deadline).await? {
             self.clear_node(&node, deadline).await?;
         }
         Ok(())
@@ -34,13 +34,13 @@ impl RedisStore {
             scan.arg(&cursor).arg("MATCH").arg(self.pattern());
             scan.arg("COUNT").arg(BATCH);
             let answer = node.send(&scan, Effect::Read, deadline).await;
-            let answer = answer.map_err(|fault| fault.into_error(Effect::Read))?;
+            let answer = answer.map_err(|failure| failure.into_error(Effect::Read))?;
             let (next, keys): (_, Vec<Vec<u8>>) = from_redis_value(answer).map_err(|_| odd())?;
             let ours = keys.iter().filter(|key| self.is_ours(key));
             let removals: Vec<_> = ours.map(|key| Call::new("UNLINK", key)).collect();
             let removals = removals
                 .iter()
-                .map(|call| self.backend.run(call, Effect::Read, deadline));
+                .map(|call| self.client.run(call, Effect::Read, deadline));
             for removed in join_all(removals).await {
                 removed?;
             }

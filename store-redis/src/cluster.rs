@@ -13,11 +13,11 @@ use redis::{Cmd, Value};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    address::Address,
     connection::Connector,
-    fault::{Code, Effect, Fault, Refusal},
-    node::{Node, Settings, Supply},
+    failure::{Code, Effect, Failure, Refusal},
+    node::{ConnectionSource, Node, Settings},
     race::first_ok,
+    url::Address,
 };
 
 const SLOTS: usize = 16384;
@@ -71,7 +71,7 @@ impl Cluster {
         cmd: &Cmd,
         effect: Effect,
         deadline: Instant,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, Failure> {
         let mut node = self.node_of(slot(key), deadline).await?;
         let mut asking = false;
         for _ in 0..MAX_HOPS {
@@ -81,25 +81,25 @@ impl Cluster {
                 node.send(cmd, effect, deadline).await
             };
             match sent {
-                Err(Fault::Refused(refusal)) => {
+                Err(Failure::Refused(refusal)) => {
                     asking = refusal.code() == Code::Ask;
                     node = match self.follow(&refusal, &node) {
                         Some(node) => node,
                         None => return Err(self.judge(refusal)),
                     };
                 }
-                Err(fault) => return Err(self.doubt(fault)),
+                Err(failure) => return Err(self.doubt(failure)),
                 answer => return answer,
             }
         }
-        Err(self.doubt(Fault::Unsent("the nodes point in circles".into())))
+        Err(self.doubt(Failure::Unsent("the nodes point in circles".into())))
     }
 
     /// Every node that serves slots.
     pub(crate) async fn nodes(
         self: &Arc<Self>,
         deadline: Instant,
-    ) -> Result<Vec<Arc<Node>>, Fault> {
+    ) -> Result<Vec<Arc<Node>>, Failure> {
         self.refresh(deadline).await?;
         Ok(self.map().nodes.values().cloned().collect())
     }
@@ -109,11 +109,11 @@ impl Cluster {
         self: &Arc<Self>,
         prefix: &[u8],
         deadline: Instant,
-    ) -> Result<Vec<Vec<u8>>, Fault> {
+    ) -> Result<Vec<Vec<u8>>, Failure> {
         self.refresh(deadline).await?;
         let map = self.map();
         if map.slots.iter().any(Option::is_none) {
-            return Err(self.doubt(Fault::Unsent("no node serves some of the slots".into())));
+            return Err(self.doubt(Failure::Unsent("no node serves some of the slots".into())));
         }
         let mut found = HashMap::new();
         for number in 0_u32.. {
@@ -131,7 +131,11 @@ impl Cluster {
 
     /// The node of a slot. One that is known is tried while another request asks how the cluster
     /// looks now: that may take time, and what has not changed should not wait for it.
-    async fn node_of(self: &Arc<Self>, slot: usize, deadline: Instant) -> Result<Arc<Node>, Fault> {
+    async fn node_of(
+        self: &Arc<Self>,
+        slot: usize,
+        deadline: Instant,
+    ) -> Result<Arc<Node>, Failure> {
         let known = || self.map().slots.get(slot).cloned().flatten();
         if self.stale.load(Ordering::Acquire) {
             let node = known();
@@ -142,7 +146,7 @@ impl Cluster {
                 }
             }
         }
-        known().ok_or_else(|| self.doubt(Fault::Unsent("no node serves the slot".into())))
+        known().ok_or_else(|| self.doubt(Failure::Unsent("no node serves the slot".into())))
     }
 
     /// The node that a redirection points to. One without a host is at the host of the node that
@@ -170,19 +174,19 @@ impl Cluster {
         ))
     }
 
-    fn judge(&self, refusal: Refusal) -> Fault {
+    fn judge(&self, refusal: Refusal) -> Failure {
         if matches!(refusal.code(), Code::ReadOnly | Code::Later | Code::Moved) {
             self.stale.store(true, Ordering::Release);
         }
-        Fault::Refused(refusal)
+        Failure::Refused(refusal)
     }
 
-    fn doubt(&self, fault: Fault) -> Fault {
+    fn doubt(&self, failure: Failure) -> Failure {
         self.stale.store(true, Ordering::Release);
-        fault
+        failure
     }
 
-    async fn refresh(self: &Arc<Self>, deadline: Instant) -> Result<(), Fault> {
+    async fn refresh(self: &Arc<Self>, deadline: Instant) -> Result<(), Failure> {
         match self.stale.load(Ordering::Acquire) {
             true => self.describe(deadline).await,
             false => Ok(()),
@@ -191,8 +195,8 @@ impl Cluster {
 
     /// Asks how the cluster looks. One request does, the others wait for it; it is done to its end,
     /// also when nobody has the patience.
-    async fn describe(self: &Arc<Self>, deadline: Instant) -> Result<(), Fault> {
-        let late = || Fault::Unsent("the cluster was not described in time".into());
+    async fn describe(self: &Arc<Self>, deadline: Instant) -> Result<(), Failure> {
+        let late = || Failure::Unsent("the cluster was not described in time".into());
         let describing = timeout_at(deadline, Arc::clone(&self.describing).lock_owned())
             .await
             .map_err(|_| late())?;
@@ -206,13 +210,13 @@ impl Cluster {
         });
         match timeout_at(deadline, described).await {
             Ok(described) => {
-                described.unwrap_or_else(|error| Err(self.doubt(Fault::Unsent(error.into()))))
+                described.unwrap_or_else(|error| Err(self.doubt(Failure::Unsent(error.into()))))
             }
             Err(_) => Err(late()),
         }
     }
 
-    async fn ask_nodes(&self) -> Result<(), Fault> {
+    async fn ask_nodes(&self) -> Result<(), Failure> {
         let old = self.map();
         let nodes = self.candidates(&old);
         let asked: Vec<_> = nodes
@@ -221,20 +225,20 @@ impl Cluster {
             .collect();
         let map = first_ok(asked, NEXT_NODE)
             .await
-            .unwrap_or_else(|| Err(Fault::Unsent("the cluster has no node".into())))
-            .map_err(|fault| self.doubt(fault))?;
+            .unwrap_or_else(|| Err(Failure::Unsent("the cluster has no node".into())))
+            .map_err(|failure| self.doubt(failure))?;
         *self.map.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
         self.importing().retain(|_, node| node.is_connected());
         Ok(())
     }
 
-    async fn ask(&self, address: &Address, node: &Node, old: &Map) -> Result<Map, Fault> {
+    async fn ask(&self, address: &Address, node: &Node, old: &Map) -> Result<Map, Failure> {
         let mut cmd = redis::cmd("CLUSTER");
         cmd.arg("SLOTS");
         let deadline = Instant::now() + DESCRIBE_TIMEOUT;
         let answer = node.send(&cmd, Effect::Read, deadline).await?;
         self.read(address, &answer, old)
-            .ok_or_else(|| Fault::Unsent("a node describes no cluster".into()))
+            .ok_or_else(|| Failure::Unsent("a node describes no cluster".into()))
     }
 
     /// Whom to ask: first the nodes with a connection, and each time another one of them, because one
@@ -295,12 +299,12 @@ impl Cluster {
     }
 
     fn node(&self, address: Address) -> Arc<Node> {
-        let supply = Supply::ClusterNode {
+        let source = ConnectionSource::ClusterNode {
             connector: self.connector.clone(),
             address,
         };
         let stale = Arc::clone(&self.stale);
-        Arc::new(Node::new(supply, self.settings, stale))
+        Arc::new(Node::new(source, self.settings, stale))
     }
 
     fn importing(&self) -> MutexGuard<'_, HashMap<Address, Arc<Node>>> {

@@ -28,9 +28,9 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    address::Address,
-    fault::{Fault, refusal},
+    failure::{Failure, refusal},
     race::first_ok,
+    url::Address,
 };
 
 /// How many commands may wait for the task that writes them; more wait in their own tasks.
@@ -131,7 +131,7 @@ impl Connection {
         cmd: &Cmd,
         mode: Mode,
         deadline: Instant,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, Failure> {
         let mut connection = self.inner.clone();
         match mode {
             Mode {
@@ -147,7 +147,7 @@ impl Connection {
     }
 
     /// Asks for the role of the server.
-    pub(crate) async fn role(&self, deadline: Instant) -> Result<Value, Fault> {
+    pub(crate) async fn role(&self, deadline: Instant) -> Result<Value, Failure> {
         self.send(&redis::cmd("ROLE"), Mode::default(), deadline)
             .await
     }
@@ -158,7 +158,7 @@ impl Connection {
         cmd: &Cmd,
         mode: Mode,
         deadline: Instant,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, Failure> {
         let mut connection = self.inner.clone();
         let mut pipeline = Pipeline::new();
         if mode.asking {
@@ -186,9 +186,9 @@ impl Connection {
         let answer = self.settle(answer, deadline).await?;
         match confirmed.map(Value::extract_error) {
             Some(Ok(Value::Int(count))) if usize::try_from(count).unwrap_or(0) < mode.replicas => {
-                Err(Fault::Unconfirmed)
+                Err(Failure::Unconfirmed)
             }
-            Some(Err(error)) => Err(refusal(error).map_or(Fault::Unconfirmed, Fault::Refused)),
+            Some(Err(error)) => Err(refusal(error).map_or(Failure::Unconfirmed, Failure::Refused)),
             _ => Ok(answer),
         }
     }
@@ -197,14 +197,14 @@ impl Connection {
         &self,
         answer: impl Future<Output = Result<Value, RedisError>>,
         deadline: Instant,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, Failure> {
         self.health.sent.fetch_add(1, Ordering::AcqRel);
         let _waiting = Waiting(&self.health);
         let before = self.health.written.load(Ordering::Acquire);
         let answer = timeout_at(deadline, answer)
             .await
             // Whether the connection is to blame is for those to say who watch it.
-            .map_err(|_| Fault::Late)?;
+            .map_err(|_| Failure::Late)?;
         match answer.and_then(Value::extract_error) {
             Ok(answer) => {
                 self.health.answered.fetch_add(1, Ordering::AcqRel);
@@ -213,7 +213,7 @@ impl Connection {
             Err(error) => match refusal(error) {
                 Ok(refusal) => {
                     self.health.answered.fetch_add(1, Ordering::AcqRel);
-                    Err(Fault::Refused(refusal))
+                    Err(Failure::Refused(refusal))
                 }
                 Err(error) => {
                     self.close();
@@ -221,8 +221,8 @@ impl Connection {
                     // the task of a broken connection writes nothing any more.
                     let idle = self.health.written.load(Ordering::Acquire) == before;
                     Err(match self.counts_bytes && idle {
-                        true => Fault::Unsent(error.into()),
-                        false => Fault::Lost(error.into()),
+                        true => Failure::Unsent(error.into()),
+                        false => Failure::Lost(error.into()),
                     })
                 }
             },
@@ -259,13 +259,17 @@ pub(crate) enum Target {
 }
 
 impl Connector {
-    pub(crate) async fn connect(&self, target: &Target) -> Result<Connection, Fault> {
+    pub(crate) async fn connect(&self, target: &Target) -> Result<Connection, Failure> {
         timeout(self.timeout, self.open(target))
             .await
-            .unwrap_or_else(|_| Err(Fault::Unsent("the connection was not made in time".into())))
+            .unwrap_or_else(|_| {
+                Err(Failure::Unsent(
+                    "the connection was not made in time".into(),
+                ))
+            })
     }
 
-    async fn open(&self, target: &Target) -> Result<Connection, Fault> {
+    async fn open(&self, target: &Target) -> Result<Connection, Failure> {
         match target {
             Target::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(unsent)?;
@@ -277,7 +281,7 @@ impl Connector {
                     return self.log_in(stream).await;
                 };
                 let name = ServerName::try_from(address.host.clone()).map_err(|error| {
-                    Fault::Misconfigured("the host has no name for TLS", error.into())
+                    Failure::Misconfigured("the host has no name for TLS", error.into())
                 })?;
                 let stream = tls.connect(name, stream).await.map_err(tls_fault)?;
                 self.log_in(stream).await
@@ -305,7 +309,7 @@ impl Connector {
         Ok(stream)
     }
 
-    async fn log_in<S>(&self, stream: S) -> Result<Connection, Fault>
+    async fn log_in<S>(&self, stream: S) -> Result<Connection, Failure>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -339,44 +343,44 @@ impl Connector {
             let deadline = Instant::now() + self.timeout;
             let named = connection.send(&cmd, Mode::default(), deadline).await;
             // A server that gives no names, as proxies do, serves all the same.
-            if let Err(fault) = named
-                && !matches!(fault, Fault::Refused(_))
+            if let Err(failure) = named
+                && !matches!(failure, Failure::Refused(_))
             {
-                return Err(fault);
+                return Err(failure);
             }
         }
         Ok(connection)
     }
 }
 
-fn unsent(error: io::Error) -> Fault {
-    Fault::Unsent(error.into())
+fn unsent(error: io::Error) -> Failure {
+    Failure::Unsent(error.into())
 }
 
-fn tls_fault(error: io::Error) -> Fault {
+fn tls_fault(error: io::Error) -> Failure {
     match error
         .get_ref()
         .is_some_and(|inner| inner.is::<rustls::Error>())
     {
-        true => Fault::Misconfigured("TLS with the Redis server fails", error.into()),
+        true => Failure::Misconfigured("TLS with the Redis server fails", error.into()),
         false => unsent(error),
     }
 }
 
-fn login_fault(error: RedisError) -> Fault {
+fn login_fault(error: RedisError) -> Failure {
     if error.kind() == redis::ErrorKind::AuthenticationFailed {
         // The text of the server names the user.
-        return Fault::Misconfigured(
+        return Failure::Misconfigured(
             "the Redis server refuses the user or the password",
             "authentication failed".into(),
         );
     }
     if error.kind() == redis::ErrorKind::RESP3NotSupported {
-        return Fault::Misconfigured("the Redis server does not speak RESP3", error.into());
+        return Failure::Misconfigured("the Redis server does not speak RESP3", error.into());
     }
     match refusal(error) {
-        Ok(refusal) => Fault::Refused(refusal),
-        Err(error) => Fault::Unsent(error.into()),
+        Ok(refusal) => Failure::Refused(refusal),
+        Err(error) => Failure::Unsent(error.into()),
     }
 }
 

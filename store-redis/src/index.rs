@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     RedisStore,
-    backend::odd,
+    client::odd,
     codec::{Head, MAX_HEAD, Number},
-    fault::Effect,
+    failure::Effect,
     script::{self, Answer, Call},
 };
 
@@ -30,11 +30,11 @@ impl SubjectIndex for RedisStore {
         after: Option<&StoreKey>,
         limit: usize,
     ) -> Result<Vec<SubjectSession>> {
-        let deadline = self.backend.deadline();
+        let deadline = self.client.deadline();
         let call = Call::new("ZRANGE", &self.index_key(subject.as_str()))
             .arg(0)
             .arg(-1);
-        let entries = self.backend.run(&call, Effect::Read, deadline).await?;
+        let entries = self.client.run(&call, Effect::Read, deadline).await?;
         let entries: Vec<_> = Entries::read(entries)?
             .keys
             .into_iter()
@@ -60,11 +60,11 @@ impl SubjectIndex for RedisStore {
     }
 
     async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
-        let deadline = self.backend.deadline();
+        let deadline = self.client.deadline();
         let Removed::Session(number) = self.remove(subject, key, deadline).await? else {
             return Ok(false);
         };
-        if self.backend.is_cluster() {
+        if self.client.is_cluster() {
             let gone = [(*key, Some(number))];
             self.prune(subject, &gone, deadline).await;
         }
@@ -72,7 +72,7 @@ impl SubjectIndex for RedisStore {
     }
 
     async fn revoke_all(&self, subject: &Subject, except: Option<&StoreKey>) -> Result<u64> {
-        let deadline = self.backend.deadline();
+        let deadline = self.client.deadline();
         let mut entries = self.entries(subject, deadline).await?;
         let mut keys: Vec<_> = entries.keys.iter().copied().collect();
         keys.retain(|key| Some(key) != except);
@@ -163,7 +163,7 @@ impl RedisStore {
         let call = Call::new("GETRANGE", &self.record_key(key))
             .arg(0)
             .arg(MAX_HEAD - 1);
-        let stored = match self.backend.run(&call, Effect::Read, deadline).await {
+        let stored = match self.client.run(&call, Effect::Read, deadline).await {
             Ok(Value::BulkString(stored)) if stored.is_empty() => return Ok(Found::Nothing),
             Ok(Value::BulkString(stored)) => stored,
             Ok(_) => return Err(odd()),
@@ -186,7 +186,7 @@ impl RedisStore {
     /// What is in an index and not over.
     async fn entries(&self, subject: &Subject, deadline: Instant) -> Result<Entries> {
         let call = script::ENTRIES.call(&[&self.index_key(subject.as_str())], &[]);
-        Entries::read(self.backend.run(&call, Effect::Read, deadline).await?)
+        Entries::read(self.client.run(&call, Effect::Read, deadline).await?)
     }
 
     /// Drops the entries of sessions that are gone, with the numbers of those that were seen. Entries
@@ -200,7 +200,7 @@ impl RedisStore {
         if gone.is_empty() {
             return;
         }
-        let on_cluster = self.backend.is_cluster();
+        let on_cluster = self.client.is_cluster();
         let sessions: Vec<_> = gone
             .iter()
             .map(|(key, number)| match number {
@@ -215,7 +215,7 @@ impl RedisStore {
         }];
         args.extend(sessions.iter().map(Vec::as_slice));
         let call = script::PRUNE.call(&[&self.index_key(subject.as_str())], &args);
-        drop(self.backend.run(&call, Effect::Read, deadline).await);
+        drop(self.client.run(&call, Effect::Read, deadline).await);
     }
 
     async fn remove(
@@ -226,10 +226,10 @@ impl RedisStore {
     ) -> Result<Removed> {
         let (record_key, index_key) = (self.record_key(key), self.index_key(subject.as_str()));
         let keys: [&[u8]; 2] = [&record_key, &index_key];
-        let count = if self.backend.is_cluster() { 1 } else { 2 };
+        let count = if self.client.is_cluster() { 1 } else { 2 };
         let args: [&[u8]; 2] = [subject.as_str().as_bytes(), key.as_bytes()];
         let call = script::REVOKE.call(&keys[..count], &args);
-        match self.backend.run(&call, Effect::Write, deadline).await {
+        match self.client.run(&call, Effect::Write, deadline).await {
             Ok(Value::BulkString(number)) => Number::try_from(number)
                 .map(Removed::Session)
                 .map_err(|_| odd()),

@@ -1,12 +1,11 @@
 #![doc = include_str!("../README.md")]
 
-mod address;
-mod backend;
 mod clear;
+mod client;
 mod cluster;
 mod codec;
 mod connection;
-mod fault;
+mod failure;
 mod index;
 mod node;
 mod options;
@@ -14,6 +13,7 @@ mod race;
 mod script;
 mod store;
 mod tls;
+mod url;
 
 pub use deadpool_redis;
 pub use options::{Protocol, RedisOptions};

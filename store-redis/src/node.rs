@@ -15,10 +15,10 @@ use tokio::{
 };
 
 use crate::{
-    address::Address,
     connection::{Connection, Connector, Mode, Target},
-    fault::{Code, Effect, Fault},
+    failure::{Code, Effect, Failure},
     race::first_ok,
+    url::Address,
 };
 
 /// How long one Sentinel may take to answer, and when the next one is asked too.
@@ -29,7 +29,7 @@ const NEXT_SENTINEL: Duration = Duration::from_millis(100);
 const ROLE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Where a node's connections come from.
-pub(crate) enum Supply {
+pub(crate) enum ConnectionSource {
     Server {
         connector: Connector,
         target: Target,
@@ -63,22 +63,22 @@ pub(crate) struct Settings {
     pub(crate) deadline: Duration,
 }
 
-/// A server and the places of its connections, each filled when it is first needed.
+/// A server and the slots of its connections, each filled when it is first needed.
 pub(crate) struct Node {
     shared: Arc<Shared>,
     next: AtomicUsize,
 }
 
 struct Shared {
-    supply: Supply,
+    source: ConnectionSource,
     settings: Settings,
-    places: Box<[Place]>,
+    slots: Box<[PoolSlot]>,
     /// Set when the server is left: it may not be the right one any more.
     stale: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
-struct Place {
+struct PoolSlot {
     connection: RwLock<Option<Arc<Connection>>>,
     /// Held while a new connection is made, for which all requests wait.
     connecting: Arc<Mutex<()>>,
@@ -87,14 +87,18 @@ struct Place {
 }
 
 impl Node {
-    pub(crate) fn new(supply: Supply, settings: Settings, stale: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(
+        source: ConnectionSource,
+        settings: Settings,
+        stale: Arc<AtomicBool>,
+    ) -> Self {
         let groups = if settings.replicas > 0 { 2 } else { 1 };
-        let places = (0..settings.connections * groups).map(|_| Place::default());
+        let slots = (0..settings.connections * groups).map(|_| PoolSlot::default());
         Self {
             shared: Arc::new(Shared {
-                supply,
+                source,
                 settings,
-                places: places.collect(),
+                slots: slots.collect(),
                 stale,
             }),
             next: AtomicUsize::new(0),
@@ -104,15 +108,15 @@ impl Node {
     /// Whether another server may take over, so that a server that is gone is worth waiting for.
     pub(crate) fn fails_over(&self) -> bool {
         matches!(
-            self.shared.supply,
-            Supply::Sentinel(_) | Supply::SentinelPool(_)
+            self.shared.source,
+            ConnectionSource::Sentinel(_) | ConnectionSource::SentinelPool(_)
         )
     }
 
     /// Where the server is, if it always is in the same place.
     pub(crate) fn address(&self) -> Option<&Address> {
-        match &self.shared.supply {
-            Supply::ClusterNode { address, .. } => Some(address),
+        match &self.shared.source {
+            ConnectionSource::ClusterNode { address, .. } => Some(address),
             _ => None,
         }
     }
@@ -126,16 +130,16 @@ impl Node {
         cmd: &Cmd,
         effect: Effect,
         deadline: Instant,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, Failure> {
         let mode = self.mode(effect, false);
-        let index = self.place(effect);
+        let index = self.next_slot(effect);
         let connection = self.connection(index, deadline).await?;
         let sent = match connection.send(cmd, mode, deadline).await {
             // The connection was closed while it was idle: one more attempt with a new one.
-            Err(Fault::Unsent(_)) => Box::pin(self.send_once(index, cmd, mode, deadline)).await,
+            Err(Failure::Unsent(_)) => Box::pin(self.send_once(index, cmd, mode, deadline)).await,
             sent => sent,
         };
-        sent.map_err(|fault| self.judge(fault))
+        sent.map_err(|failure| self.judge(failure))
     }
 
     pub(crate) async fn send_asking(
@@ -143,9 +147,9 @@ impl Node {
         cmd: &Cmd,
         effect: Effect,
         deadline: Instant,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, Failure> {
         let mode = self.mode(effect, true);
-        self.send_once(self.place(effect), cmd, mode, deadline)
+        self.send_once(self.next_slot(effect), cmd, mode, deadline)
             .await
     }
 
@@ -155,14 +159,18 @@ impl Node {
         cmd: &Cmd,
         mode: Mode,
         deadline: Instant,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, Failure> {
         let connection = self.connection(index, deadline).await?;
         connection.send(cmd, mode, deadline).await
     }
 
-    /// An open connection for a place.
-    async fn connection(&self, index: usize, deadline: Instant) -> Result<Arc<Connection>, Fault> {
-        match self.shared.places[index].open_connection() {
+    /// An open connection for a slot.
+    async fn connection(
+        &self,
+        index: usize,
+        deadline: Instant,
+    ) -> Result<Arc<Connection>, Failure> {
+        match self.shared.slots[index].open_connection() {
             Some(connection) => Ok(connection),
             // In a box, because what it needs would make every call larger.
             None => Box::pin(self.connect(index, deadline)).await,
@@ -179,55 +187,55 @@ impl Node {
         }
     }
 
-    /// The next place in turn.
-    fn place(&self, effect: Effect) -> usize {
+    /// The slot whose turn it is.
+    fn next_slot(&self, effect: Effect) -> usize {
         let Settings {
             connections,
             replicas,
             ..
         } = self.shared.settings;
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % connections;
+        let slot = self.next.fetch_add(1, Ordering::Relaxed) % connections;
         match effect {
-            Effect::Write if replicas > 0 => connections + turn,
-            _ => turn,
+            Effect::Write if replicas > 0 => connections + slot,
+            _ => slot,
         }
     }
 
     /// What a refusal says about the server. One that has become a replica is left: another one is
     /// the master now, perhaps under the same address.
-    fn judge(&self, fault: Fault) -> Fault {
-        let Fault::Refused(refusal) = &fault else {
-            return fault;
+    fn judge(&self, failure: Failure) -> Failure {
+        let Failure::Refused(refusal) = &failure else {
+            return failure;
         };
-        match (refusal.code(), &self.shared.supply) {
-            (_, Supply::ClusterNode { .. }) => fault,
-            (Code::Moved | Code::Ask, _) => Fault::ClusterNode,
+        match (refusal.code(), &self.shared.source) {
+            (_, ConnectionSource::ClusterNode { .. }) => failure,
+            (Code::Moved | Code::Ask, _) => Failure::ClusterNode,
             (Code::ReadOnly, _) => {
                 self.shared.leave();
-                fault
+                failure
             }
-            _ => fault,
+            _ => failure,
         }
     }
 
-    /// A new connection for a place, or the one of another place while that is made.
-    async fn connect(&self, index: usize, deadline: Instant) -> Result<Arc<Connection>, Fault> {
-        let place = &self.shared.places[index];
-        let failures = place.failures.load(Ordering::Acquire);
-        let connecting = match Arc::clone(&place.connecting).try_lock_owned() {
+    /// A new connection for a slot, or the one of another slot while that is made.
+    async fn connect(&self, index: usize, deadline: Instant) -> Result<Arc<Connection>, Failure> {
+        let slot = &self.shared.slots[index];
+        let failures = slot.failures.load(Ordering::Acquire);
+        let connecting = match Arc::clone(&slot.connecting).try_lock_owned() {
             Ok(connecting) => connecting,
             Err(_) => match self.shared.any_connection() {
                 Some(connection) => return Ok(connection),
-                None => timeout_at(deadline, Arc::clone(&place.connecting).lock_owned())
+                None => timeout_at(deadline, Arc::clone(&slot.connecting).lock_owned())
                     .await
-                    .map_err(|_| Fault::Unsent("no connection in time".into()))?,
+                    .map_err(|_| Failure::Unsent("no connection in time".into()))?,
             },
         };
-        if let Some(connection) = place.open_connection() {
+        if let Some(connection) = slot.open_connection() {
             return Ok(connection);
         }
-        if place.failures.load(Ordering::Acquire) != failures {
-            return Err(Fault::Unsent("the connection has just failed".into()));
+        if slot.failures.load(Ordering::Acquire) != failures {
+            return Err(Failure::Unsent("the connection has just failed".into()));
         }
         let shared = Arc::clone(&self.shared);
         // To its end, also when the caller leaves: callers that have no time for a whole handshake
@@ -237,32 +245,32 @@ impl Node {
             shared.fill(index).await
         });
         match timeout_at(deadline, made).await {
-            Ok(made) => made.unwrap_or_else(|error| Err(Fault::Unsent(error.into()))),
-            Err(_) => Err(Fault::Unsent("no connection in time".into())),
+            Ok(made) => made.unwrap_or_else(|error| Err(Failure::Unsent(error.into()))),
+            Err(_) => Err(Failure::Unsent("no connection in time".into())),
         }
     }
 }
 
 impl Shared {
     fn any_connection(&self) -> Option<Arc<Connection>> {
-        self.places.iter().find_map(Place::open_connection)
+        self.slots.iter().find_map(PoolSlot::open_connection)
     }
 
-    async fn fill(self: &Arc<Self>, index: usize) -> Result<Arc<Connection>, Fault> {
-        let place = &self.places[index];
-        let made = timeout(self.settings.deadline, self.supply.connect())
+    async fn fill(self: &Arc<Self>, index: usize) -> Result<Arc<Connection>, Failure> {
+        let slot = &self.slots[index];
+        let made = timeout(self.settings.deadline, self.source.connect())
             .await
-            .unwrap_or_else(|_| Err(Fault::Unsent("no connection in time".into())));
+            .unwrap_or_else(|_| Err(Failure::Unsent("no connection in time".into())));
         match made {
             Ok(connection) => {
                 let connection = Arc::new(connection);
                 tokio::spawn(watch(Arc::downgrade(self), Arc::downgrade(&connection)));
-                place.put(Arc::clone(&connection));
+                slot.put(Arc::clone(&connection));
                 Ok(connection)
             }
-            Err(fault) => {
-                place.failures.fetch_add(1, Ordering::AcqRel);
-                Err(fault)
+            Err(failure) => {
+                slot.failures.fetch_add(1, Ordering::AcqRel);
+                Err(failure)
             }
         }
     }
@@ -270,7 +278,7 @@ impl Shared {
     /// Lets nobody use the present connections any more. They go to one server by one network, so
     /// that what is wrong with one of them is wrong with all.
     fn leave(&self) {
-        for connection in self.places.iter().filter_map(Place::open_connection) {
+        for connection in self.slots.iter().filter_map(PoolSlot::open_connection) {
             connection.close();
         }
         self.stale.store(true, Ordering::Release);
@@ -307,8 +315,8 @@ async fn watch(node: Weak<Shared>, connection: Weak<Connection>) {
             let role = connection.role(asked + patience).await;
             let answered = connection.progress().answered != now.answered;
             let wrong = match role {
-                Err(Fault::Late) => !answered,
-                Ok(role) => node.supply.wants_master() && is_replica(&role),
+                Err(Failure::Late) => !answered,
+                Ok(role) => node.source.wants_master() && is_replica(&role),
                 Err(_) => false,
             };
             // Unless that has happened meanwhile, and the present ones are others.
@@ -320,7 +328,7 @@ async fn watch(node: Weak<Shared>, connection: Weak<Connection>) {
     }
 }
 
-impl Place {
+impl PoolSlot {
     fn open_connection(&self) -> Option<Arc<Connection>> {
         let connection = self
             .connection
@@ -333,20 +341,20 @@ impl Place {
     }
 
     fn put(&self, connection: Arc<Connection>) {
-        let mut place = self
+        let mut held = self
             .connection
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        *place = Some(connection);
+        *held = Some(connection);
     }
 }
 
-impl Supply {
+impl ConnectionSource {
     fn wants_master(&self) -> bool {
         !matches!(self, Self::ClusterNode { .. })
     }
 
-    async fn connect(&self) -> Result<Connection, Fault> {
+    async fn connect(&self) -> Result<Connection, Failure> {
         let connection = match self {
             Self::Server { connector, target } => connector.connect(target).await?,
             Self::ClusterNode { connector, address } => {
@@ -357,13 +365,13 @@ impl Supply {
             // this one is shared.
             Self::Pool(pool) => match pool.get().await {
                 Ok(connection) => Connection::foreign(deadpool_redis::Connection::take(connection)),
-                Err(error) => return Err(Fault::Unsent(error.into())),
+                Err(error) => return Err(Failure::Unsent(error.into())),
             },
             Self::SentinelPool(pool) => match pool.get().await {
                 Ok(connection) => {
                     Connection::foreign(deadpool_redis::sentinel::Connection::take(connection))
                 }
-                Err(error) => return Err(Fault::Unsent(error.into())),
+                Err(error) => return Err(Failure::Unsent(error.into())),
             },
         };
         require_master(connection).await
@@ -372,13 +380,13 @@ impl Supply {
 
 /// A replica answers reads, with sessions that were ended at the master. Servers that do not tell
 /// their role, as behind some proxies, are taken for masters.
-async fn require_master(connection: Connection) -> Result<Connection, Fault> {
+async fn require_master(connection: Connection) -> Result<Connection, Failure> {
     // The caller bounds the time.
     let far = Instant::now() + Duration::from_secs(3600);
     match connection.role(far).await {
-        Ok(role) if is_replica(&role) => Err(Fault::Replica),
-        Ok(_) | Err(Fault::Refused(_)) => Ok(connection),
-        Err(fault) => Err(fault),
+        Ok(role) if is_replica(&role) => Err(Failure::Replica),
+        Ok(_) | Err(Failure::Refused(_)) => Ok(connection),
+        Err(failure) => Err(failure),
     }
 }
 
@@ -391,31 +399,31 @@ fn is_replica(role: &Value) -> bool {
 
 impl Sentinel {
     /// Asks the Sentinels for the master, and connects to it.
-    async fn connect(&self) -> Result<Connection, Fault> {
+    async fn connect(&self) -> Result<Connection, Failure> {
         let attempts: Vec<_> = self.sentinels.iter().map(|each| self.reach(each)).collect();
         first_ok(attempts, NEXT_SENTINEL)
             .await
-            .unwrap_or_else(|| Err(Fault::Unsent("there is no sentinel".into())))
+            .unwrap_or_else(|| Err(Failure::Unsent("there is no sentinel".into())))
     }
 
-    async fn reach(&self, sentinel: &Address) -> Result<Connection, Fault> {
+    async fn reach(&self, sentinel: &Address) -> Result<Connection, Failure> {
         let master = self.ask(sentinel).await?;
         let connection = self.to_master.connect(&Target::Tcp(master)).await?;
         // Sentinels name a former master until they agree on the next one.
         require_master(connection).await
     }
 
-    async fn ask(&self, sentinel: &Address) -> Result<Address, Fault> {
+    async fn ask(&self, sentinel: &Address) -> Result<Address, Failure> {
         let deadline = Instant::now() + SENTINEL_TIMEOUT;
         let target = Target::Tcp(sentinel.clone());
         let connection = timeout_at(deadline, self.to_sentinel.connect(&target))
             .await
-            .unwrap_or_else(|_| Err(Fault::Unsent("a sentinel does not answer".into())))?;
+            .unwrap_or_else(|_| Err(Failure::Unsent("a sentinel does not answer".into())))?;
         let mut cmd = redis::cmd("SENTINEL");
         cmd.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
         let answer = connection.send(&cmd, Mode::default(), deadline).await?;
         let (host, port) = redis::from_redis_value(answer)
-            .map_err(|_| Fault::Unsent("the sentinel does not know the service".into()))?;
+            .map_err(|_| Failure::Unsent("the sentinel does not know the service".into()))?;
         Ok(Address { host, port })
     }
 }

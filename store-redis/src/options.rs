@@ -5,13 +5,13 @@ use sessionkit::{Durability, Error, ErrorKind, Result, SessionStore};
 
 use crate::{
     RedisStore,
-    address::{Layout, Location},
-    backend::{Backend, Topology},
+    client::{Client, Topology},
     cluster::Cluster,
     connection::{Connector, Target},
-    fault::{Effect, Fault},
-    node::{Node, Sentinel, Settings, Supply},
+    failure::{Effect, Failure},
+    node::{ConnectionSource, Node, Sentinel, Settings},
     tls::Certificates,
+    url::{Layout, Location},
 };
 
 /// How a [`RedisStore`] is opened.
@@ -270,7 +270,7 @@ impl RedisOptions {
     pub fn open_lazily(self) -> Result<RedisStore> {
         self.check()?;
         Ok(RedisStore {
-            backend: Arc::new(Backend {
+            client: Arc::new(Client {
                 topology: self.topology()?,
                 deadline: self.deadline,
             }),
@@ -316,8 +316,10 @@ impl RedisOptions {
     fn topology(&self) -> Result<Topology> {
         let location = match &self.source {
             Source::Location(location) => location,
-            Source::Pool(pool) => return Ok(self.one(Supply::Pool(pool.clone()))),
-            Source::SentinelPool(pool) => return Ok(self.one(Supply::SentinelPool(pool.clone()))),
+            Source::Pool(pool) => return Ok(self.one(ConnectionSource::Pool(pool.clone()))),
+            Source::SentinelPool(pool) => {
+                return Ok(self.one(ConnectionSource::SentinelPool(pool.clone())));
+            }
         };
         let mut login = self.login().set_db(location.database);
         if let Some(username) = &location.username {
@@ -327,7 +329,7 @@ impl RedisOptions {
             login = login.set_password(password);
         }
         let connector = self.connector(login, location.tls)?;
-        let server = |target| Supply::Server {
+        let server = |target| ConnectionSource::Server {
             connector: connector.clone(),
             target,
         };
@@ -338,21 +340,23 @@ impl RedisOptions {
                 let cluster = Cluster::new(connector, seeds.clone(), self.settings(1));
                 Topology::Cluster(Arc::new(cluster))
             }
-            Layout::Sentinel { sentinels, service } => self.one(Supply::Sentinel(Sentinel {
-                to_sentinel: self.to_sentinel(location.tls)?,
-                to_master: connector,
-                sentinels: sentinels.clone(),
-                service: service.clone(),
-            })),
+            Layout::Sentinel { sentinels, service } => {
+                self.one(ConnectionSource::Sentinel(Sentinel {
+                    to_sentinel: self.to_sentinel(location.tls)?,
+                    to_master: connector,
+                    sentinels: sentinels.clone(),
+                    service: service.clone(),
+                }))
+            }
         })
     }
 
-    fn one(&self, supply: Supply) -> Topology {
-        let connections = match supply {
-            Supply::Server { .. } | Supply::Sentinel(_) => 3,
+    fn one(&self, source: ConnectionSource) -> Topology {
+        let connections = match source {
+            ConnectionSource::Server { .. } | ConnectionSource::Sentinel(_) => 3,
             _ => 1,
         };
-        let node = Node::new(supply, self.settings(connections), Arc::default());
+        let node = Node::new(source, self.settings(connections), Arc::default());
         Topology::One(Arc::new(node))
     }
 
@@ -413,15 +417,15 @@ impl RedisStore {
     /// Looks at the version, the layout and the eviction policy of every master. What a server does
     /// not tell, as managed ones often do not, is not held against it.
     async fn inspect(&self) -> Result<()> {
-        let deadline = self.backend.deadline();
+        let deadline = self.client.deadline();
         let info = redis::cmd("INFO");
-        let alone = !self.backend.is_cluster();
-        for node in self.backend.nodes(deadline).await? {
+        let alone = !self.client.is_cluster();
+        for node in self.client.nodes(deadline).await? {
             match node.send(&info, Effect::Read, deadline).await {
                 Ok(Value::BulkString(info)) => judge(&String::from_utf8_lossy(&info), alone)?,
                 Ok(Value::VerbatimString { text, .. }) => judge(&text, alone)?,
-                Ok(_) | Err(Fault::Refused(_)) => {}
-                Err(fault) => return Err(fault.into_error(Effect::Read)),
+                Ok(_) | Err(Failure::Refused(_)) => {}
+                Err(failure) => return Err(failure.into_error(Effect::Read)),
             }
         }
         Ok(())
@@ -441,7 +445,7 @@ fn judge(info: &str, alone: bool) -> Result<()> {
         return Err(invalid("the Redis server is older than version 6.2"));
     }
     if alone && field("cluster_enabled") == Some("1") {
-        return Err(Fault::ClusterNode.into_error(Effect::Read));
+        return Err(Failure::ClusterNode.into_error(Effect::Read));
     }
     if let Some(policy) = field("maxmemory_policy")
         && policy != "noeviction"

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use crate::{
     RedisOptions,
-    backend::{Backend, odd},
+    client::{Client, odd},
     codec::{self, Head, Number},
-    fault::Effect,
+    failure::Effect,
     script::{self, Answer, Call, decimal},
 };
 
@@ -45,7 +45,7 @@ const LONGEST_CREATE: Duration = Duration::from_secs(30 * 60);
 /// # }
 /// ```
 pub struct RedisStore {
-    pub(crate) backend: Arc<Backend>,
+    pub(crate) client: Arc<Client>,
     pub(crate) prefix: Arc<str>,
     pub(crate) max_data: usize,
     pub(crate) durability: Durability,
@@ -82,7 +82,7 @@ impl RedisStore {
             Some(number) => (
                 number.to_vec(),
                 decimal(
-                    (self.backend.deadline + CREATE_MARGIN)
+                    (self.client.deadline + CREATE_MARGIN)
                         .min(LONGEST_CREATE)
                         .as_millis(),
                 ),
@@ -93,7 +93,7 @@ impl RedisStore {
             &[&self.index_key(subject)],
             &[key.as_bytes(), &millis(expires_at), &number, &how],
         );
-        done(self.backend.answer(&call, Effect::Write, deadline).await?)
+        done(self.client.answer(&call, Effect::Write, deadline).await?)
     }
 
     /// Tells an index again what it should know already.
@@ -124,7 +124,7 @@ impl RedisStore {
             // Nothing is coming; the entry may be that of another session under this key.
             let mark = [b"?", &key.as_bytes()[..], &number].concat();
             let call = Call::new("ZREM", &self.index_key(subject)).arg(mark);
-            drop(self.backend.run(&call, Effect::Read, deadline).await);
+            drop(self.client.run(&call, Effect::Read, deadline).await);
         }
         created
     }
@@ -141,7 +141,7 @@ impl RedisStore {
             .arg("NX")
             .arg("PXAT")
             .arg(expiry(expires_at));
-        match self.backend.run(&call, Effect::Write, deadline).await? {
+        match self.client.run(&call, Effect::Write, deadline).await? {
             Value::Okay => Ok(()),
             Value::Nil => Err(ErrorKind::Exists.into()),
             _ => Err(odd()),
@@ -164,7 +164,7 @@ impl RedisStore {
                 self.prefix.as_bytes(),
             ],
         );
-        done(self.backend.answer(&call, Effect::Write, deadline).await?)
+        done(self.client.answer(&call, Effect::Write, deadline).await?)
     }
 
     async fn update_indexed(
@@ -174,10 +174,10 @@ impl RedisStore {
         expected: Revision,
         record: &Record,
     ) -> Result<()> {
-        let deadline = self.backend.deadline();
+        let deadline = self.client.deadline();
         let (record_key, index_key) = (self.record_key(key), self.index_key(subject.as_str()));
         let keys: [&[u8]; 2] = [&record_key, &index_key];
-        let keys = if self.backend.is_cluster() {
+        let keys = if self.client.is_cluster() {
             &keys[..1]
         } else {
             &keys
@@ -198,13 +198,13 @@ impl RedisStore {
         };
         let (subject, until) = (subject.as_str(), record.expires_at);
         let mut answer = self
-            .backend
+            .client
             .answer(&call(b""), Effect::Write, deadline)
             .await?;
         if answer == Answer::IndexFirst {
             self.keep(subject, key, until, None, deadline).await?;
             let told = call(b"1");
-            answer = self.backend.answer(&told, Effect::Write, deadline).await?;
+            answer = self.client.answer(&told, Effect::Write, deadline).await?;
         }
         if answer == Answer::Tell {
             self.remind(subject, key, until, deadline).await;
@@ -214,9 +214,9 @@ impl RedisStore {
     }
 
     async fn touch_key(&self, key: &StoreKey, expires_at: Timestamp) -> Result<()> {
-        let deadline = self.backend.deadline();
+        let deadline = self.client.deadline();
         let record_key = self.record_key(key);
-        let prefix = match self.backend.is_cluster() {
+        let prefix = match self.client.is_cluster() {
             true => "",
             false => &self.prefix,
         };
@@ -232,7 +232,7 @@ impl RedisStore {
                     told.as_bytes(),
                 ],
             );
-            match self.backend.run(&call, Effect::Write, deadline).await? {
+            match self.client.run(&call, Effect::Write, deadline).await? {
                 Value::Int(number) => return done(Answer::from_number(number).ok_or_else(odd)?),
                 reply => {
                     let (number, subject): (i64, String) =
@@ -250,15 +250,15 @@ impl RedisStore {
     }
 
     async fn delete_key(&self, key: &StoreKey, expected: Option<Revision>) -> Result<bool> {
-        let deadline = self.backend.deadline();
-        if expected.is_none() && !self.backend.is_cluster() {
+        let deadline = self.client.deadline();
+        if expected.is_none() && !self.client.is_cluster() {
             // An entry of the index stays, and goes when the index is read or written.
             let call = Call::new("DEL", &self.record_key(key));
-            let removed = self.backend.run(&call, Effect::Write, deadline).await?;
+            let removed = self.client.run(&call, Effect::Write, deadline).await?;
             return Ok(removed == Value::Int(1));
         }
         let head = expected.map(codec::head);
-        let prefix = match self.backend.is_cluster() {
+        let prefix = match self.client.is_cluster() {
             true => "",
             false => &self.prefix,
         };
@@ -268,7 +268,7 @@ impl RedisStore {
             prefix.as_bytes(),
         ];
         let call = script::DELETE.call(&[&self.record_key(key)], &args);
-        match self.backend.run(&call, Effect::Write, deadline).await? {
+        match self.client.run(&call, Effect::Write, deadline).await? {
             Value::Int(number) => match Answer::from_number(number).ok_or_else(odd)? {
                 Answer::Missing => Ok(false),
                 answer => done(answer).map(|()| true),
@@ -291,7 +291,7 @@ impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
             .field("prefix", &self.prefix)
-            .field("cluster", &self.backend.is_cluster())
+            .field("cluster", &self.client.is_cluster())
             .finish_non_exhaustive()
     }
 }
@@ -308,9 +308,9 @@ impl SessionStore for RedisStore {
 
     async fn create(&self, token: Token, record: &Record) -> Result<Token> {
         record.check_size(self.max_data)?;
-        let (key, deadline) = (token.key(), self.backend.deadline());
+        let (key, deadline) = (token.key(), self.client.deadline());
         match &record.subject {
-            _ if self.backend.is_cluster() => self.create_on_cluster(&key, record, deadline).await,
+            _ if self.client.is_cluster() => self.create_on_cluster(&key, record, deadline).await,
             Some(subject) => self.create_indexed(&key, subject, record, deadline).await,
             None => {
                 let value = codec::encode(record, NO_NUMBER);
@@ -322,8 +322,8 @@ impl SessionStore for RedisStore {
 
     async fn load(&self, token: &Token) -> Result<Option<Record>> {
         let call = Call::new("GET", &self.record_key(&token.key()));
-        let deadline = self.backend.deadline();
-        match self.backend.run(&call, Effect::Read, deadline).await? {
+        let deadline = self.client.deadline();
+        match self.client.run(&call, Effect::Read, deadline).await? {
             Value::Nil => Ok(None),
             Value::BulkString(stored) => codec::decode(stored).map(Some),
             _ => Err(odd()),
@@ -345,8 +345,8 @@ impl SessionStore for RedisStore {
                 &millis(record.expires_at),
             ],
         );
-        let deadline = self.backend.deadline();
-        done(self.backend.answer(&call, Effect::Write, deadline).await?)?;
+        let deadline = self.client.deadline();
+        done(self.client.answer(&call, Effect::Write, deadline).await?)?;
         Ok(token.clone())
     }
 
@@ -367,7 +367,7 @@ impl SessionStore for RedisStore {
     /// the replicas it has to have and one that cannot persist refuse.
     async fn ping(&self) -> Result<()> {
         let prefix = [self.prefix.as_bytes(), b"#ping"].concat();
-        self.backend.ping(&prefix, self.backend.deadline()).await
+        self.client.ping(&prefix, self.client.deadline()).await
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {

@@ -17,8 +17,8 @@ use tokio::{
 };
 
 use crate::{
-    call::{Backend, unsent},
     failure::{Cause, Effect, Failure},
+    statement::{Driver, unsent},
 };
 
 /// A connection that was idle for longer is tried before it is used: firewalls and servers drop
@@ -43,9 +43,9 @@ const CONTENT: Duration = Duration::from_secs(1);
 
 /// Makes a connection.
 pub(crate) type Connect<DB> =
-    Box<dyn Fn() -> BoxFuture<'static, sqlx::Result<<DB as Backend>::Link>> + Send + Sync>;
+    Box<dyn Fn() -> BoxFuture<'static, sqlx::Result<<DB as Driver>::Link>> + Send + Sync>;
 
-pub(crate) struct Connections<DB: Backend> {
+pub(crate) struct Connections<DB: Driver> {
     connect: Connect<DB>,
     limit: usize,
     /// How long making a connection may take.
@@ -53,11 +53,11 @@ pub(crate) struct Connections<DB: Backend> {
     state: Mutex<State<DB>>,
 }
 
-struct State<DB: Backend> {
+struct State<DB: Driver> {
     /// The one used last is at the end.
     idle: Vec<Idle<DB>>,
     /// The calls that wait, in their order.
-    waiting: VecDeque<oneshot::Sender<Result<Lease<DB>, Failure>>>,
+    waiting: VecDeque<oneshot::Sender<Result<PooledConnection<DB>, Failure>>>,
     /// How many connections there are, with those that are being made.
     open: usize,
     making: usize,
@@ -67,19 +67,19 @@ struct State<DB: Backend> {
     broken: Option<Instant>,
 }
 
-struct Live<DB: Backend> {
+struct Live<DB: Driver> {
     link: DB::Link,
     made: Instant,
 }
 
-struct Idle<DB: Backend> {
+struct Idle<DB: Driver> {
     live: Live<DB>,
     since: Instant,
 }
 
 /// A connection that a call has to itself. Dropped, it goes to the next call unless something may
 /// be under way on it.
-pub(crate) struct Lease<DB: Backend> {
+pub(crate) struct PooledConnection<DB: Driver> {
     live: Option<Live<DB>>,
     /// Since when it was idle, when it has to be tried first.
     suspect: Option<Instant>,
@@ -89,9 +89,9 @@ pub(crate) struct Lease<DB: Backend> {
 }
 
 /// The right to make a connection.
-struct Place<DB: Backend>(Arc<Connections<DB>>);
+struct Permit<DB: Driver>(Arc<Connections<DB>>);
 
-impl<DB: Backend> Connections<DB> {
+impl<DB: Driver> Connections<DB> {
     pub(crate) fn new(connect: Connect<DB>, limit: usize, patience: Duration) -> Arc<Self> {
         Arc::new(Self {
             connect,
@@ -130,9 +130,9 @@ impl<DB: Backend> Connections<DB> {
         self: &Arc<Self>,
         end: Instant,
         effect: Effect,
-    ) -> Result<Lease<DB>, Failure> {
+    ) -> Result<PooledConnection<DB>, Failure> {
         let turn = match self.join(effect) {
-            Ok(lease) => return Ok(lease),
+            Ok(pooled) => return Ok(pooled),
             Err(turn) => turn,
         };
         match timeout_at(end, turn).await {
@@ -156,13 +156,14 @@ impl<DB: Backend> Connections<DB> {
     fn join(
         self: &Arc<Self>,
         effect: Effect,
-    ) -> Result<Lease<DB>, oneshot::Receiver<Result<Lease<DB>, Failure>>> {
+    ) -> Result<PooledConnection<DB>, oneshot::Receiver<Result<PooledConnection<DB>, Failure>>>
+    {
         let mut state = self.state();
         if let Some(idle) = state.idle.pop() {
             let is_suspect = !DB::LOCAL && !state.trusts(&idle, effect);
-            let mut lease = self.lease(idle.live);
-            lease.suspect = is_suspect.then_some(idle.since);
-            return Ok(lease);
+            let mut pooled = self.pooled(idle.live);
+            pooled.suspect = is_suspect.then_some(idle.since);
+            return Ok(pooled);
         }
         // Who has given up is first in line, as all have about the same time.
         while state
@@ -183,7 +184,7 @@ impl<DB: Backend> Connections<DB> {
         while state.may_grow(self.limit) {
             state.open += 1;
             state.making += 1;
-            tokio::spawn(Place(Arc::clone(self)).make());
+            tokio::spawn(Permit(Arc::clone(self)).make());
         }
     }
 
@@ -192,18 +193,18 @@ impl<DB: Backend> Connections<DB> {
         if !DB::LOCAL && live.made.elapsed() > MAX_AGE {
             return self.retire(live);
         }
-        let mut lease = self.lease(live);
+        let mut pooled = self.pooled(live);
         let outdated = loop {
             let next = {
                 let mut state = self.state();
                 match state.next() {
                     Some(next) => next,
-                    None => break state.lay_down(lease.live.take(), DB::LOCAL),
+                    None => break state.lay_down(pooled.live.take(), DB::LOCAL),
                 }
             };
-            match next.send(Ok(lease)) {
+            match next.send(Ok(pooled)) {
                 // Who leaves the line at this very moment leaves it to the next one.
-                Err(Ok(back)) => lease = back,
+                Err(Ok(back)) => pooled = back,
                 _ => break None,
             }
         };
@@ -251,8 +252,8 @@ impl<DB: Backend> Connections<DB> {
         }
     }
 
-    fn lease(self: &Arc<Self>, live: Live<DB>) -> Lease<DB> {
-        Lease {
+    fn pooled(self: &Arc<Self>, live: Live<DB>) -> PooledConnection<DB> {
+        PooledConnection {
             live: Some(live),
             suspect: None,
             busy: false,
@@ -265,7 +266,7 @@ impl<DB: Backend> Connections<DB> {
     }
 }
 
-impl<DB: Backend> State<DB> {
+impl<DB: Driver> State<DB> {
     /// Whether one more connection is wanted. A server that has refused one has to make do with
     /// those that there are; it is asked for one at a time, and not often.
     fn may_grow(&self, limit: usize) -> bool {
@@ -286,7 +287,7 @@ impl<DB: Backend> State<DB> {
     }
 
     /// The first in line who has not left it.
-    fn next(&mut self) -> Option<oneshot::Sender<Result<Lease<DB>, Failure>>> {
+    fn next(&mut self) -> Option<oneshot::Sender<Result<PooledConnection<DB>, Failure>>> {
         std::iter::from_fn(|| self.waiting.pop_front()).find(|waiting| !waiting.is_closed())
     }
 
@@ -303,7 +304,7 @@ impl<DB: Backend> State<DB> {
     }
 }
 
-impl<DB: Backend> Place<DB> {
+impl<DB: Driver> Permit<DB> {
     /// Makes a connection for a call that waits. The only one that is being made while there is
     /// none is tried again for as long as somebody waits.
     async fn make(self) {
@@ -364,7 +365,7 @@ impl<DB: Backend> Place<DB> {
 }
 
 /// Nothing is begun here: the place may be dropped because the runtime is ending.
-impl<DB: Backend> Drop for Place<DB> {
+impl<DB: Driver> Drop for Permit<DB> {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.open -= 1;
@@ -372,12 +373,12 @@ impl<DB: Backend> Drop for Place<DB> {
     }
 }
 
-impl<DB: Backend> Lease<DB> {
+impl<DB: Driver> PooledConnection<DB> {
     /// The connection, on which something is under way until [`done`](Self::done).
     pub(crate) fn begin(&mut self) -> &mut DB::Link {
         self.busy = true;
         let live = self.live.as_mut();
-        &mut live.expect("a lease has its connection to the end").link
+        &mut live.expect("a pooled has its connection to the end").link
     }
 
     /// Whether the connection can be used, as far as that is in doubt. If not, those that have been
@@ -430,7 +431,7 @@ impl<DB: Backend> Lease<DB> {
     }
 }
 
-impl<DB: Backend> Drop for Lease<DB> {
+impl<DB: Driver> Drop for PooledConnection<DB> {
     fn drop(&mut self) {
         if self.busy && !DB::LOCAL {
             self.end();

@@ -1,27 +1,27 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "sqlite")]
+mod batch;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-mod call;
+mod codec;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod connections;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod failure;
-#[cfg(feature = "sqlite")]
-mod lane;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod options;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-mod record;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod remote;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+mod statement;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 mod table;
 #[cfg(any(feature = "postgres", feature = "mysql"))]

@@ -10,12 +10,11 @@ use sqlx::{
 use tokio::time::Instant;
 
 use crate::{
-    StoreOptions, TableName,
-    call::{Answer, Backend, Caller, Statement, backend_values, parse_url, run_statement},
+    StoreOptions, TableName, codec,
     failure::{Cause, Effect, Failure, Refusal},
-    record,
     remote::{BATCH, Dialect, Remote, Swept, remote_store, safe},
     schema::{Column, Table, columns, comment},
+    statement::{Answer, Driver, Runner, Statement, backend_values, parse_url, run_statement},
     url::Address,
 };
 
@@ -74,7 +73,7 @@ impl MysqlStore {
         }
         let limit = options.max_connections.unwrap_or(16);
         let store = Self::new(move || connect.clone(), limit, options);
-        store.0.caller.hello().await?;
+        store.0.runner.hello().await?;
         Ok(store)
     }
 
@@ -105,9 +104,9 @@ impl MysqlStore {
             let options = options().disable_statement_logging();
             Box::pin(connect(options, patience)) as _
         };
-        let mut caller = Caller::new(connect, limit, store.deadline, store.connect_timeout);
-        caller.patience = patience;
-        Self(Arc::new(Remote::new(caller, store)))
+        let mut runner = Runner::new(connect, limit, store.deadline, store.connect_timeout);
+        runner.patience = patience;
+        Self(Arc::new(Remote::new(runner, store)))
     }
 
     /// The statement that [`migrate`](Self::migrate) executes, for review.
@@ -201,7 +200,7 @@ fn lock_wait(deadline: Duration) -> Duration {
     Duration::from_secs((deadline / 3).as_secs().max(1))
 }
 
-impl Backend for MySql {
+impl Driver for MySql {
     const LOCAL: bool = false;
 
     async fn run(
@@ -335,22 +334,22 @@ impl Dialect for MySql {
         let mut table = Table::default();
         for row in &ask(COLUMNS).await?.rows {
             table.columns.push(Column {
-                name: record::text::<Self>(row, 0)?,
-                kind: record::text::<Self>(row, 1)?,
-                nullable: record::number::<Self>(row, 2)? != 0,
-                has_default: record::number::<Self>(row, 3)? != 0,
+                name: codec::text::<Self>(row, 0)?,
+                kind: codec::text::<Self>(row, 1)?,
+                nullable: codec::number::<Self>(row, 2)? != 0,
+                has_default: codec::number::<Self>(row, 3)? != 0,
             });
         }
         for row in &ask(INDEXES).await?.rows {
-            let name = record::text::<Self>(row, 0)?;
-            if record::number::<Self>(row, 1)? != 0 {
+            let name = codec::text::<Self>(row, 0)?;
+            if codec::number::<Self>(row, 1)? != 0 {
                 table.primary_key.push(name);
             } else {
                 table.indexed.push(name);
             }
         }
         let comment = ask(COMMENT).await?;
-        table.comment = record::comment::<Self>(comment.rows.first());
+        table.comment = codec::comment::<Self>(comment.rows.first());
         Ok(table)
     }
 
@@ -367,7 +366,7 @@ impl Dialect for MySql {
             limit,
         };
         remote
-            .caller
+            .runner
             .session(end, Effect::Write, move |connection| {
                 let sweep = sweep.clone();
                 Box::pin(async move { sweep.run(connection).await })

@@ -15,12 +15,11 @@ use sqlx::{
 use tokio::time::Instant;
 
 use crate::{
-    StoreOptions, TableName,
-    call::{Answer, Backend, Caller, Statement, parse_url, random, read_answer, row_values},
+    StoreOptions, TableName, codec,
     failure::{Cause, Failure, Refusal},
-    record,
     remote::{Dialect, Remote, Swept, remote_store, safe},
     schema::{Column, Table, columns, comment},
+    statement::{Answer, Driver, Runner, Statement, parse_url, random, read_answer, row_values},
     url::Address,
 };
 
@@ -88,7 +87,7 @@ impl PostgresStore {
         }
         let limit = options.max_connections.unwrap_or(16);
         let store = Self::new(move || connect.clone(), limit, options);
-        store.0.caller.hello().await?;
+        store.0.runner.hello().await?;
         Ok(store)
     }
 
@@ -124,9 +123,9 @@ impl PostgresStore {
             let is_direct = Arc::clone(&is_direct);
             Box::pin(PgLink::connect(options, patience, is_direct)) as _
         };
-        let mut caller = Caller::new(connect, limit, options.deadline, options.connect_timeout);
-        caller.patience = patience;
-        Self(Arc::new(Remote::new(caller, options)))
+        let mut runner = Runner::new(connect, limit, options.deadline, options.connect_timeout);
+        runner.patience = patience;
+        Self(Arc::new(Remote::new(runner, options)))
     }
 
     /// The statements that [`migrate`](Self::migrate) executes, for review.
@@ -321,7 +320,7 @@ fn with_literals(sql: &str, values: &[Value]) -> String {
     text
 }
 
-impl Backend for Postgres {
+impl Driver for Postgres {
     type Link = PgLink;
     type Values = Vec<Value>;
 
@@ -469,22 +468,22 @@ impl Dialect for Postgres {
         let mut table = Table::default();
         for row in &ask(COLUMNS).await?.rows {
             table.columns.push(Column {
-                name: record::text::<Self>(row, 0)?,
-                kind: record::text::<Self>(row, 1)?,
-                nullable: record::number::<Self>(row, 2)? != 0,
-                has_default: record::number::<Self>(row, 3)? != 0,
+                name: codec::text::<Self>(row, 0)?,
+                kind: codec::text::<Self>(row, 1)?,
+                nullable: codec::number::<Self>(row, 2)? != 0,
+                has_default: codec::number::<Self>(row, 3)? != 0,
             });
         }
         for row in &ask(INDEXES).await?.rows {
-            let name = record::text::<Self>(row, 0)?;
-            if record::number::<Self>(row, 1)? != 0 {
+            let name = codec::text::<Self>(row, 0)?;
+            if codec::number::<Self>(row, 1)? != 0 {
                 table.primary_key.push(name);
             } else {
                 table.indexed.push(name);
             }
         }
         let comment = ask(COMMENT).await?;
-        table.comment = record::comment::<Self>(comment.rows.first());
+        table.comment = codec::comment::<Self>(comment.rows.first());
         Ok(table)
     }
 
@@ -523,7 +522,7 @@ impl Dialect for Postgres {
         let Some(row) = answer.rows.first() else {
             return Ok(None);
         };
-        let count = |index| record::number::<Self>(row, index).map(i64::cast_unsigned);
+        let count = |index| codec::number::<Self>(row, index).map(i64::cast_unsigned);
         let swept = Swept {
             removed: count(1)?,
             put_off: count(2)?,
@@ -545,7 +544,7 @@ impl Dialect for Postgres {
     ) -> Result<bool> {
         let statement = || bind(Statement::new(ending)).time(remote.now());
         let answer = remote.write(end, statement).await?;
-        let is_live = |row| record::number::<Self>(row, 0).map(|live| live != 0);
+        let is_live = |row| codec::number::<Self>(row, 0).map(|live| live != 0);
         answer.rows.first().map_or(Ok(false), is_live)
     }
 
@@ -571,7 +570,7 @@ impl Dialect for Postgres {
                 .time(remote.now())
         };
         let answer = remote.write(end, statement).await?;
-        let count = |row| record::number::<Self>(row, 0).map(i64::cast_unsigned);
+        let count = |row| codec::number::<Self>(row, 0).map(i64::cast_unsigned);
         answer.rows.first().map_or(Ok(0), count)
     }
 }

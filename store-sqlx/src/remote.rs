@@ -10,25 +10,24 @@ use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 use tokio::time::Instant;
 
 use crate::{
-    StoreOptions, TableName,
-    call::{Answer, Backend, Caller, Statement},
+    StoreOptions, TableName, codec,
     failure::{Cause, Effect, Failure, Refusal, overtaken},
-    record,
     schema::{Column, Table},
+    statement::{Answer, Driver, Runner, Statement},
 };
 
 /// How many rows a sweep looks at in one statement, so that it holds no lock for long.
 pub(crate) const BATCH: usize = 256;
 
 /// How often a call is decided anew because another was faster.
-const ROUNDS: usize = 4;
+const ATTEMPTS: usize = 4;
 
 /// What expires within this time is looked at under its lock before it is prolonged: at least as long
 /// as a statement may be under way, and as much as a clock may plausibly step meanwhile.
 const SOON: Duration = Duration::from_secs(60);
 
 /// What differs between the servers.
-pub(crate) trait Dialect: Backend {
+pub(crate) trait Dialect: Driver {
     /// The mark around names.
     const QUOTE: char;
 
@@ -104,7 +103,7 @@ pub(crate) struct Remote<DB: Dialect> {
     /// The table's name in a statement.
     pub(crate) quoted: String,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) caller: Caller<DB>,
+    pub(crate) runner: Runner<DB>,
     sql: Statements<DB>,
     /// A statement tells the time and then waits for the network and for the row's lock, so that its
     /// time may be older than that of a call that finds the session expired meanwhile. So it prolongs
@@ -134,7 +133,7 @@ enum Change {
 }
 
 impl<DB: Dialect> Remote<DB> {
-    pub(crate) fn new(caller: Caller<DB>, options: StoreOptions) -> Self {
+    pub(crate) fn new(runner: Runner<DB>, options: StoreOptions) -> Self {
         let quoted = options.table.quoted(DB::QUOTE);
         Self {
             sql: Statements::new(&quoted),
@@ -142,7 +141,7 @@ impl<DB: Dialect> Remote<DB> {
             quoted,
             clock: options.clock,
             margin: SOON.max(options.deadline),
-            caller,
+            runner,
         }
     }
 
@@ -151,7 +150,7 @@ impl<DB: Dialect> Remote<DB> {
     }
 
     pub(crate) async fn migrate(&self) -> Result<()> {
-        let end = self.caller.end();
+        let end = self.runner.end();
         let table = DB::table(self, end).await?;
         let wanted = DB::wanted();
         let checked = table.check(&self.table, &wanted);
@@ -166,24 +165,24 @@ impl<DB: Dialect> Remote<DB> {
 
     pub(crate) async fn drop_table(&self) -> Result<()> {
         let sql = safe(format!("DROP TABLE IF EXISTS {}", self.quoted));
-        self.caller.write(|| Statement::new(&sql)).await?;
+        self.runner.write(|| Statement::new(&sql)).await?;
         Ok(())
     }
 
     pub(crate) async fn check(&self) -> Result<()> {
-        let table = DB::table(self, self.caller.end()).await?;
+        let table = DB::table(self, self.runner.end()).await?;
         table.check(&self.table, &DB::wanted())
     }
 
     pub(crate) async fn create(&self, token: Token, record: &Record) -> Result<Token> {
-        record.check_size(record::MAX_DATA)?;
+        record.check_size(codec::MAX_DATA)?;
         let key = token.key();
         let statement = || {
             let (statement, now) = (Statement::new(&self.sql.create).key(&key), self.now());
-            let statement = record::bind(statement, record, 2, now);
+            let statement = codec::bind(statement, record, 2, now);
             (0..DB::TIMES_IN_CREATE).fold(statement, |statement, _| statement.time(now))
         };
-        let answer = self.caller.write(statement).await?;
+        let answer = self.runner.write(statement).await?;
         if DB::created(&answer) {
             Ok(token)
         } else {
@@ -194,16 +193,16 @@ impl<DB: Dialect> Remote<DB> {
     pub(crate) async fn load(&self, token: &Token) -> Result<Option<Record>> {
         let key = token.key();
         let answer = self
-            .caller
+            .runner
             .read(|| Statement::new(&self.sql.load).key(&key))
             .await?;
         let Some(row) = answer.rows.first() else {
             return Ok(None);
         };
-        if record::timestamp::<DB>(row, 2)? <= self.now() {
+        if codec::timestamp::<DB>(row, 2)? <= self.now() {
             return Ok(None);
         }
-        record::record::<DB>(row, 0).map(Some)
+        codec::record::<DB>(row, 0).map(Some)
     }
 
     pub(crate) async fn update(
@@ -212,7 +211,7 @@ impl<DB: Dialect> Remote<DB> {
         expected: Revision,
         record: &Record,
     ) -> Result<Token> {
-        record.check_size(record::MAX_DATA)?;
+        record.check_size(codec::MAX_DATA)?;
         let update = Change::Update(expected, record.clone());
         self.change(token, &self.sql.update, update).await
     }
@@ -223,11 +222,11 @@ impl<DB: Dialect> Remote<DB> {
     }
 
     pub(crate) async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
-        let (key, end) = (token.key(), self.caller.end());
+        let (key, end) = (token.key(), self.runner.end());
         let Some(expected) = expected else {
             return DB::end(self, end, &self.sql.delete, |statement| statement.key(&key)).await;
         };
-        for _ in 0..ROUNDS {
+        for _ in 0..ATTEMPTS {
             let statement = || {
                 Statement::new(&self.sql.delete_at)
                     .key(&key)
@@ -248,13 +247,13 @@ impl<DB: Dialect> Remote<DB> {
 
     /// Whether the server takes writes.
     pub(crate) async fn ping(&self) -> Result<()> {
-        let answer = self.caller.read(|| Statement::new(&self.sql.ping)).await?;
+        let answer = self.runner.read(|| Statement::new(&self.sql.ping)).await?;
         let row = answer.rows.first();
         if row.is_some_and(|row| matches!(DB::number(row, 0), Ok(0))) {
             return Ok(());
         }
         // After a failover the server that takes writes is behind other connections.
-        self.caller.connections.clear();
+        self.runner.connections.clear();
         let cause = Cause("the server is in a mode that allows no writes".into());
         Err(Failure::Refused(Refusal::ReadOnly, cause).into_error(Effect::Read))
     }
@@ -272,7 +271,7 @@ impl<DB: Dialect> Remote<DB> {
     /// Removes batch after batch, and begins none in the second half of the deadline, so that the
     /// last one has time to end.
     async fn sweep_batches(&self, limit: usize, alone: bool) -> Result<Option<u64>> {
-        let (limit, end) = (limit as u64, self.caller.end());
+        let (limit, end) = (limit as u64, self.runner.end());
         let mut removed = 0;
         while removed < limit {
             let batch = (limit - removed).min(BATCH as u64).cast_signed();
@@ -284,7 +283,7 @@ impl<DB: Dialect> Remote<DB> {
                 Err(_) if removed > 0 => break,
                 Err(error) => return Err(error),
             }
-            if Instant::now() + self.caller.deadline / 2 >= end {
+            if Instant::now() + self.runner.deadline / 2 >= end {
                 break;
             }
         }
@@ -305,14 +304,14 @@ impl<DB: Dialect> Remote<DB> {
                 .time(self.now())
                 .number(limit)
         };
-        let answer = self.caller.read(statement).await?;
+        let answer = self.runner.read(statement).await?;
         let rows = answer.rows.iter();
-        rows.map(record::subject_session::<DB>).collect()
+        rows.map(codec::subject_session::<DB>).collect()
     }
 
     pub(crate) async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
         let bind = |statement: Statement<DB>| statement.key(key).bytes(subject.as_str().as_bytes());
-        DB::end(self, self.caller.end(), &self.sql.revoke, bind).await
+        DB::end(self, self.runner.end(), &self.sql.revoke, bind).await
     }
 
     pub(crate) async fn revoke_all(
@@ -322,7 +321,7 @@ impl<DB: Dialect> Remote<DB> {
     ) -> Result<u64> {
         DB::revoke_all(
             self,
-            self.caller.end(),
+            self.runner.end(),
             subject.as_str().as_bytes(),
             key_or_empty(except),
         )
@@ -332,7 +331,7 @@ impl<DB: Dialect> Remote<DB> {
     /// Changes a live record in one statement, or by the time that is told under the row's lock when
     /// it is about to expire.
     async fn change(&self, token: &Token, sql: &SqlStr, change: Change) -> Result<Token> {
-        let (key, end) = (token.key(), self.caller.end());
+        let (key, end) = (token.key(), self.runner.end());
         let statement = || {
             let now = self.now();
             change.statement(sql, &key, now, now + self.margin)
@@ -344,7 +343,7 @@ impl<DB: Dialect> Remote<DB> {
         if change.expected().is_some_and(|expected| expected != found) {
             return Err(ErrorKind::Conflict.into());
         }
-        if Instant::now() + self.caller.patience >= end {
+        if Instant::now() + self.runner.patience >= end {
             // The wait for the lock could be cut off, and it would be open what was done.
             let cause = Cause("no time is left to wait for a lock".into());
             return Err(Failure::Unsent(cause).into_error(Effect::Write));
@@ -356,7 +355,7 @@ impl<DB: Dialect> Remote<DB> {
             change,
             clock: Arc::clone(&self.clock),
         };
-        let done = self.caller.session(end, Effect::Write, move |link| {
+        let done = self.runner.session(end, Effect::Write, move |link| {
             let locked = locked.clone();
             Box::pin(async move { locked.run::<DB>(link).await })
         });
@@ -377,7 +376,7 @@ impl<DB: Dialect> Remote<DB> {
         end: Instant,
         statement: impl Fn() -> Statement<DB> + Send + Sync,
     ) -> Result<Answer<DB>> {
-        let answer = self.caller.call_until(end, Effect::Read, statement).await;
+        let answer = self.runner.call_until(end, Effect::Read, statement).await;
         answer.map_err(|failure| failure.into_error(Effect::Read))
     }
 
@@ -386,12 +385,12 @@ impl<DB: Dialect> Remote<DB> {
         end: Instant,
         statement: impl Fn() -> Statement<DB> + Send + Sync,
     ) -> Result<Answer<DB>> {
-        let answer = self.caller.call_until(end, Effect::Write, statement).await;
+        let answer = self.runner.call_until(end, Effect::Write, statement).await;
         answer.map_err(|failure| failure.into_error(Effect::Write))
     }
 }
 
-fn live_revision<DB: Backend>(
+fn live_revision<DB: Driver>(
     answer: &Answer<DB>,
     now: Timestamp,
 ) -> Result<Option<Revision>, ErrorKind> {
@@ -399,9 +398,9 @@ fn live_revision<DB: Backend>(
         return Ok(None);
     };
     let read = || {
-        let is_live = record::timestamp::<DB>(row, 1)? > now;
-        record::timestamp::<DB>(row, 2)?;
-        is_live.then(|| record::revision::<DB>(row, 0)).transpose()
+        let is_live = codec::timestamp::<DB>(row, 1)? > now;
+        codec::timestamp::<DB>(row, 2)?;
+        is_live.then(|| codec::revision::<DB>(row, 0)).transpose()
     };
     read().map_err(|error: Error| error.kind())
 }
@@ -415,7 +414,7 @@ impl Change {
     }
 
     /// The change of a record that lives longer than `until`.
-    fn statement<DB: Backend>(
+    fn statement<DB: Driver>(
         &self,
         sql: &SqlStr,
         key: &StoreKey,
@@ -424,12 +423,12 @@ impl Change {
     ) -> Statement<DB> {
         let statement = Statement::new(sql);
         match self {
-            Self::Update(expected, record) => record::bind(statement, record, 2, now)
+            Self::Update(expected, record) => codec::bind(statement, record, 2, now)
                 .key(key)
                 .time(until)
                 .revision(*expected),
             Self::Touch(expires_at) => {
-                let expiry = record::expiry(*expires_at, now);
+                let expiry = codec::expiry(*expires_at, now);
                 statement.time(expiry).time(expiry).key(key).time(until)
             }
         }
@@ -540,7 +539,7 @@ macro_rules! remote_store {
     ($store:ident) => {
         impl $store {
             /// The largest payload, in bytes.
-            pub const MAX_DATA: usize = $crate::record::MAX_DATA;
+            pub const MAX_DATA: usize = $crate::codec::MAX_DATA;
 
             /// Makes the table and its indexes if they are not there, and checks them. May be
             /// called at every start, by any number of processes at a time; needs the right to

@@ -12,7 +12,7 @@ use std::{
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::{SCENARIOS, Scenario, call};
-use crate::fault::with_hook;
+use crate::failpoint::with_hook;
 
 const CHILD: &str = "SESSIONKIT_FS_CRASH_TEST";
 

@@ -1,7 +1,7 @@
 //! What only the inside of the crate can be asked: every step of every operation, one at a time.
 
+mod codec;
 mod crash;
-mod format;
 mod steps;
 
 use std::{path::Path, sync::Arc, time::Duration};

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use sessionkit::{ErrorKind, Revision};
 
 use super::{A, NOW, SCENARIOS, call, create, keys_of, load, record, temporaries, tree};
-use crate::{call::Call, fault::with_hook, tree::Tree};
+use crate::{call::Call, failpoint::with_hook, tree::Tree};
 
 /// Calls `with` for each scenario and each of its steps, until there are no more steps.
 fn for_each_step(mut with: impl FnMut(&super::Scenario, usize) -> bool) {
@@ -433,7 +433,7 @@ fn the_kind_of_an_error_tells_what_to_do() {
         (Errno::ACCESS, ErrorKind::Unavailable),
         (Errno::MFILE, ErrorKind::Unavailable),
     ] {
-        assert_eq!(crate::fail::error(errno).kind(), expected);
+        assert_eq!(crate::failure::error(errno).kind(), expected);
     }
 }
 

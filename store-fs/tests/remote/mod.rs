@@ -26,7 +26,7 @@ use sessionkit::{
 };
 use tokio::sync::oneshot;
 
-use wire::{Answer, Call, Listed, Opened, Reply, Request};
+use wire::{Answer, CommitPoint, Listed, Opened, Reply, Request};
 
 /// Tells the program that it is the other process.
 const SERVE: &str = "SESSIONKIT_FS_TEST_SERVE";
@@ -51,11 +51,11 @@ impl RemoteStore {
     /// Opens the store of a directory, which goes by `clock`.
     pub(crate) async fn open(path: PathBuf, clock: Arc<dyn Clock>) -> Result<Self> {
         let handle = Handle::new(clock);
-        let opened = handle.call(Call::Open { path }).await?;
+        let opened = handle.call(CommitPoint::Open { path }).await?;
         Ok(Self { handle, opened })
     }
 
-    async fn moved(&self, call: Call) -> Result<Token> {
+    async fn moved(&self, call: CommitPoint) -> Result<Token> {
         let token: wire::Token = self.handle.call(call).await?;
         Ok(token.into())
     }
@@ -77,11 +77,11 @@ impl SessionStore for RemoteStore {
 
     async fn create(&self, token: Token, record: &Record) -> Result<Token> {
         let (token, record) = ((&token).into(), record.into());
-        self.moved(Call::Create { token, record }).await
+        self.moved(CommitPoint::Create { token, record }).await
     }
 
     async fn load(&self, token: &Token) -> Result<Option<Record>> {
-        let call = Call::Load {
+        let call = CommitPoint::Load {
             token: token.into(),
         };
         let found: Option<wire::Record> = self.handle.call(call).await?;
@@ -89,7 +89,7 @@ impl SessionStore for RemoteStore {
     }
 
     async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
-        let call = Call::Update {
+        let call = CommitPoint::Update {
             token: token.into(),
             expected: expected.to_bits(),
             record: record.into(),
@@ -98,7 +98,7 @@ impl SessionStore for RemoteStore {
     }
 
     async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
-        let call = Call::Touch {
+        let call = CommitPoint::Touch {
             token: token.into(),
             expires_at: expires_at.as_millis(),
         };
@@ -110,7 +110,7 @@ impl SessionStore for RemoteStore {
     }
 
     async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
-        let call = Call::Delete {
+        let call = CommitPoint::Delete {
             token: token.into(),
             expected: expected.map(Revision::to_bits),
         };
@@ -118,7 +118,7 @@ impl SessionStore for RemoteStore {
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
-        self.handle.call(Call::Sweep { limit }).await
+        self.handle.call(CommitPoint::Sweep { limit }).await
     }
 
     async fn try_sweep(&self, limit: usize) -> Result<Option<u64>> {
@@ -126,7 +126,7 @@ impl SessionStore for RemoteStore {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.handle.call(Call::Ping).await
+        self.handle.call(CommitPoint::Ping).await
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
@@ -143,7 +143,7 @@ impl SubjectIndex for RemoteStore {
         after: Option<&StoreKey>,
         limit: usize,
     ) -> Result<Vec<SubjectSession>> {
-        let call = Call::List {
+        let call = CommitPoint::List {
             subject: subject.as_str().to_owned(),
             after: after.map(|key| *key.as_bytes()),
             limit,
@@ -153,7 +153,7 @@ impl SubjectIndex for RemoteStore {
     }
 
     async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
-        let call = Call::Revoke {
+        let call = CommitPoint::Revoke {
             subject: subject.as_str().to_owned(),
             key: *key.as_bytes(),
         };
@@ -161,7 +161,7 @@ impl SubjectIndex for RemoteStore {
     }
 
     async fn revoke_all(&self, subject: &Subject, except: Option<&StoreKey>) -> Result<u64> {
-        let call = Call::RevokeAll {
+        let call = CommitPoint::RevokeAll {
             subject: subject.as_str().to_owned(),
             except: except.map(|key| *key.as_bytes()),
         };
@@ -180,11 +180,11 @@ impl Handle {
         Self(store)
     }
 
-    async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
+    async fn call<T: DeserializeOwned>(&self, call: CommitPoint) -> Result<T> {
         let (id, store) = (OTHER.number(), self.0);
         let answer = OTHER.expect_answer(id);
         let _cancel = CancelOnDrop(id);
-        OTHER.send(&Request::Call { id, store, call });
+        OTHER.send(&Request::CommitPoint { id, store, call });
         match answer.await.expect("the other process does not end early") {
             Answer::Returned(result) => {
                 let result: Result<T, wire::Error> = wire::decode(&result);

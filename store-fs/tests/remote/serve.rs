@@ -22,7 +22,7 @@ use tokio::{runtime, task::AbortHandle};
 
 use super::{
     locked,
-    wire::{self, Answer, Call, Error, Listed, Opened, Record, Reply, Request, Token},
+    wire::{self, Answer, CommitPoint, Error, Listed, Opened, Record, Reply, Request, Token},
 };
 use crate::harness::options;
 
@@ -66,12 +66,12 @@ impl Server {
     /// Waits for nothing, so that the test process can always go on sending.
     fn take(self: &Arc<Self>, request: Request) {
         match request {
-            Request::Call {
+            Request::CommitPoint {
                 id,
                 store,
-                call: Call::Open { path },
+                call: CommitPoint::Open { path },
             } => self.start(id, Arc::clone(self).open(store, path)),
-            Request::Call { id, store, call } => {
+            Request::CommitPoint { id, store, call } => {
                 let store = locked(&self.stores).get(&store).cloned();
                 self.start(id, perform(store.expect("it is open"), call));
             }
@@ -123,19 +123,19 @@ impl Server {
     }
 }
 
-async fn perform(store: Arc<FsStore>, call: Call) -> Vec<u8> {
+async fn perform(store: Arc<FsStore>, call: CommitPoint) -> Vec<u8> {
     let subject = |subject: String| Subject::new(subject).expect("it was one");
     let one_token = |done: Result<sessionkit::Token>| result(done.map(|token| Token::from(&token)));
     match call {
-        Call::Open { .. } => unreachable!("there is no store yet"),
-        Call::Create { token, record } => {
+        CommitPoint::Open { .. } => unreachable!("there is no store yet"),
+        CommitPoint::Create { token, record } => {
             one_token(store.create(token.into(), &record.into()).await)
         }
-        Call::Load { token } => {
+        CommitPoint::Load { token } => {
             let found = store.load(&token.into()).await;
             result(found.map(|found| found.as_ref().map(Record::from)))
         }
-        Call::Update {
+        CommitPoint::Update {
             token,
             expected,
             record,
@@ -143,17 +143,17 @@ async fn perform(store: Arc<FsStore>, call: Call) -> Vec<u8> {
             let expected = Revision::from_bits(expected);
             one_token(store.update(&token.into(), expected, &record.into()).await)
         }
-        Call::Touch { token, expires_at } => {
+        CommitPoint::Touch { token, expires_at } => {
             let expires_at = Timestamp::from_millis(expires_at);
             one_token(store.touch(&token.into(), expires_at).await)
         }
-        Call::Delete { token, expected } => {
+        CommitPoint::Delete { token, expected } => {
             let expected = expected.map(Revision::from_bits);
             result(store.delete(&token.into(), expected).await)
         }
-        Call::Ping => result(store.ping().await),
-        Call::Sweep { limit } => result(store.sweep(limit).await),
-        Call::List {
+        CommitPoint::Ping => result(store.ping().await),
+        CommitPoint::Sweep { limit } => result(store.sweep(limit).await),
+        CommitPoint::List {
             subject: whose,
             after,
             limit,
@@ -162,14 +162,14 @@ async fn perform(store: Arc<FsStore>, call: Call) -> Vec<u8> {
             let listed = store.list(&subject(whose), after.as_ref(), limit).await;
             result(listed.map(|listed| listed.into_iter().map(Listed::from).collect::<Vec<_>>()))
         }
-        Call::Revoke {
+        CommitPoint::Revoke {
             subject: whose,
             key,
         } => {
             let key = StoreKey::from_bytes(key);
             result(store.revoke(&subject(whose), &key).await)
         }
-        Call::RevokeAll {
+        CommitPoint::RevokeAll {
             subject: whose,
             except,
         } => {

@@ -18,29 +18,22 @@ use super::locked;
 /// From the test process.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Request {
-    Call {
+    CommitPoint {
         id: u64,
         store: u64,
-        call: Call,
+        call: CommitPoint,
     },
     /// The future of a call was dropped.
-    Cancel {
-        id: u64,
-    },
+    Cancel { id: u64 },
     /// A store was dropped.
-    Close {
-        store: u64,
-    },
+    Close { store: u64 },
     /// The answer to [`Reply::AskTime`].
-    Time {
-        id: u64,
-        now: i64,
-    },
+    Time { id: u64, now: i64 },
 }
 
 /// A method and its arguments.
 #[derive(Serialize, Deserialize)]
-pub(crate) enum Call {
+pub(crate) enum CommitPoint {
     Open {
         path: PathBuf,
     },

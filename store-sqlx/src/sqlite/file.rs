@@ -12,7 +12,7 @@ use std::{
 
 use sessionkit::{Error, ErrorKind, Result};
 
-use crate::call::random;
+use crate::statement::random;
 
 const PRIVATE: u32 = 0o600;
 

@@ -14,23 +14,23 @@ use sqlx::{
 use tokio::time::Instant;
 
 use self::{
-    group::{Reads, Write, Writes},
+    batches::{Reads, Write, Writes},
     statements::Statements,
 };
 use crate::{
     StoreOptions, TableName,
-    call::{
-        Answer, Backend, Caller, Statement, answered, backend_values, parse_url, run_statement,
-    },
+    batch::Batcher,
+    codec,
     failure::{Cause, Effect, Failure, Refusal},
-    lane::Lane,
-    record,
     schema::{Column, Table},
+    statement::{
+        Answer, Driver, Runner, Statement, answered, backend_values, parse_url, run_statement,
+    },
 };
 
+mod batches;
 #[cfg(unix)]
 mod file;
-mod group;
 mod statements;
 
 /// How many rows a sweep looks at in one statement, so that it holds the lock only shortly.
@@ -63,15 +63,15 @@ struct Inner {
     clock: Arc<dyn Clock>,
     durability: Durability,
     statements: Arc<Statements>,
-    reader: Caller<Sqlite>,
-    writer: Caller<Sqlite>,
-    reads: Arc<Lane<Reads>>,
-    writes: Arc<Lane<Writes>>,
+    reader: Runner<Sqlite>,
+    writer: Runner<Sqlite>,
+    reads: Arc<Batcher<Reads>>,
+    writes: Arc<Batcher<Writes>>,
 }
 
 impl SqliteStore {
     /// The largest payload, in bytes.
-    pub const MAX_DATA: usize = record::MAX_DATA;
+    pub const MAX_DATA: usize = codec::MAX_DATA;
 
     /// Opens a database by its URL, `sqlite:path/to/file` or `sqlite::memory:`.
     ///
@@ -88,7 +88,7 @@ impl SqliteStore {
         let in_memory = url.contains(":memory:") || url.contains("mode=memory");
         let store = if in_memory {
             let connect = tuned(SqliteConnectOptions::new().filename(":memory:"), &options);
-            let only = caller(move || connect.clone(), 1, &options);
+            let only = runner(move || connect.clone(), 1, &options);
             Self::new(only.clone(), only, 1, Durability::Process, options)?
         } else {
             let mode = mode(url);
@@ -111,8 +111,8 @@ impl SqliteStore {
             let durability = durability(&options);
             let reading = connect.clone();
             Self::new(
-                caller(move || reading.clone(), readers, &options),
-                caller(move || connect.clone(), 1, &options),
+                runner(move || reading.clone(), readers, &options),
+                runner(move || connect.clone(), 1, &options),
                 readers as usize,
                 durability,
                 options,
@@ -145,8 +145,8 @@ impl SqliteStore {
         let connect = move || SqliteConnectOptions::clone(&pool.connect_options());
         let durability = durability(&options);
         Self::new(
-            caller(connect.clone(), readers, &options),
-            caller(connect, 1, &options),
+            runner(connect.clone(), readers, &options),
+            runner(connect, 1, &options),
             readers as usize,
             durability,
             options,
@@ -154,8 +154,8 @@ impl SqliteStore {
     }
 
     fn new(
-        reader: Caller<Sqlite>,
-        mut writer: Caller<Sqlite>,
+        reader: Runner<Sqlite>,
+        mut writer: Runner<Sqlite>,
         width: usize,
         durability: Durability,
         options: StoreOptions,
@@ -169,12 +169,12 @@ impl SqliteStore {
         writer.patience = busy_timeout(options.deadline);
         let statements = Arc::new(Statements::new(&options.table));
         let reads = Reads {
-            caller: reader.clone(),
+            runner: reader.clone(),
             statements: Arc::clone(&statements),
             clock: Arc::clone(&options.clock),
         };
         let writes = Writes {
-            caller: writer.clone(),
+            runner: writer.clone(),
             statements: Arc::clone(&statements),
             clock: Arc::clone(&options.clock),
             margin: SOON.max(options.deadline),
@@ -186,8 +186,8 @@ impl SqliteStore {
             statements,
             reader,
             writer,
-            reads: Lane::new(reads, width, Duration::ZERO),
-            writes: Lane::new(writes, 1, busy_timeout(options.deadline)),
+            reads: Batcher::new(reads, width, Duration::ZERO),
+            writes: Batcher::new(writes, 1, busy_timeout(options.deadline)),
         })))
     }
 
@@ -248,12 +248,12 @@ impl SqliteStore {
     async fn rebuild(&self) -> Result<()> {
         let name = self.0.table.table().as_bytes();
         let writer = &self.0.writer;
-        let lease = writer.connections.acquire(writer.end(), Effect::Write);
-        let lease = lease
+        let pooled = writer.connections.acquire(writer.end(), Effect::Write);
+        let pooled = pooled
             .await
             .map_err(|failure| failure.into_error(Effect::Write));
-        let mut lease = lease?;
-        let lock = lease.begin().begin_with("BEGIN IMMEDIATE").await;
+        let mut pooled = pooled?;
+        let lock = pooled.begin().begin_with("BEGIN IMMEDIATE").await;
         let mut lock = lock.map_err(|error| failed(&error))?;
         let mut answers = Vec::new();
         for sql in self.0.statements.catalogue() {
@@ -273,7 +273,7 @@ impl SqliteStore {
             .await
             .map_err(|error| failed(&error))?;
         if let Some(row) = bystanders.rows.first() {
-            let bystander = record::text::<Sqlite>(row, 0)?;
+            let bystander = codec::text::<Sqlite>(row, 0)?;
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
                 format!(
@@ -411,7 +411,7 @@ impl SubjectIndex for SqliteStore {
         answer
             .rows
             .iter()
-            .map(record::subject_session::<Sqlite>)
+            .map(codec::subject_session::<Sqlite>)
             .collect()
     }
 
@@ -447,7 +447,7 @@ impl fmt::Debug for SqliteStore {
     }
 }
 
-impl Backend for Sqlite {
+impl Driver for Sqlite {
     const LOCAL: bool = true;
 
     async fn run(
@@ -489,14 +489,14 @@ fn described(answers: &[Answer<Sqlite>]) -> Result<Table> {
     };
     let mut table = Table::default();
     for row in &columns.rows {
-        let is_set = |index: usize| record::number::<Sqlite>(row, index).map(|n| n != 0);
-        let name: String = record::text::<Sqlite>(row, 0)?;
+        let is_set = |index: usize| codec::number::<Sqlite>(row, index).map(|n| n != 0);
+        let name: String = codec::text::<Sqlite>(row, 0)?;
         if is_set(4)? {
             table.primary_key.push(name.clone());
         }
         table.columns.push(Column {
             name,
-            kind: record::text::<Sqlite>(row, 1)?,
+            kind: codec::text::<Sqlite>(row, 1)?,
             nullable: !is_set(2)?,
             has_default: is_set(3)?,
         });
@@ -506,7 +506,7 @@ fn described(answers: &[Answer<Sqlite>]) -> Result<Table> {
         let name = row.try_get::<Option<String>, _>(0);
         table.indexed.extend(name.ok().flatten());
     }
-    table.comment = record::comment::<Sqlite>(comment.rows.first());
+    table.comment = codec::comment::<Sqlite>(comment.rows.first());
     Ok(table)
 }
 
@@ -523,16 +523,16 @@ fn live(answer: &Answer<Sqlite>) -> u64 {
     answer.rows.iter().filter(is_live).count() as u64
 }
 
-fn caller(
+fn runner(
     options: impl Fn() -> SqliteConnectOptions + Send + Sync + 'static,
     limit: u32,
     store: &StoreOptions,
-) -> Caller<Sqlite> {
+) -> Runner<Sqlite> {
     let connect = move || {
         let options = options();
         Box::pin(async move { options.connect().await }) as BoxFuture<'static, _>
     };
-    Caller::new(connect, limit, store.deadline, None)
+    Runner::new(connect, limit, store.deadline, None)
 }
 
 fn tuned(connect: SqliteConnectOptions, options: &StoreOptions) -> SqliteConnectOptions {

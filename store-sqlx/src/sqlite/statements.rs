@@ -5,11 +5,11 @@ use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 use crate::{
     TableName,
-    lane::MAX_CALLS,
+    batch::MAX_CALLS,
     schema::{Column, columns, comment},
 };
 
-/// A statement is prepared for these numbers of rows; those that a round leaves unused are null.
+/// A statement is prepared for these numbers of rows; those that a batch leaves unused are null.
 const SIZES: [usize; 7] = [1, 2, 4, 8, 16, 32, MAX_CALLS];
 
 /// One statement in the sizes that it is prepared in.
@@ -24,7 +24,7 @@ impl Sized {
     /// The smallest that takes this many rows.
     pub(super) fn at_least(&self, rows: usize) -> &SqlStr {
         let index = SIZES.iter().position(|&size| rows <= size);
-        &self.0[index.expect("no round has more than MAX_CALLS calls")]
+        &self.0[index.expect("no batch has more than MAX_CALLS calls")]
     }
 }
 

@@ -1,4 +1,4 @@
-//! The calls of a round as one statement of each kind.
+//! The calls of a batch as one statement of each kind.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -8,25 +8,25 @@ use tokio::time::Instant;
 
 use super::statements::{Sized, Statements};
 use crate::{
-    call::{Answer, Backend, Caller, Statement},
+    batch::Batch,
+    codec,
     failure::{Cause, Effect, Failure, Refusal, overtaken},
-    lane::Group,
-    record,
+    statement::{Answer, Driver, Runner, Statement},
 };
 
 /// How often a call is decided anew because another process was faster.
-const ROUNDS: usize = 3;
+const ATTEMPTS: usize = 3;
 
-/// Answers loads, each from what is committed when its round begins.
+/// Answers loads, each from what is committed when its batch begins.
 pub(super) struct Reads {
-    pub(super) caller: Caller<Sqlite>,
+    pub(super) runner: Runner<Sqlite>,
     pub(super) statements: Arc<Statements>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
 /// Commits writes.
 pub(super) struct Writes {
-    pub(super) caller: Caller<Sqlite>,
+    pub(super) runner: Runner<Sqlite>,
     pub(super) statements: Arc<Statements>,
     pub(super) clock: Arc<dyn Clock>,
     /// A statement tells the time and then waits for the database's lock, so that its time may be
@@ -82,7 +82,7 @@ impl Kind {
     ];
 }
 
-impl Group for Reads {
+impl Batch for Reads {
     type Call = StoreKey;
     type Output = Result<Option<Record>>;
 
@@ -99,7 +99,7 @@ impl Group for Reads {
     async fn answer(&self, end: Instant, keys: Vec<StoreKey>) -> Vec<Self::Output> {
         let sql = self.statements.load.at_least(keys.len());
         let statement = || keys.iter().fold(Statement::new(sql), Statement::key);
-        match self.caller.call_until(end, Effect::Read, statement).await {
+        match self.runner.call_until(end, Effect::Read, statement).await {
             Ok(answer) => self.distribute(&keys, &answer),
             Err(failure) => keys
                 .iter()
@@ -118,7 +118,7 @@ impl Reads {
         let rows: HashMap<_, _> = answer
             .rows
             .iter()
-            .filter_map(|row| Some((record::key::<Sqlite>(row, 0).ok()?, row)))
+            .filter_map(|row| Some((codec::key::<Sqlite>(row, 0).ok()?, row)))
             .collect();
         let now = self.clock.now();
         keys.iter()
@@ -126,16 +126,16 @@ impl Reads {
                 let Some(row) = rows.get(key) else {
                     return Ok(None);
                 };
-                if record::timestamp::<Sqlite>(row, 3)? <= now {
+                if codec::timestamp::<Sqlite>(row, 3)? <= now {
                     return Ok(None);
                 }
-                record::record::<Sqlite>(row, 1).map(Some)
+                codec::record::<Sqlite>(row, 1).map(Some)
             })
             .collect()
     }
 }
 
-impl Group for Writes {
+impl Batch for Writes {
     type Call = Write;
     /// For a deletion whether there was a live record.
     type Output = Result<bool, Undone>;
@@ -233,7 +233,7 @@ impl Writes {
             writes.iter().fold(statement, |s, write| write.bind(s, now))
         };
         let answer = self
-            .caller
+            .runner
             .call_until(end, Effect::Write, statement)
             .await?;
         Ok(kind.done(&answer))
@@ -247,7 +247,7 @@ impl Writes {
             Write::Update(_, expected, _) | Write::Delete(_, Some(expected)) => Some(*expected),
             Write::Touch(..) => None,
         };
-        for _ in 0..ROUNDS {
+        for _ in 0..ATTEMPTS {
             let Some(found) = self.revision(end, &write.key()).await? else {
                 return match write {
                     Write::Delete(..) => Ok(false),
@@ -257,7 +257,7 @@ impl Writes {
             if expected.is_some_and(|expected| expected != found) {
                 return Err(Undone::Rule(ErrorKind::Conflict));
             }
-            if Instant::now() + self.caller.patience >= end {
+            if Instant::now() + self.runner.patience >= end {
                 // The wait for the lock could be cut off, and it would be open what was done.
                 return Err(Undone::Failed(Failure::Unsent(Cause(
                     "other processes keep the database busy until the deadline".into(),
@@ -274,19 +274,19 @@ impl Writes {
     /// The revision of the live record.
     async fn revision(&self, end: Instant, key: &StoreKey) -> Result<Option<Revision>, Undone> {
         let statement = || Statement::new(&self.statements.find).key(key);
-        let answer = self.caller.call_until(end, Effect::Read, statement).await;
+        let answer = self.runner.call_until(end, Effect::Read, statement).await;
         // Whatever is lost now, the write itself has not been done.
         let answer = answer.map_err(|failure| Undone::Failed(failure.of_a_read()))?;
         let Some(row) = answer.rows.first() else {
             return Ok(None);
         };
-        let timestamp = |index| record::timestamp::<Sqlite>(row, index);
+        let timestamp = |index| codec::timestamp::<Sqlite>(row, index);
         let revision = timestamp(1).and_then(|expires_at| {
             if expires_at <= self.clock.now() {
                 return Ok(None);
             }
             timestamp(2)?;
-            record::revision::<Sqlite>(row, 0).map(Some)
+            codec::revision::<Sqlite>(row, 0).map(Some)
         });
         revision.map_err(|error| Undone::Rule(error.kind()))
     }
@@ -303,7 +303,7 @@ impl Writes {
             write: write.clone(),
             clock: Arc::clone(&self.clock),
         };
-        let answer = self.caller.session(end, Effect::Write, move |connection| {
+        let answer = self.runner.session(end, Effect::Write, move |connection| {
             Box::pin(locked.clone().run(connection))
         });
         Ok(kind.done(&answer.await?))
@@ -353,11 +353,11 @@ impl Write {
     fn bind(&self, statement: Statement<Sqlite>, now: Timestamp) -> Statement<Sqlite> {
         let statement = statement.key(&self.key());
         match self {
-            Self::Create(_, record) => record::bind(statement, record, 1, now),
+            Self::Create(_, record) => codec::bind(statement, record, 1, now),
             Self::Update(_, expected, record) => {
-                record::bind(statement.revision(*expected), record, 1, now)
+                codec::bind(statement.revision(*expected), record, 1, now)
             }
-            Self::Touch(_, expires_at) => statement.time(record::expiry(*expires_at, now)),
+            Self::Touch(_, expires_at) => statement.time(codec::expiry(*expires_at, now)),
             Self::Delete(_, Some(expected)) => statement.revision(*expected),
             Self::Delete(_, None) => statement,
         }
@@ -390,7 +390,7 @@ impl Kind {
     fn done(self, answer: &Answer<Sqlite>) -> HashMap<StoreKey, bool> {
         let was_live = |row| self != Self::Delete || matches!(Sqlite::number(row, 1), Ok(1));
         let rows = answer.rows.iter();
-        rows.filter_map(|row| Some((record::key::<Sqlite>(row, 0).ok()?, was_live(row))))
+        rows.filter_map(|row| Some((codec::key::<Sqlite>(row, 0).ok()?, was_live(row))))
             .collect()
     }
 }

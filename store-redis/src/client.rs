@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     cluster::Cluster,
-    fault::{Code, Effect, Fault},
+    failure::{Code, Effect, Failure},
     node::Node,
     script::{Answer, Call},
 };
@@ -20,7 +20,7 @@ pub(crate) enum Topology {
     Cluster(Arc<Cluster>),
 }
 
-pub(crate) struct Backend {
+pub(crate) struct Client {
     pub(crate) topology: Topology,
     pub(crate) deadline: Duration,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Backend {
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
-impl Backend {
+impl Client {
     pub(crate) fn is_cluster(&self) -> bool {
         matches!(self.topology, Topology::Cluster(_))
     }
@@ -46,7 +46,7 @@ impl Backend {
             Topology::Cluster(cluster) => cluster
                 .nodes(deadline)
                 .await
-                .map_err(|fault| fault.into_error(Effect::Read)),
+                .map_err(|failure| failure.into_error(Effect::Read)),
         }
     }
 
@@ -57,7 +57,7 @@ impl Backend {
             Topology::Cluster(cluster) => cluster
                 .key_on_each_node(prefix, deadline)
                 .await
-                .map_err(|fault| fault.into_error(Effect::Read))?,
+                .map_err(|failure| failure.into_error(Effect::Read))?,
         };
         let calls: Vec<_> = keys.iter().map(|key| Call::new("DEL", key)).collect();
         let pings = calls
@@ -90,7 +90,7 @@ impl Backend {
     ) -> Result<Value> {
         self.attempt(call, effect, deadline)
             .await
-            .map_err(|fault| fault.into_error(effect))
+            .map_err(|failure| failure.into_error(effect))
     }
 
     async fn attempt(
@@ -98,46 +98,46 @@ impl Backend {
         call: &Call,
         effect: Effect,
         deadline: Instant,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, Failure> {
         let mut pause = FIRST_PAUSE;
         let (mut reread, mut left) = (false, false);
         loop {
-            let fault = match self.send(call, effect, deadline).await {
+            let failure = match self.send(call, effect, deadline).await {
                 Ok(answer) => return Ok(answer),
-                Err(fault) => fault,
+                Err(failure) => failure,
             };
-            let again = match &fault {
-                Fault::Unsent(_) | Fault::Replica => self.fails_over(),
+            let again = match &failure {
+                Failure::Unsent(_) | Failure::Replica => self.fails_over(),
                 // A read without an answer may be repeated; where nobody takes over, only to find
                 // out whether the server is still there.
-                Fault::Lost(_) => {
+                Failure::Lost(_) => {
                     effect == Effect::Read
                         && (self.fails_over() || !std::mem::replace(&mut reread, true))
                 }
-                Fault::Refused(refusal) => match refusal.code() {
+                Failure::Refused(refusal) => match refusal.code() {
                     Code::Later => true,
                     Code::Moved | Code::Ask => self.fails_over(),
                     // The connections were left, and new ones may lead to the present master.
                     Code::ReadOnly => self.fails_over() || !std::mem::replace(&mut left, true),
                     _ => false,
                 },
-                Fault::Late
-                | Fault::Unconfirmed
-                | Fault::ClusterNode
-                | Fault::Misconfigured(..) => false,
+                Failure::Late
+                | Failure::Unconfirmed
+                | Failure::ClusterNode
+                | Failure::Misconfigured(..) => false,
             };
             let next = Instant::now() + pause;
             if !again || next >= deadline {
-                return Err(fault);
+                return Err(failure);
             }
             sleep_until(next).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
-    async fn send(&self, call: &Call, effect: Effect, deadline: Instant) -> Result<Value, Fault> {
+    async fn send(&self, call: &Call, effect: Effect, deadline: Instant) -> Result<Value, Failure> {
         let sent = self.dispatch(&call.key, &call.cmd, effect, deadline).await;
-        if let Err(Fault::Refused(refusal)) = &sent
+        if let Err(Failure::Refused(refusal)) = &sent
             && refusal.code() == Code::NoScript
             && let Some(cmd) = call.with_source()
         {
@@ -152,7 +152,7 @@ impl Backend {
         cmd: &Cmd,
         effect: Effect,
         deadline: Instant,
-    ) -> Result<Value, Fault> {
+    ) -> Result<Value, Failure> {
         match &self.topology {
             Topology::One(node) => node.send(cmd, effect, deadline).await,
             // In a box, because it would make every call to a single server larger.

@@ -9,7 +9,7 @@ pub(crate) type Cause = Box<dyn error::Error + Send + Sync>;
 
 /// What happened to a command that has no result.
 #[derive(Debug)]
-pub(crate) enum Fault {
+pub(crate) enum Failure {
     /// It never left this process.
     Unsent(Cause),
     /// It may have arrived; the answer did not.
@@ -36,7 +36,7 @@ pub(crate) enum Effect {
     Write,
 }
 
-impl Fault {
+impl Failure {
     pub(crate) fn into_error(self, effect: Effect) -> Error {
         let lost = match effect {
             Effect::Read => ErrorKind::Unavailable,
@@ -233,15 +233,15 @@ mod tests {
 
     #[test]
     fn only_a_write_whose_answer_was_lost_is_ambiguous() {
-        let kind = |fault: Fault, effect| fault.into_error(effect).kind();
-        assert_eq!(kind(Fault::Late, Effect::Write), ErrorKind::Ambiguous);
-        assert_eq!(kind(Fault::Late, Effect::Read), ErrorKind::Unavailable);
+        let kind = |failure: Failure, effect| failure.into_error(effect).kind();
+        assert_eq!(kind(Failure::Late, Effect::Write), ErrorKind::Ambiguous);
+        assert_eq!(kind(Failure::Late, Effect::Read), ErrorKind::Unavailable);
         assert_eq!(
-            kind(Fault::Lost("x".into()), Effect::Write),
+            kind(Failure::Lost("x".into()), Effect::Write),
             ErrorKind::Ambiguous
         );
         assert_eq!(
-            kind(Fault::Unsent("x".into()), Effect::Write),
+            kind(Failure::Unsent("x".into()), Effect::Write),
             ErrorKind::Unavailable
         );
     }

@@ -23,7 +23,7 @@ use bytes::{Buf, Bytes};
 use sessionkit::{Error, Label, Record, Result, Revision, StoreKey, Subject, Timestamp};
 use sha2::{Digest, Sha256};
 
-use crate::fail::corrupt;
+use crate::failure::corrupt;
 
 pub(crate) const MAX_DATA: usize = 4 << 20;
 

@@ -1,8 +1,8 @@
 //! Calls that wait for one another are answered together.
 //!
 //! A call is put in a queue. A task takes what waits there, at most one task for each unit of the
-//! lane's width, and answers all of it with few statements; who arrives meanwhile waits for the
-//! next round. Without load a call is alone in its round and waits for nobody.
+//! batcher's width, and answers all of it with few statements; who arrives meanwhile waits for the
+//! next batch. Without load a call is alone in its batch and waits for nobody.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -22,18 +22,18 @@ use tokio::{
 
 use crate::failure::{Cause, Failure};
 
-/// The most calls of a round.
+/// The most calls of a batch.
 pub(crate) const MAX_CALLS: usize = 64;
 
-/// A round takes no further call at this size of the data, in bytes.
+/// A batch takes no further call at this size of the data, in bytes.
 const MAX_WEIGHT: usize = 1 << 20;
 
-/// How the calls of a lane are answered.
-pub(crate) trait Group: Send + Sync + 'static {
+/// How the calls of a batcher are answered.
+pub(crate) trait Batch: Send + Sync + 'static {
     type Call: Send + 'static;
     type Output: Send + 'static;
 
-    /// Whether two calls for one key may not be in the same round.
+    /// Whether two calls for one key may not be in the same batch.
     const EXCLUSIVE: bool;
 
     /// The key that a call is about, and the size of its data in bytes.
@@ -48,30 +48,30 @@ pub(crate) trait Group: Send + Sync + 'static {
     ) -> impl Future<Output = Vec<Self::Output>> + Send;
 }
 
-pub(crate) struct Lane<G: Group> {
+pub(crate) struct Batcher<G: Batch> {
     group: G,
     width: usize,
     /// How long the database may keep one statement waiting for a lock: a call that has less time
-    /// left takes part in no round, so that it is never given up while it may be under way.
+    /// left takes part in no batch, so that it is never given up while it may be under way.
     patience: Duration,
     queue: Mutex<Queue<G>>,
 }
 
-struct Queue<G: Group> {
+struct Queue<G: Batch> {
     waiting: VecDeque<Waiting<G>>,
     running: usize,
 }
 
-struct Waiting<G: Group> {
+struct Waiting<G: Batch> {
     call: G::Call,
     end: Instant,
-    /// Set by the one who takes the call from the queue: the round that answers it, or the caller
+    /// Set by the one who takes the call from the queue: the batch that answers it, or the caller
     /// who does not want it any more.
     taken: Arc<AtomicBool>,
     answer: oneshot::Sender<G::Output>,
 }
 
-impl<G: Group> Lane<G> {
+impl<G: Batch> Batcher<G> {
     pub(crate) fn new(group: G, width: usize, patience: Duration) -> Arc<Self> {
         Arc::new(Self {
             group,
@@ -117,25 +117,25 @@ impl<G: Group> Lane<G> {
         if queue.running < self.width {
             queue.running += 1;
             let task = Running {
-                lane: Arc::clone(self),
+                batcher: Arc::clone(self),
                 ended: false,
             };
             tokio::spawn(task.run());
         }
     }
 
-    /// What the next round answers; nothing ends the task.
+    /// What the next batch answers; nothing ends the task.
     fn take(&self) -> Vec<Waiting<G>> {
         let mut queue = self.queue();
         let last = Instant::now() + self.patience;
-        let mut round = queue.round(last);
-        while round.is_empty() && !queue.waiting.is_empty() {
-            round = queue.round(last);
+        let mut batch = queue.batch(last);
+        while batch.is_empty() && !queue.waiting.is_empty() {
+            batch = queue.batch(last);
         }
-        if round.is_empty() {
+        if batch.is_empty() {
             queue.running -= 1;
         }
-        round
+        batch
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue<G>> {
@@ -143,14 +143,14 @@ impl<G: Group> Lane<G> {
     }
 }
 
-impl<G: Group> Queue<G> {
-    fn round(&mut self, last: Instant) -> Vec<Waiting<G>> {
-        let mut round = Vec::new();
+impl<G: Batch> Queue<G> {
+    fn batch(&mut self, last: Instant) -> Vec<Waiting<G>> {
+        let mut batch = Vec::new();
         let mut left = VecDeque::new();
         let mut keys = HashSet::new();
         let mut weight = 0;
         while let Some(waiting) = self.waiting.pop_front() {
-            if round.len() == MAX_CALLS || weight >= MAX_WEIGHT {
+            if batch.len() == MAX_CALLS || weight >= MAX_WEIGHT {
                 left.push_back(waiting);
                 break;
             }
@@ -162,36 +162,36 @@ impl<G: Group> Queue<G> {
                 left.push_back(waiting);
             } else if !waiting.taken.swap(true, Ordering::AcqRel) {
                 weight += G::weight(&waiting.call);
-                round.push(waiting);
+                batch.push(waiting);
             }
         }
         left.append(&mut self.waiting);
         self.waiting = left;
-        round
+        batch
     }
 }
 
-/// One of the lane's tasks.
-struct Running<G: Group> {
-    lane: Arc<Lane<G>>,
+/// One of the batcher's tasks.
+struct Running<G: Batch> {
+    batcher: Arc<Batcher<G>>,
     ended: bool,
 }
 
-impl<G: Group> Running<G> {
+impl<G: Batch> Running<G> {
     async fn run(mut self) {
         loop {
-            let taken = self.lane.take();
+            let taken = self.batcher.take();
             if taken.is_empty() {
                 self.ended = true;
                 return;
             }
             let ends = taken.iter().map(|waiting| waiting.end);
-            let end = ends.min().expect("the round is not empty");
+            let end = ends.min().expect("the batch is not empty");
             let (calls, answers): (Vec<_>, Vec<_>) = taken
                 .into_iter()
                 .map(|waiting| (waiting.call, waiting.answer))
                 .unzip();
-            let outputs = self.lane.group.answer(end, calls).await;
+            let outputs = self.batcher.group.answer(end, calls).await;
             for (answer, output) in answers.into_iter().zip(outputs) {
                 // Nobody listens when the caller's future was dropped.
                 let _ = answer.send(output);
@@ -201,10 +201,10 @@ impl<G: Group> Running<G> {
 }
 
 /// A task that ends in the middle, with its runtime or by a panic, makes room for another.
-impl<G: Group> Drop for Running<G> {
+impl<G: Batch> Drop for Running<G> {
     fn drop(&mut self) {
         if !self.ended {
-            self.lane.queue().running -= 1;
+            self.batcher.queue().running -= 1;
         }
     }
 }

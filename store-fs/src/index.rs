@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     call::Call,
     dir::Dir,
-    fail::Fail,
+    failure::Failure,
     lock::lock,
     tree::{Found, Seen, Tree, dir_name, shard_of},
 };
@@ -26,7 +26,7 @@ impl Tree {
         subject: &Subject,
         after: Option<&StoreKey>,
         limit: usize,
-    ) -> Result<Vec<(StoreKey, Seen<SubjectSession>)>, Fail> {
+    ) -> Result<Vec<(StoreKey, Seen<SubjectSession>)>, Failure> {
         let (mut sessions, mut live) = (Vec::new(), 0);
         for key in self.keys_of(call, subject)? {
             call.check()?;
@@ -58,7 +58,7 @@ impl Tree {
         call: &Call,
         subject: &Subject,
         key: &StoreKey,
-    ) -> Result<Option<SubjectSession>, Fail> {
+    ) -> Result<Option<SubjectSession>, Failure> {
         let Some(shard) = self.shard(shard_of(key))? else {
             return Ok(None);
         };
@@ -88,7 +88,7 @@ impl Tree {
     }
 
     /// The keys in the entries of a subject, in ascending order.
-    pub(crate) fn keys_of(&self, call: &Call, subject: &Subject) -> Result<Vec<StoreKey>, Fail> {
+    pub(crate) fn keys_of(&self, call: &Call, subject: &Subject) -> Result<Vec<StoreKey>, Failure> {
         let Some(dir) = self.entries(number_of(subject))? else {
             return Ok(Vec::new());
         };
@@ -103,7 +103,7 @@ impl Tree {
     }
 
     /// Adds an entry; the caller holds the lock of the key's shard.
-    pub(crate) fn add_to_index(&self, subject: &Subject, key: &StoreKey) -> Result<(), Fail> {
+    pub(crate) fn add_to_index(&self, subject: &Subject, key: &StoreKey) -> Result<(), Failure> {
         let dir = self.entries_or_create(subject)?;
         let is_new = dir.create_file(&entry(subject, key))?.is_some();
         if is_new && self.sync.names() {
@@ -113,26 +113,30 @@ impl Tree {
     }
 
     /// Removes an entry; the caller holds the lock of the key's shard.
-    pub(crate) fn remove_from_index(&self, subject: &Subject, key: &StoreKey) -> Result<(), Fail> {
+    pub(crate) fn remove_from_index(
+        &self,
+        subject: &Subject,
+        key: &StoreKey,
+    ) -> Result<(), Failure> {
         if let Some(dir) = self.entries(number_of(subject))? {
             dir.remove(&entry(subject, key))?;
         }
         Ok(())
     }
 
-    pub(crate) fn index(&self) -> Result<Option<Dir>, Fail> {
+    pub(crate) fn index(&self) -> Result<Option<Dir>, Failure> {
         self.of_root(DIR)
     }
 
     /// The directory of the index with a number.
-    pub(crate) fn entries(&self, number: u8) -> Result<Option<Dir>, Fail> {
+    pub(crate) fn entries(&self, number: u8) -> Result<Option<Dir>, Failure> {
         match self.index()? {
             Some(index) => index.child(&dir_name(number)),
             None => Ok(None),
         }
     }
 
-    fn entries_or_create(&self, subject: &Subject) -> Result<Dir, Fail> {
+    fn entries_or_create(&self, subject: &Subject) -> Result<Dir, Failure> {
         let index = match self.index()? {
             Some(index) => index,
             None => {
@@ -161,9 +165,9 @@ impl Found {
 }
 
 /// A record that cannot be read belongs to nobody, and nobody can use it.
-fn readable(found: Result<Option<Found>, Fail>) -> Result<Option<Found>, Fail> {
+fn readable(found: Result<Option<Found>, Failure>) -> Result<Option<Found>, Failure> {
     match found {
-        Err(fail) if fail.is_corrupt() => Ok(None),
+        Err(failure) if failure.is_corrupt() => Ok(None),
         found => found,
     }
 }

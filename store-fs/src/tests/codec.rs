@@ -1,7 +1,7 @@
 use sessionkit::{ErrorKind, StoreKey};
 
 use super::{A, B, call, create, load, record, tree};
-use crate::format::{Encoded, Header};
+use crate::codec::{Encoded, Header};
 
 fn read(key: &StoreKey, file: &[u8]) -> sessionkit::Result<sessionkit::Record> {
     Header::of(key, file, file.len())?.record(file.to_vec().into())

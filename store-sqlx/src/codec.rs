@@ -4,7 +4,7 @@ use sessionkit::{
     Error, ErrorKind, Label, Record, Result, Revision, StoreKey, Subject, SubjectSession, Timestamp,
 };
 
-use crate::call::{Backend, Statement};
+use crate::statement::{Driver, Statement};
 
 /// The largest payload of every store of this crate, in bytes: within the smallest packet that a
 /// MySQL or MariaDB server takes unless configured otherwise.
@@ -15,7 +15,7 @@ pub(crate) const MAX_DATA: usize = 4 << 20;
 pub(crate) const ENDED: Timestamp = Timestamp::MIN;
 
 /// Reads the columns `revision, created_at, expires_at, subject, label, data`, beginning at `first`.
-pub(crate) fn record<DB: Backend>(row: &DB::Row, first: usize) -> Result<Record> {
+pub(crate) fn record<DB: Driver>(row: &DB::Row, first: usize) -> Result<Record> {
     let subject = optional_bytes::<DB>(row, first + 3)?;
     Ok(Record {
         revision: revision::<DB>(row, first)?,
@@ -28,7 +28,7 @@ pub(crate) fn record<DB: Backend>(row: &DB::Row, first: usize) -> Result<Record>
 }
 
 /// Reads the columns `session_key, created_at, expires_at, label`.
-pub(crate) fn subject_session<DB: Backend>(row: &DB::Row) -> Result<SubjectSession> {
+pub(crate) fn subject_session<DB: Driver>(row: &DB::Row) -> Result<SubjectSession> {
     Ok(SubjectSession {
         key: key::<DB>(row, 0)?,
         created_at: timestamp::<DB>(row, 1)?,
@@ -37,13 +37,13 @@ pub(crate) fn subject_session<DB: Backend>(row: &DB::Row) -> Result<SubjectSessi
     })
 }
 
-pub(crate) fn key<DB: Backend>(row: &DB::Row, index: usize) -> Result<StoreKey> {
+pub(crate) fn key<DB: Driver>(row: &DB::Row, index: usize) -> Result<StoreKey> {
     let bytes = bytes::<DB>(row, index)?;
     let bytes = bytes.try_into().map_err(|_| ErrorKind::Corrupt)?;
     Ok(StoreKey::from_bytes(bytes))
 }
 
-pub(crate) fn revision<DB: Backend>(row: &DB::Row, index: usize) -> Result<Revision> {
+pub(crate) fn revision<DB: Driver>(row: &DB::Row, index: usize) -> Result<Revision> {
     let bits = number::<DB>(row, index)?.cast_unsigned();
     Ok(Revision::from_bits(bits))
 }
@@ -55,7 +55,7 @@ pub(crate) fn bits(revision: Revision) -> i64 {
 
 /// Binds the columns `revision, created_at, expires_at, subject, label, data`, the expiry as often
 /// as the statement needs it.
-pub(crate) fn bind<DB: Backend>(
+pub(crate) fn bind<DB: Driver>(
     statement: Statement<DB>,
     record: &Record,
     expiries: usize,
@@ -77,31 +77,31 @@ pub(crate) fn expiry(expires_at: Timestamp, now: Timestamp) -> Timestamp {
     if expires_at <= now { ENDED } else { expires_at }
 }
 
-pub(crate) fn number<DB: Backend>(row: &DB::Row, index: usize) -> Result<i64> {
+pub(crate) fn number<DB: Driver>(row: &DB::Row, index: usize) -> Result<i64> {
     // Not the driver's error as the cause: it may quote the value.
     DB::number(row, index).map_err(|_| ErrorKind::Corrupt.into())
 }
 
 /// The text of a catalogue.
-pub(crate) fn text<DB: Backend>(row: &DB::Row, index: usize) -> Result<String> {
+pub(crate) fn text<DB: Driver>(row: &DB::Row, index: usize) -> Result<String> {
     as_text(bytes::<DB>(row, index)?)
 }
 
 /// A table's comment in the first column, or nothing where there is none.
-pub(crate) fn comment<DB: Backend>(row: Option<&DB::Row>) -> String {
+pub(crate) fn comment<DB: Driver>(row: Option<&DB::Row>) -> String {
     row.and_then(|row| text::<DB>(row, 0).ok())
         .unwrap_or_default()
 }
 
-fn bytes<DB: Backend>(row: &DB::Row, index: usize) -> Result<Vec<u8>> {
+fn bytes<DB: Driver>(row: &DB::Row, index: usize) -> Result<Vec<u8>> {
     optional_bytes::<DB>(row, index)?.ok_or_else(|| ErrorKind::Corrupt.into())
 }
 
-fn optional_bytes<DB: Backend>(row: &DB::Row, index: usize) -> Result<Option<Vec<u8>>> {
+fn optional_bytes<DB: Driver>(row: &DB::Row, index: usize) -> Result<Option<Vec<u8>>> {
     DB::bytes(row, index).map_err(|_| ErrorKind::Corrupt.into())
 }
 
-pub(crate) fn timestamp<DB: Backend>(row: &DB::Row, index: usize) -> Result<Timestamp> {
+pub(crate) fn timestamp<DB: Driver>(row: &DB::Row, index: usize) -> Result<Timestamp> {
     let millis = number::<DB>(row, index)?;
     let timestamp = Timestamp::from_millis(millis);
     if timestamp.as_millis() != millis {
@@ -110,7 +110,7 @@ pub(crate) fn timestamp<DB: Backend>(row: &DB::Row, index: usize) -> Result<Time
     Ok(timestamp)
 }
 
-fn label<DB: Backend>(row: &DB::Row, index: usize) -> Result<Label> {
+fn label<DB: Driver>(row: &DB::Row, index: usize) -> Result<Label> {
     let text = as_text(bytes::<DB>(row, index)?)?;
     Label::new(&text).map_err(|_| ErrorKind::Corrupt.into())
 }

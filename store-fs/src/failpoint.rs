@@ -7,12 +7,12 @@
     reason = "the build for the tests returns errors"
 )]
 #[inline]
-pub(crate) fn point(_step: &'static str) -> rustix::io::Result<()> {
+pub(crate) fn reach(_step: &'static str) -> rustix::io::Result<()> {
     Ok(())
 }
 
 #[cfg(test)]
-pub(crate) use hooked::{point, with_hook};
+pub(crate) use hooked::{reach, with_hook};
 
 #[cfg(test)]
 mod hooked {
@@ -35,7 +35,7 @@ mod hooked {
         result
     }
 
-    pub(crate) fn point(step: &'static str) -> rustix::io::Result<()> {
+    pub(crate) fn reach(step: &'static str) -> rustix::io::Result<()> {
         let Some(mut hook) = HOOK.take() else {
             return Ok(());
         };

@@ -5,26 +5,26 @@ use sessionkit::{Error, ErrorKind};
 
 /// Why a step failed.
 #[derive(Debug)]
-pub(crate) enum Fail {
+pub(crate) enum Failure {
     /// A directory or a temporary file was removed under us, by a sweep that found it empty or
     /// abandoned: nothing has happened, and trying again will succeed.
     Vanished,
     Error(Error),
 }
 
-impl Fail {
+impl Failure {
     pub(crate) fn is_corrupt(&self) -> bool {
         matches!(self, Self::Error(error) if error.kind() == ErrorKind::Corrupt)
     }
 }
 
-impl From<Error> for Fail {
+impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Error(error)
     }
 }
 
-impl From<ErrorKind> for Fail {
+impl From<ErrorKind> for Failure {
     fn from(kind: ErrorKind) -> Self {
         Self::Error(kind.into())
     }
@@ -32,7 +32,7 @@ impl From<ErrorKind> for Fail {
 
 /// For steps that find what they need unless somebody has removed it; where absence is an answer,
 /// the caller asks for it before.
-impl From<Errno> for Fail {
+impl From<Errno> for Failure {
     fn from(errno: Errno) -> Self {
         match errno {
             Errno::NOENT => Self::Vanished,
@@ -41,14 +41,14 @@ impl From<Errno> for Fail {
     }
 }
 
-impl From<Fail> for Error {
-    fn from(fail: Fail) -> Self {
-        match fail {
-            Fail::Vanished => Self::new(
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Vanished => Self::new(
                 ErrorKind::Unavailable,
                 "the session directory has been removed",
             ),
-            Fail::Error(error) => error,
+            Failure::Error(error) => error,
         }
     }
 }

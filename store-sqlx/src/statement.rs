@@ -8,9 +8,9 @@ use sqlx::{Connection, Database, SqlStr, error::DatabaseError};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
-    connections::{Connect, Connections, Lease},
+    codec,
+    connections::{Connect, Connections, PooledConnection},
     failure::{Cause, Effect, Failure, Refusal, describe},
-    record,
 };
 
 /// How often a statement is sent that meets contention or, if it only reads, a broken connection.
@@ -20,7 +20,7 @@ const ATTEMPTS: u32 = 6;
 const HANDSHAKE: Duration = Duration::from_secs(1);
 
 /// A database that the stores of this crate work on.
-pub(crate) trait Backend: Database {
+pub(crate) trait Driver: Database {
     /// A connection, with what the store knows of it.
     type Link: Send + 'static;
 
@@ -57,7 +57,7 @@ pub(crate) trait Backend: Database {
 }
 
 /// A statement with the values of its parameters.
-pub(crate) struct Statement<DB: Backend> {
+pub(crate) struct Statement<DB: Driver> {
     pub(crate) sql: SqlStr,
     pub(crate) values: DB::Values,
 }
@@ -68,7 +68,7 @@ pub(crate) struct Answer<DB: Database> {
     pub(crate) done: DB::QueryResult,
 }
 
-impl<DB: Backend> Statement<DB> {
+impl<DB: Driver> Statement<DB> {
     pub(crate) fn new(sql: &SqlStr) -> Self {
         Self {
             sql: sql.clone(),
@@ -91,7 +91,7 @@ impl<DB: Backend> Statement<DB> {
     }
 
     pub(crate) fn revision(self, revision: Revision) -> Self {
-        self.number(record::bits(revision))
+        self.number(codec::bits(revision))
     }
 
     pub(crate) fn time(self, time: Timestamp) -> Self {
@@ -99,14 +99,14 @@ impl<DB: Backend> Statement<DB> {
     }
 }
 
-impl<DB: Backend> Answer<DB> {
+impl<DB: Driver> Answer<DB> {
     pub(crate) fn affected(&self) -> u64 {
         DB::affected(&self.done)
     }
 }
 
 /// The connections of a store and the rules for using them. A clone uses the same.
-pub(crate) struct Caller<DB: Backend> {
+pub(crate) struct Runner<DB: Driver> {
     pub(crate) connections: Arc<Connections<DB>>,
     pub(crate) deadline: Duration,
     /// How long the database itself waits for a lock: no attempt begins later than this before the
@@ -114,7 +114,7 @@ pub(crate) struct Caller<DB: Backend> {
     pub(crate) patience: Duration,
 }
 
-impl<DB: Backend> Clone for Caller<DB> {
+impl<DB: Driver> Clone for Runner<DB> {
     fn clone(&self) -> Self {
         Self {
             connections: Arc::clone(&self.connections),
@@ -124,7 +124,7 @@ impl<DB: Backend> Clone for Caller<DB> {
     }
 }
 
-impl<DB: Backend> Caller<DB> {
+impl<DB: Driver> Runner<DB> {
     /// Over connections that are made when they are needed, at most so many.
     pub(crate) fn new(
         connect: impl Fn() -> BoxFuture<'static, sqlx::Result<DB::Link>> + Send + Sync + 'static,
@@ -181,10 +181,10 @@ impl<DB: Backend> Caller<DB> {
         statement: impl Fn() -> Statement<DB> + Send + Sync,
     ) -> Result<Answer<DB>, Failure> {
         let attempt = || async {
-            let lease = self.acquire(end, effect).await?;
+            let pooled = self.acquire(end, effect).await?;
             // Made when it is its turn, because it tells the time.
             let statement = statement();
-            self.exchange(lease, end, |link| Box::pin(DB::run(link, statement)))
+            self.exchange(pooled, end, |link| Box::pin(DB::run(link, statement)))
                 .await
         };
         self.repeat(end, effect, attempt).await
@@ -202,8 +202,8 @@ impl<DB: Backend> Caller<DB> {
         + 'static,
     ) -> Result<T, Failure> {
         let attempt = || async {
-            let lease = self.acquire(end, effect).await?;
-            self.exchange(lease, end, work.clone()).await
+            let pooled = self.acquire(end, effect).await?;
+            self.exchange(pooled, end, work.clone()).await
         };
         self.repeat(end, effect, attempt).await
     }
@@ -236,18 +236,18 @@ impl<DB: Backend> Caller<DB> {
         }
     }
 
-    async fn acquire(&self, end: Instant, effect: Effect) -> Result<Lease<DB>, Failure> {
+    async fn acquire(&self, end: Instant, effect: Effect) -> Result<PooledConnection<DB>, Failure> {
         let end = end.min(Instant::now() + self.deadline / 2);
         self.connections.acquire(end, effect).await
     }
 
     async fn exchange<T: Send + 'static>(
         &self,
-        lease: Lease<DB>,
+        pooled: PooledConnection<DB>,
         end: Instant,
         work: impl for<'c> FnOnce(&'c mut DB::Link) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     ) -> Result<T, Failure> {
-        let exchange = exchange(lease, end, work);
+        let exchange = exchange(pooled, end, work);
         if DB::LOCAL {
             return exchange.await;
         }
@@ -259,43 +259,43 @@ impl<DB: Backend> Caller<DB> {
     }
 }
 
-async fn exchange<DB: Backend, T>(
-    mut lease: Lease<DB>,
+async fn exchange<DB: Driver, T>(
+    mut pooled: PooledConnection<DB>,
     end: Instant,
     work: impl for<'c> FnOnce(&'c mut DB::Link) -> BoxFuture<'c, sqlx::Result<T>> + Send,
 ) -> Result<T, Failure> {
-    if !lease.is_alive(end).await {
+    if !pooled.is_alive(end).await {
         return Err(Failure::Refused(
             Refusal::Disconnected,
             Cause("the connection had ended".into()),
         ));
     }
-    let failure = match timeout_at(end, work(lease.begin())).await {
+    let failure = match timeout_at(end, work(pooled.begin())).await {
         Ok(Ok(answer)) => {
-            lease.done();
+            pooled.done();
             return Ok(answer);
         }
         Ok(Err(sqlx::Error::WorkerCrashed)) => {
-            lease.close();
+            pooled.close();
             return Err(Failure::Lost(describe(&sqlx::Error::WorkerCrashed)));
         }
         Ok(Err(error)) => answered::<DB>(&error),
         Err(_) => Failure::timed_out(),
     };
     if DB::LOCAL {
-        lease.done();
+        pooled.done();
     } else if matches!(failure, Failure::Refused(Refusal::ReadOnly, _)) {
-        lease.leave_server();
+        pooled.leave_server();
     } else if failure.spoils_connection() {
-        lease.close();
+        pooled.close();
     } else {
-        lease.done();
+        pooled.done();
     }
     Err(failure)
 }
 
 /// The options in a URL. Nothing of it gets into the error: it may hold a password.
-pub(crate) fn parse_url<DB: Backend>(url: &str) -> Result<<DB::Connection as Connection>::Options> {
+pub(crate) fn parse_url<DB: Driver>(url: &str) -> Result<<DB::Connection as Connection>::Options> {
     let scheme = url.split(':').next().unwrap_or_default();
     let options = DB::URL_SCHEMES.contains(&scheme).then(|| url.parse().ok());
     options.flatten().ok_or_else(|| {
@@ -306,7 +306,7 @@ pub(crate) fn parse_url<DB: Backend>(url: &str) -> Result<<DB::Connection as Con
     })
 }
 
-pub(crate) fn unsent<DB: Backend>(error: &sqlx::Error) -> Failure {
+pub(crate) fn unsent<DB: Driver>(error: &sqlx::Error) -> Failure {
     match error {
         sqlx::Error::Database(error) => match DB::refusal(&**error) {
             Failure::Lost(cause) => Failure::Unsent(cause),
@@ -326,7 +326,7 @@ fn is_about_tls(error: &sqlx::Error) -> bool {
     }
 }
 
-pub(crate) fn answered<DB: Backend>(error: &sqlx::Error) -> Failure {
+pub(crate) fn answered<DB: Driver>(error: &sqlx::Error) -> Failure {
     match error {
         sqlx::Error::Database(error) => DB::refusal(&**error),
         error => Failure::Lost(describe(error)),
@@ -345,7 +345,7 @@ pub(crate) fn random() -> u64 {
     RandomState::new().hash_one(0_u8)
 }
 
-/// The parts of [`Backend`] that read the same for every database but cannot be generic.
+/// The parts of [`Driver`] that read the same for every database but cannot be generic.
 #[cfg(any(feature = "sqlite", feature = "mysql"))]
 macro_rules! backend_values {
     () => {
@@ -368,7 +368,7 @@ macro_rules! backend_values {
             sqlx::Arguments::add(values, bytes).expect("bytes can be encoded");
         }
 
-        $crate::call::row_values!();
+        $crate::statement::row_values!();
     };
 }
 #[cfg(any(feature = "sqlite", feature = "mysql"))]
@@ -392,12 +392,12 @@ macro_rules! row_values {
 }
 pub(crate) use row_values;
 
-/// [`Backend::run`] on a connection, likewise.
+/// [`Driver::run`] on a connection, likewise.
 #[cfg(any(feature = "sqlite", feature = "mysql"))]
 macro_rules! run_statement {
     ($connection:expr, $statement:expr) => {{
         let query = sqlx::query_with($statement.sql, $statement.values);
-        $crate::call::read_answer!($connection, query, 1)
+        $crate::statement::read_answer!($connection, query, 1)
     }};
 }
 #[cfg(any(feature = "sqlite", feature = "mysql"))]
@@ -420,13 +420,13 @@ macro_rules! read_answer {
                 }
                 Ok(Some(sqlx::Either::Right(row))) => rows.push(row),
                 Ok(None) => break,
-                Err(error) if left <= 0 => return Err($crate::call::after_completion(error)),
+                Err(error) if left <= 0 => return Err($crate::statement::after_completion(error)),
                 Err(error) => return Err(error),
             }
         }
         drop(answer);
         let done = done.unwrap_or_default();
-        Ok($crate::call::Answer { rows, done })
+        Ok($crate::statement::Answer { rows, done })
     }};
 }
 pub(crate) use read_answer;
@@ -452,7 +452,7 @@ mod tests {
 
     /// TLS encrypts, sends, and may fail after that: only what fails while the connection is made
     /// was not sent.
-    fn it_is_open_whether_a_statement_was_done<DB: Backend>() {
+    fn it_is_open_whether_a_statement_was_done<DB: Driver>() {
         for error in [
             || sqlx::Error::Tls("broken".into()),
             || sqlx::Error::Io(std::io::ErrorKind::InvalidData.into()),
