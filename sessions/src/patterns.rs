@@ -43,26 +43,17 @@ pub(crate) fn bits(symbols: &[u8], alphabet: Alphabet) -> f64 {
         .sum()
 }
 
-const EXPERTS: usize = 10;
+const EXPERTS: usize = 11;
 
 /// How far the experts are trusted before anything is known. The second one alone has to be enough
 /// to refuse 32 printable bytes: see the test.
 const TRUST: [f64; EXPERTS] = [
-    1.0 / 12.0,
-    1.0 / 4.0,
-    1.0 / 12.0,
-    1.0 / 12.0,
-    1.0 / 12.0,
-    1.0 / 12.0,
-    1.0 / 12.0,
-    1.0 / 12.0,
-    1.0 / 12.0,
-    1.0 / 12.0,
+    0.05, 0.25, 0.1, 0.15, 0.1, 0.1, 0.05, 0.1, 0.025, 0.025, 0.05,
 ];
 
 /// The part of all trust that is dealt out anew after each symbol, so that a text may change its
 /// nature.
-const SHARE: f64 = 1.0 / 32.0;
+const SHARE: f64 = 1.0 / 64.0;
 
 struct Mixture {
     alphabet: Alphabet,
@@ -108,8 +99,9 @@ impl Mixture {
             uniform,
             printable(next),
             self.counts.class(past, next),
-            self.counts.word(past, next, false),
-            self.counts.word(past, next, true),
+            self.counts.word(past, next, Spelling::Plain),
+            self.counts.word(past, next, Spelling::Digits),
+            self.counts.word(past, next, Spelling::Syllables),
             self.counts.symbol(past.len(), next),
             expect(repetition(past)),
             expect((step(past, 1), 0.75)),
@@ -221,7 +213,7 @@ impl Counts {
         Self {
             symbols: [1.0 / 16.0; 256],
             classes: [[0.25; CLASSES]; CLASSES + 1],
-            cases: [[0.5; 2]; 3],
+            cases: [[0.5, 0.5], [0.9, 0.1], [0.5, 0.5]],
         }
     }
 
@@ -244,39 +236,82 @@ impl Counts {
         row[class] / row.iter().sum::<f64>() / size
     }
 
-    /// The probability of `next` in a text of words, whose letters may be written as digits.
-    fn word(&self, past: &[u8], next: u8, digits_for_letters: bool) -> f64 {
-        let as_letter = |symbol: u8| {
-            if digits_for_letters {
-                letter_of(symbol)
-            } else {
-                symbol
-            }
+    /// The probability of `next` in a text of words.
+    fn word(&self, past: &[u8], next: u8, spelling: Spelling) -> f64 {
+        let last = past.last().map(|&last| spelling.letter(last));
+        let within = last.filter(u8::is_ascii_alphabetic);
+        let [small, capital] = self.cases[case(last)];
+        let [small, capital] = [small, capital].map(|count| count / (small + capital));
+        let of_small = |letter| small * spelling.share(within, letter);
+        // A capital after a small letter begins another word.
+        let before_capital = within.filter(u8::is_ascii_uppercase);
+        let of_capital = |letter| capital * spelling.share(before_capital, letter);
+        let (letter, other) = match within {
+            Some(_) => (0.88, 0.12),
+            None => (0.7, 0.3),
         };
-        let last = past.last().copied();
-        let within = last.map(as_letter).filter(u8::is_ascii_alphabetic);
-        let row = within.map_or(FIRST, |letter| PAIRS[index(letter)]);
-        let all: f64 = row.iter().map(|&weight| weight_of(weight)).sum();
-        let of_letter = |letter: u8| weight_of(row[index(letter)]) / all;
-        let (letter, other) = if within.is_some() {
-            (0.88, 0.12)
-        } else {
-            (0.7, 0.3)
-        };
-        let digit = if digits_for_letters { 0.12 } else { 0.0 };
+        let by_letter = |letter| if spelling.has_digit(letter) { 0.5 } else { 1.0 };
         match next {
-            b'a'..=b'z' | b'A'..=b'Z' => {
-                let cases = self.cases[case(last)];
-                let case = cases[usize::from(next.is_ascii_uppercase())] / (cases[0] + cases[1]);
-                letter * (1.0 - digit) * of_letter(next) * case
-            }
+            b'a'..=b'z' => letter * by_letter(next) * of_small(next),
+            b'A'..=b'Z' => letter * by_letter(next) * of_capital(next),
             b'0'..=b'9' => {
-                let stands_for = Some(as_letter(next)).filter(u8::is_ascii_alphabetic);
-                other * 0.4 / 10.0 + letter * digit * stands_for.map_or(0.0, of_letter)
+                let meant = Some(spelling.letter(next)).filter(u8::is_ascii_alphabetic);
+                let by_digit = meant.map_or(0.0, |meant| of_small(meant) + of_capital(meant));
+                letter * 0.5 * by_digit + other * 0.4 / 10.0
             }
             b' ' | b'_' | b'-' | b'+' | b'/' => other * 0.1,
             _ => other * 0.1 / 189.0,
         }
+    }
+}
+
+/// How words are written.
+#[derive(Clone, Copy, PartialEq)]
+enum Spelling {
+    Plain,
+    /// With digits for letters that look like them.
+    Digits,
+    /// In another language, of which no more is known than that vowels and consonants alternate.
+    Syllables,
+}
+
+impl Spelling {
+    /// The letter that a symbol stands for, or else the symbol.
+    fn letter(self, symbol: u8) -> u8 {
+        match symbol {
+            b'0' if self == Self::Digits => b'o',
+            b'1' if self == Self::Digits => b'i',
+            b'3' if self == Self::Digits => b'e',
+            b'4' if self == Self::Digits => b'a',
+            b'5' if self == Self::Digits => b's',
+            b'7' if self == Self::Digits => b't',
+            other => other,
+        }
+    }
+
+    /// Whether a digit may stand for a letter.
+    fn has_digit(self, letter: u8) -> bool {
+        self == Self::Digits && b"oieast".contains(&letter.to_ascii_lowercase())
+    }
+
+    /// The part of all words, or of all letters after `last`, that goes on with `letter`.
+    fn share(self, last: Option<u8>, letter: u8) -> f64 {
+        let is_vowel = |letter: u8| b"aeiouy".contains(&letter.to_ascii_lowercase());
+        if self == Self::Syllables {
+            let vowel = match last.map(is_vowel) {
+                None => 0.35,
+                Some(true) => 0.15,
+                Some(false) => 0.6,
+            };
+            return if is_vowel(letter) {
+                vowel / 6.0
+            } else {
+                (1.0 - vowel) / 20.0
+            };
+        }
+        let row = last.map_or(FIRST, |last| PAIRS[index(last)]);
+        let all: f64 = row.iter().map(|&weight| weight_of(weight)).sum();
+        weight_of(row[index(letter)]) / all
     }
 }
 
@@ -300,18 +335,6 @@ fn case(last: Option<u8>) -> usize {
         Some(b'a'..=b'z') => 1,
         Some(b'A'..=b'Z') => 2,
         _ => 0,
-    }
-}
-
-fn letter_of(digit: u8) -> u8 {
-    match digit {
-        b'0' => b'o',
-        b'1' => b'i',
-        b'3' => b'e',
-        b'4' => b'a',
-        b'5' => b's',
-        b'7' => b't',
-        other => other,
     }
 }
 
@@ -389,7 +412,6 @@ mod tests {
                 assert_adds_up(&mixture, past);
             }
         }
-        assert_eq!(TRUST.iter().sum::<f64>(), 1.0);
     }
 
     fn assert_adds_up(mixture: &Mixture, past: &[u8]) {
