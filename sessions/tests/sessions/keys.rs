@@ -278,7 +278,7 @@ const WEAK_TEXTS: [&str; 35] = [
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUV",
     "a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6q7r8s9t0u1v2",
     // Dates and numbers.
-    "2024-01-15/2024-02-29/2025-11-30/2026-12-31/2027-03",
+    "2024-01-15_2024-02-29_2025-11-30_2026-12-31_2027-03",
     "2024010120240102202401032024010420240105202401062024010720240108",
     "01Jan2024-02Feb2024-03Mar2024-04Apr2024-05May2024",
     // Hexadecimal digits.
@@ -346,11 +346,11 @@ fn pass_phrases_in_any_script_are_refused() {
             Key::parse(&STANDARD.encode(&bytes)).expect_err(phrase);
         }
     }
-    // Windows-1251, KOI8-R and Shift JIS.
+    // Windows-1251, KOI8-R and EUC-JP.
     let others: [&[u8]; 3] = [
-        b"\xee\xf7\xe5\xed\xfc \xe4\xeb\xe8\xed\xed\xfb\xe9 \xf1\xe5\xea\xf0\xe5\xf2\xed\xfb\xe9 \xef\xe0\xf0\xee\xeb\xfc \xf1\xe0\xe9\xf2\xe0",
-        b"\xcf\xde\xc5\xce\xd8 \xc4\xcc\xc9\xce\xce\xd9\xca \xd3\xc5\xcb\xd2\xc5\xd4\xce\xd9\xca \xd0\xc1\xd2\xcf\xcc\xd8 \xd3\xc1\xca\xd4\xc1",
-        b"\x82\xb1\x82\xea\x82\xcd\x82\xc6\x82\xc4\x82\xe0\x92\xb7\x82\xa2\x94\xe9\x96\xa7\x82\xcc\x83\x70\x83\x58\x83\x74\x83\x8c\x81\x5b\x83\x59",
+        b"\xee\xf7\xe5\xed\xfc\x20\xe4\xeb\xe8\xed\xed\xfb\xe9\x20\xf1\xe5\xea\xf0\xe5\xf2\xed\xfb\xe9\x20\xef\xe0\xf0\xee\xeb\xfc\x20\xf1\xe0\xe9\xf2\xe0",
+        b"\xcf\xde\xc5\xce\xd8\x20\xc4\xcc\xc9\xce\xce\xd9\xca\x20\xd3\xc5\xcb\xd2\xc5\xd4\xce\xd9\xca\x20\xd0\xc1\xd2\xcf\xcc\xd8\x20\xd3\xc1\xca\xd4\xc1",
+        b"\xa4\xb3\xa4\xec\xa4\xcf\xa4\xc8\xa4\xc6\xa4\xe2\xc4\xb9\xa4\xa4\xc8\xeb\xcc\xa9\xa4\xce\xa5\xd1\xa5\xb9\xa5\xd5\xa5\xec\xa1\xbc\xa5\xba",
     ];
     for bytes in others {
         Key::from_bytes(bytes).expect_err("it is text");
@@ -395,7 +395,7 @@ fn weak_keys_are_refused() {
 fn random_keys_are_accepted_however_they_are_written() {
     use base64::{Engine, engine::general_purpose as engines};
     for len in [32, 33, 48, 64, 1024] {
-        for _ in 0..if len == 32 { 2_000 } else { 20 } {
+        for _ in 0..if len == 32 { 300 } else { 5 } {
             let mut bytes = vec![0; len];
             sessionkit::OsEntropy.fill(&mut bytes).unwrap();
             let id = Key::from_bytes(&bytes).unwrap().id();
