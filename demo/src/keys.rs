@@ -1,7 +1,10 @@
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     fs::OpenOptions,
     io::{self, ErrorKind::AlreadyExists, Write},
+    iter,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
     process,
@@ -22,6 +25,46 @@ pub(crate) fn keyring(options: &Options) -> Result<Keyring> {
         return Keyring::from_env(VARIABLE);
     }
     from_state_dir(&options.state_dir()?)
+}
+
+/// A line with a new key.
+pub(crate) fn make() -> Result<()> {
+    let text = Key::generate()?.expose_base64();
+    writeln!(io::stdout(), "{}", *text).map_err(|error| {
+        let problem = "the key cannot be written to the standard output";
+        Error::new(ErrorKind::Unavailable, problem).with_source(error)
+    })
+}
+
+/// Lines about the keys that the app would use, or that come through the standard input.
+pub(crate) fn check(input: &[OsString]) -> Result<String> {
+    let from_input = match input {
+        [] => env::var_os(VARIABLE).is_none(),
+        [dash] if dash == "-" => true,
+        // Not shown, since it may be a key.
+        _ => {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                format!(
+                    "a key is checked in {VARIABLE} or in the standard input, not in an argument, \
+                     which everybody on this machine can see: if that was one, make another"
+                ),
+            ));
+        }
+    };
+    let (place, keyring) = if from_input {
+        ("the standard input", Keyring::from_file("/dev/stdin")?)
+    } else {
+        (VARIABLE, Keyring::from_env(VARIABLE)?)
+    };
+    let ids = keyring.ids();
+    let roles = ["writes and reads"]
+        .into_iter()
+        .chain(iter::repeat("reads"));
+    let lines = ids.iter().zip(roles);
+    Ok(lines
+        .map(|(id, role)| format!("{place}: the key {id} {role}\n"))
+        .collect())
 }
 
 fn from_state_dir(dir: &Path) -> Result<Keyring> {

@@ -14,7 +14,7 @@ mod store;
 mod user_agent;
 
 pub use app::App;
-pub use options::Options;
+pub use options::{Command, Options};
 pub use server::{GRACE, run, serve};
 pub use store::open as open_store;
 

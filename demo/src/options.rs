@@ -1,19 +1,28 @@
 use std::{
     env,
+    ffi::OsString,
     fs::DirBuilder,
     net::SocketAddr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use sessionkit::{Error, ErrorKind, Result};
 
 /// A web app that keeps its visitors' sessions with sessionkit.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "sessionkit-demo", version)]
+#[command(
+    name = "sessionkit-demo",
+    version,
+    args_conflicts_with_subcommands = true
+)]
 pub struct Options {
+    /// Something else to do than to serve the app.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// The address to listen on; port 0 takes any free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
     pub listen: SocketAddr,
@@ -38,6 +47,20 @@ pub struct Options {
     /// newest first, are used in place of that one.
     #[arg(long, value_name = "DIRECTORY")]
     pub state: Option<PathBuf>,
+}
+
+/// What the program does beside serving the app.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Print a new key for SESSIONKIT_KEYS, or for the file `keys` in the state directory.
+    Key,
+    /// Check the keys in SESSIONKIT_KEYS, or in the standard input when that is not set or `-` is
+    /// given. Prints their ids, and never the keys. Fails when one of them would be refused.
+    CheckKey {
+        /// `-` for the standard input. A key has no place here: everybody sees arguments.
+        #[arg(value_name = "-", num_args = 0.., allow_hyphen_values = true, hide_possible_values = true)]
+        input: Vec<OsString>,
+    },
 }
 
 impl Options {

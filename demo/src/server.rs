@@ -9,7 +9,7 @@ use tokio::{
     time,
 };
 
-use crate::{App, Options, error::log, keys, store};
+use crate::{App, Command, Options, error::log, keys, store};
 
 /// How long requests that are under way may take after the signal to stop.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -18,12 +18,21 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 const SWEEP_BATCH: usize = 1000;
 
-/// Runs the app until Ctrl-C or SIGTERM. Prints one line once it accepts connections.
+/// Runs the app until Ctrl-C or SIGTERM, unless the options name a command, which is done instead.
+/// Prints one line once it accepts connections.
 ///
 /// # Errors
-/// When the options do not fit together, the store or the key cannot be opened, or the address is
+/// When a key to check would be refused. When the options do not fit together, the store or the key cannot be opened, or the address is
 /// taken.
 pub async fn run(options: Options) -> Result<(), Box<dyn error::Error>> {
+    match &options.command {
+        None => {}
+        Some(Command::Key) => return Ok(keys::make()?),
+        Some(Command::CheckKey { input }) => {
+            print!("{}", keys::check(input)?);
+            return Ok(());
+        }
+    }
     options.check()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let keyring = keys::keyring(&options)?;

@@ -17,10 +17,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut browser = HeaderMap::new();
     visit(&manager, &mut browser).await?;
 
-    // The new key writes from now on, the old one still reads. With several processes, first give
-    // all of them the new key as the second one, with `Keyring::replace`.
-    keyring.rotate(Key::generate()?)?;
-    println!("rotated, the keys are {:?}", keyring.ids());
+    // Every instance of the application accepts the new key, before any of them writes with it.
+    let new = Key::generate()?;
+    let new_id = new.id();
+    keyring.accept(new)?;
+    println!("accepted, the keys are {:?}", keyring.ids());
+    assert_eq!(visit(&manager, &mut browser).await?, Origin::Stored);
+
+    // The new key writes from now on, the old one still reads.
+    keyring.promote(new_id)?;
+    println!("promoted, the keys are {:?}", keyring.ids());
     assert_eq!(visit(&manager, &mut browser).await?, Origin::Stored);
 
     // Once the longest session has had time to be written anew, the old key can go.

@@ -290,6 +290,30 @@ mod tests {
         assert_eq!(header.standing(&other, NOW).unwrap(), Standing::Unknown);
     }
 
+    /// A lookup or a comparison that stops at the first difference tells how long a prefix of a hash
+    /// was right, which nobody can choose: not of the id or the secret.
+    #[test]
+    fn what_is_looked_up_and_compared_has_nothing_of_the_token() {
+        let good = token();
+        let (key, verifier) = (good.key(), Verifier::of(&good).0);
+        for position in 0..Token::LEN {
+            let mut bytes = good.expose().to_vec();
+            bytes[position] ^= 1;
+            let other = Token::from_bytes(bytes, good.cookie());
+            let in_common = |a: &[u8], b: &[u8]| a.iter().zip(b).filter(|(a, b)| a == b).count();
+            let verifiers = in_common(&Verifier::of(&other).0, &verifier);
+            let keys = in_common(other.key().as_bytes(), key.as_bytes());
+            // Eight bytes in common by chance: once in 2^50.
+            assert!(verifiers < 8, "byte {position}: {verifiers}");
+            let is_id = position < Token::ID_LEN;
+            assert_eq!(keys < 12, is_id, "byte {position}: {keys}");
+        }
+        for part in good.expose().windows(4) {
+            assert!(!key.as_bytes().windows(4).any(|window| window == part));
+            assert!(!verifier.windows(4).any(|window| window == part));
+        }
+    }
+
     #[test]
     fn a_change_of_privilege_makes_every_earlier_secret_worthless_at_once() {
         let first = token();

@@ -1,5 +1,7 @@
 use std::{
-    env, fmt, fs,
+    env, fmt,
+    fs::File,
+    io::{self, Read},
     path::Path,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -8,17 +10,14 @@ use aes_gcm::{
     Aes256Gcm,
     aead::{AeadInOut, KeyInit, Nonce, Tag},
 };
-use base64::{
-    Engine,
-    alphabet::{STANDARD, URL_SAFE},
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
 use hkdf::Hkdf;
 use hmac::{Hmac, Mac};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::{Entropy, Error, ErrorKind, OsEntropy, Result};
+use crate::{
+    Entropy, Error, ErrorKind, Key, KeyId, Result, key::parse_all, traces::without_traces,
+};
 
 const SIGNED: u8 = 1;
 const SEALED: u8 = 2;
@@ -26,6 +25,9 @@ const HEADER: usize = 1 + KeyId::LEN;
 const MAC: usize = 32;
 const NONCE: usize = 12;
 const TAG: usize = 16;
+
+/// The longest text of keys that is read from a file, in bytes.
+const MAX_TEXT: usize = 64 << 10;
 
 /// The keys that sign and seal what clients carry: the newest writes, every one reads.
 ///
@@ -36,6 +38,13 @@ const TAG: usize = 16;
 /// From each key two others are derived with HKDF-SHA-256 (RFC 5869): one for HMAC-SHA-256 (RFC
 /// 2104), one for AES-256-GCM (NIST SP 800-38D) with random 96-bit nonces. The latter allows 2^32
 /// sealed values under one key; rotate long before.
+///
+/// When the last clone is dropped, or a key is removed, the key and everything that was derived from
+/// it are wiped from memory, with the copies that their use has left on the stack.
+///
+/// Where several processes serve one application, a key changes in two steps: all of them
+/// [`accept`](Self::accept) the new one, then all of them [`promote`](Self::promote) it. At no
+/// moment does one refuse what another has written. See `docs/key-rotation.md` in the repository.
 ///
 /// ```
 /// use sessionkit::{Key, Keyring};
@@ -52,10 +61,12 @@ const TAG: usize = 16;
 #[derive(Clone)]
 pub struct Keyring {
     scope: Arc<str>,
-    keys: Arc<RwLock<Arc<[RingKey]>>>,
+    keys: Arc<RwLock<Keys>>,
 }
 
-#[derive(Clone)]
+/// A key keeps its place in memory until it is wiped: what is shared is never moved.
+type Keys = Arc<[Arc<RingKey>]>;
+
 struct RingKey {
     id: KeyId,
     mac: Hmac<Sha256>,
@@ -118,33 +129,74 @@ impl Keyring {
         Self::new(parse_all(&text)?)
     }
 
-    /// The keys in a file, written as for [`from_env`](Self::from_env).
+    /// The keys in a file of at most 64 KiB, written as for [`from_env`](Self::from_env).
+    ///
+    /// Unlike the environment of a process, a file leaves nothing in memory once it was read.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] when the file cannot be read, or a key is malformed, weak or
     /// there twice.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
-        let text = fs::read_to_string(path)
-            .map(Zeroizing::new)
-            .map_err(|error| {
-                Error::new(ErrorKind::InvalidConfig, "the key file cannot be read")
-                    .with_source(error)
-            })?;
-        Self::new(parse_all(&text)?)
+        let text = read(path.as_ref()).map_err(|error| {
+            Error::new(ErrorKind::InvalidConfig, "the key file cannot be read").with_source(error)
+        })?;
+        let text = str::from_utf8(&text)
+            .map_err(|_| Error::new(ErrorKind::InvalidConfig, "the key file holds no text"))?;
+        Self::new(parse_all(text)?)
+    }
+
+    /// Adds a key that only reads, after those that are there: the first step of a rotation over
+    /// several processes. The second one is [`promote`](Self::promote).
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] when the keyring has the key already.
+    ///
+    /// ```
+    /// use sessionkit::{Key, Keyring};
+    ///
+    /// let old = Key::generate()?;
+    /// let (here, there) = (Keyring::new([old.clone()])?, Keyring::new([old])?);
+    /// let new = Key::generate()?;
+    /// let id = new.id();
+    ///
+    /// here.accept(new.clone())?;
+    /// there.accept(new)?;
+    /// // Once every process accepts the key, it may write.
+    /// here.promote(id)?;
+    /// let signed = here.sign("newsletter", "alice", b"payload");
+    /// assert!(there.verify("newsletter", "alice", &signed).is_some());
+    /// there.promote(id)?;
+    /// # Ok::<(), sessionkit::Error>(())
+    /// ```
+    #[expect(clippy::needless_pass_by_value, reason = "the key is handed over")]
+    pub fn accept(&self, key: Key) -> Result<()> {
+        let key = RingKey::derive(&key, &self.scope);
+        self.change(|keys| keys.push(key))
+    }
+
+    /// Makes a key that the keyring has the one that writes; the others go on reading.
+    ///
+    /// Promoting the key that writes already changes nothing. Promoting the one before undoes a
+    /// rotation.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] when the keyring does not have the key.
+    pub fn promote(&self, id: KeyId) -> Result<()> {
+        self.position(id)?;
+        self.change(|keys| keys.sort_by_key(|key| key.id != id))
     }
 
     /// Makes `newest` the key that writes; the others go on reading.
     ///
-    /// Where several processes serve one application, first give all of them the new key as a
-    /// reading one with [`replace`](Self::replace), then rotate.
+    /// This is for an application in one process. Another one would refuse what this one writes
+    /// until it has the key too: let all of them [`accept`](Self::accept) it first.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] when the keyring has the key already.
     #[expect(clippy::needless_pass_by_value, reason = "the key is handed over")]
     pub fn rotate(&self, newest: Key) -> Result<()> {
-        self.change(|keys| {
-            keys.insert(0, RingKey::derive(&newest, &self.scope));
-        })
+        let newest = RingKey::derive(&newest, &self.scope);
+        self.change(|keys| keys.insert(0, newest))
     }
 
     /// Removes a key: what it wrote is refused from now on.
@@ -152,12 +204,7 @@ impl Keyring {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] when the keyring does not have the key, or no other.
     pub fn remove(&self, id: KeyId) -> Result<()> {
-        if !self.ids().contains(&id) {
-            return Err(Error::new(
-                ErrorKind::InvalidConfig,
-                format!("the keyring has no key {id}"),
-            ));
-        }
+        self.position(id)?;
         self.change(|keys| keys.retain(|key| key.id != id))
     }
 
@@ -190,8 +237,10 @@ impl Keyring {
         signed.push(SIGNED);
         signed.extend_from_slice(&key.id.0);
         signed.extend_from_slice(payload);
-        let mac = key.authenticate(purpose, context, &signed);
-        signed.extend_from_slice(&mac.finalize().into_bytes());
+        without_traces(|| {
+            let mac = key.authenticate(purpose, context, &signed);
+            signed.extend_from_slice(&mac.finalize().into_bytes());
+        });
         signed
     }
 
@@ -203,10 +252,12 @@ impl Keyring {
         let keys = self.keys();
         let (key, body) = select(&keys, SIGNED, signed)?;
         let (payload, mac) = body.split_at_checked(body.len().checked_sub(MAC)?)?;
-        keys[key]
-            .authenticate(purpose, context, &signed[..signed.len() - MAC])
-            .verify_slice(mac)
-            .ok()?;
+        without_traces(|| {
+            keys[key]
+                .authenticate(purpose, context, &signed[..signed.len() - MAC])
+                .verify_slice(mac)
+                .ok()
+        })?;
         Some(Opened {
             payload: payload.to_vec(),
             current: key == 0,
@@ -231,7 +282,7 @@ impl Keyring {
         sealed.push(SEALED);
         sealed.extend_from_slice(&key.id.0);
         let data = associated_data(purpose, context, &sealed);
-        encrypt_onto(&key.aead, entropy, &data, plaintext, &mut sealed)?;
+        without_traces(|| encrypt_onto(&key.aead, entropy, &data, plaintext, &mut sealed))?;
         Ok(sealed)
     }
 
@@ -243,16 +294,27 @@ impl Keyring {
         let (key, body) = select(&keys, SEALED, sealed)?;
         let data = associated_data(purpose, context, &sealed[..HEADER]);
         Some(Opened {
-            payload: decrypt(&keys[key].aead, &data, body)?,
+            payload: without_traces(|| decrypt(&keys[key].aead, &data, body))?,
             current: key == 0,
         })
     }
 
-    fn keys(&self) -> Arc<[RingKey]> {
+    /// Where the key is, the newest being the first.
+    fn position(&self, id: KeyId) -> Result<usize> {
+        let position = self.keys().iter().position(|key| key.id == id);
+        position.ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidConfig,
+                format!("the keyring has no key {id}"),
+            )
+        })
+    }
+
+    fn keys(&self) -> Keys {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn change(&self, edit: impl FnOnce(&mut Vec<RingKey>)) -> Result<()> {
+    fn change(&self, edit: impl FnOnce(&mut Vec<Arc<RingKey>>)) -> Result<()> {
         let mut guard = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         let mut keys = guard.to_vec();
         edit(&mut keys);
@@ -282,21 +344,23 @@ impl fmt::Debug for Keyring {
 }
 
 impl RingKey {
-    fn derive(key: &Key, scope: &str) -> Self {
-        let derived = Hkdf::<Sha256>::new(None, &key.0);
-        let expand = |label: &[u8]| {
-            let mut bytes = Zeroizing::new([0; 32]);
-            derived
-                .expand_multi_info(&[label, scope.as_bytes()], &mut *bytes)
-                .expect("32 bytes are within the limit of HKDF-SHA-256");
-            bytes
-        };
-        Self {
-            id: key.id(),
-            mac: Hmac::new_from_slice(&*expand(b"sessionkit sign 1\0"))
-                .expect("HMAC takes a key of any length"),
-            aead: Aes256Gcm::new((&*expand(b"sessionkit seal 1\0")).into()),
-        }
+    fn derive(key: &Key, scope: &str) -> Arc<Self> {
+        without_traces(|| {
+            let derived = Hkdf::<Sha256>::new(None, &key.0);
+            let expand = |label: &[u8]| {
+                let mut bytes = Zeroizing::new([0; 32]);
+                derived
+                    .expand_multi_info(&[label, scope.as_bytes()], &mut *bytes)
+                    .expect("32 bytes are within the limit of HKDF-SHA-256");
+                bytes
+            };
+            Arc::new(Self {
+                id: key.id(),
+                mac: Hmac::new_from_slice(&*expand(b"sessionkit sign 1\0"))
+                    .expect("HMAC takes a key of any length"),
+                aead: Aes256Gcm::new((&*expand(b"sessionkit seal 1\0")).into()),
+            })
+        })
     }
 
     fn authenticate(&self, purpose: &str, context: &str, message: &[u8]) -> Hmac<Sha256> {
@@ -310,8 +374,28 @@ impl RingKey {
     }
 }
 
+/// Reads a file into one buffer, which never moves.
+fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut file = File::open(path)?;
+    let mut text = Zeroizing::new(vec![0; MAX_TEXT + 1]);
+    let mut len = 0;
+    while len < text.len() {
+        match file.read(&mut text[len..]) {
+            Ok(0) => break,
+            Ok(read) => len += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if len > MAX_TEXT {
+        return Err(io::Error::other("it has more than 64 KiB"));
+    }
+    text.truncate(len);
+    Ok(text)
+}
+
 /// The position of the key that a signed or sealed value names, and what follows the header.
-fn select<'a>(keys: &[RingKey], format: u8, value: &'a [u8]) -> Option<(usize, &'a [u8])> {
+fn select<'a>(keys: &[Arc<RingKey>], format: u8, value: &'a [u8]) -> Option<(usize, &'a [u8])> {
     let (header, body) = value.split_at_checked(HEADER)?;
     let position = keys.iter().position(|key| key.id.0 == header[1..])?;
     (header[0] == format).then_some((position, body))
@@ -364,154 +448,4 @@ pub(crate) fn decrypt(aead: &Aes256Gcm, associated_data: &[u8], sealed: &[u8]) -
     )
     .ok()?;
     Some(plaintext)
-}
-
-/// A secret of at least 32 random bytes, wiped from memory when dropped.
-///
-/// ```
-/// use sessionkit::{ErrorKind, Key};
-///
-/// let key = Key::generate()?;
-/// let text = key.expose_base64();
-/// assert_eq!(Key::parse(&text)?.id(), key.id());
-/// assert_eq!(Key::from_bytes(&[0; 32]).unwrap_err().kind(), ErrorKind::InvalidConfig);
-/// # Ok::<(), sessionkit::Error>(())
-/// ```
-#[derive(Clone)]
-pub struct Key(Zeroizing<Vec<u8>>);
-
-impl Key {
-    /// The shortest key, in bytes.
-    pub const MIN_LEN: usize = 32;
-
-    /// A new random key.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unavailable`] when the operating system has no random bytes.
-    pub fn generate() -> Result<Self> {
-        let mut bytes = Zeroizing::new(vec![0; Self::MIN_LEN]);
-        OsEntropy.fill(&mut bytes)?;
-        Ok(Self(bytes))
-    }
-
-    /// The key with these bytes, which come from a generator of random bytes: not from a person, a
-    /// word list or a hash of a password.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidConfig`] when there are fewer than [`MIN_LEN`](Self::MIN_LEN) bytes, or
-    /// they are evidently not random: few different ones, a counter, or readable text.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        match weakness(bytes) {
-            None => Ok(Self(Zeroizing::new(bytes.to_vec()))),
-            Some(weakness) => Err(Error::new(
-                ErrorKind::InvalidConfig,
-                format!("the key {weakness}; generate 32 random bytes"),
-            )),
-        }
-    }
-
-    /// The key in a text: hexadecimal digits, or base64 (RFC 4648) in either alphabet, padded or
-    /// not.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidConfig`] when the text is neither, or the key is weak.
-    pub fn parse(text: &str) -> Result<Self> {
-        let bytes = decode_hex(text)
-            .or_else(|| decode_base64(text))
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::InvalidConfig,
-                    "the key is neither hexadecimal nor base64",
-                )
-            })?;
-        Self::from_bytes(&bytes)
-    }
-
-    /// The key in base64, to be kept where secrets are kept.
-    #[must_use]
-    pub fn expose_base64(&self) -> Zeroizing<String> {
-        Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(&*self.0))
-    }
-
-    /// The key's id, which is no secret.
-    #[must_use]
-    pub fn id(&self) -> KeyId {
-        let mut hash = Sha256::new_with_prefix(b"sessionkit key id 1\0");
-        hash.update(&*self.0);
-        let mut id = [0; KeyId::LEN];
-        id.copy_from_slice(&hash.finalize()[..KeyId::LEN]);
-        KeyId(id)
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({})", self.id())
-    }
-}
-
-/// The public name of a key: the first four bytes of a hash of it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct KeyId([u8; Self::LEN]);
-
-impl KeyId {
-    const LEN: usize = 4;
-}
-
-impl fmt::Display for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x}", u32::from_be_bytes(self.0))
-    }
-}
-
-impl fmt::Debug for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-fn weakness(bytes: &[u8]) -> Option<&'static str> {
-    let mut seen = [false; 256];
-    bytes
-        .iter()
-        .for_each(|&byte| seen[usize::from(byte)] = true);
-    let step = |pair: &[u8]| pair[1].wrapping_sub(pair[0]);
-    if bytes.len() < Key::MIN_LEN {
-        Some("has fewer than 32 bytes")
-    } else if seen.iter().filter(|&&seen| seen).count() < Key::MIN_LEN / 2 {
-        Some("repeats itself")
-    } else if bytes.windows(2).all(|pair| step(pair) == step(bytes)) {
-        Some("is a counter")
-    } else if bytes.iter().all(u8::is_ascii) && bytes.iter().all(|byte| !byte.is_ascii_control()) {
-        Some("is readable text")
-    } else {
-        None
-    }
-}
-
-fn parse_all(text: &str) -> Result<Vec<Key>> {
-    text.split(|c: char| c == ',' || c.is_whitespace())
-        .filter(|key| !key.is_empty())
-        .map(Key::parse)
-        .collect()
-}
-
-fn decode_hex(text: &str) -> Option<Zeroizing<Vec<u8>>> {
-    if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    (0..text.len())
-        .step_by(2)
-        .map(|start| u8::from_str_radix(&text[start..start + 2], 16).ok())
-        .collect::<Option<_>>()
-        .map(Zeroizing::new)
-}
-
-fn decode_base64(text: &str) -> Option<Zeroizing<Vec<u8>>> {
-    let lenient =
-        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    [&STANDARD, &URL_SAFE]
-        .into_iter()
-        .find_map(|alphabet| GeneralPurpose::new(alphabet, lenient).decode(text).ok())
-        .map(Zeroizing::new)
 }

@@ -13,12 +13,14 @@ mod error;
 mod header;
 #[cfg(test)]
 mod interleavings;
+mod key;
 mod keyring;
 pub mod layers;
 mod manager;
 mod memory;
 #[cfg(test)]
 mod mistakes;
+mod patterns;
 mod payload;
 mod queues;
 mod record;
@@ -28,6 +30,7 @@ mod store;
 #[cfg(feature = "tokio")]
 mod sweeper;
 mod token;
+mod traces;
 mod web;
 
 pub use cache::CacheControl;
@@ -36,7 +39,8 @@ pub use commit::Persistence;
 pub use cookie::{CookieOptions, SameSite};
 pub use entropy::{Entropy, OsEntropy};
 pub use error::{Error, ErrorKind, Result};
-pub use keyring::{Key, KeyId, Keyring, Opened};
+pub use key::{Key, KeyId};
+pub use keyring::{Keyring, Opened};
 pub use manager::{
     Failure, OnUnreadable, SaveErrors, SessionConfig, SessionManager, SessionManagerBuilder,
     Sessions,

@@ -10,7 +10,7 @@ use std::{
 
 use sessionkit::Key;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
     task::JoinHandle,
 };
@@ -200,5 +200,91 @@ async fn what_cannot_work_is_refused_with_one_line() {
         assert!(!output.status.success());
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(text.contains(problem), "{text}");
+    }
+}
+
+/// What the program says about keys: whether it succeeds, and all that it prints.
+async fn about_keys(arguments: &[&str], variable: Option<&str>, input: &str) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sessionkit-demo"));
+    command.args(arguments).env_remove("SESSIONKIT_KEYS");
+    command.envs(variable.map(|keys| ("SESSIONKIT_KEYS", keys)));
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    // It may have ended without reading.
+    let _ = child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .await;
+    let output = child.wait_with_output().await.unwrap();
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(printed).unwrap())
+}
+
+#[tokio::test]
+async fn a_key_that_the_program_makes_is_one_that_it_accepts() {
+    let (made, old) = about_keys(&["key"], None, "").await;
+    let (_, new) = about_keys(&["key"], None, "").await;
+    assert!(made);
+    assert_ne!(old, new);
+    assert_eq!((old.len(), old.lines().count()), (45, 1), "{old}");
+    let id = |text: &str| Key::parse(text.trim_end()).unwrap().id();
+    let both = format!("{new}{old}");
+    for (arguments, variable, input, place) in [
+        (&["check-key"][..], Some(&*both), "", "SESSIONKIT_KEYS"),
+        (&["check-key"], None, &*both, "the standard input"),
+        (
+            &["check-key", "-"],
+            Some("no key"),
+            &*both,
+            "the standard input",
+        ),
+    ] {
+        let (accepted, printed) = about_keys(arguments, variable, input).await;
+        assert!(accepted, "{printed}");
+        let expected = format!(
+            "{place}: the key {} writes and reads\n{place}: the key {} reads\n",
+            id(&new),
+            id(&old)
+        );
+        assert_eq!(printed, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_the_app_would_refuse_is_refused_and_not_shown() {
+    let placeholder = "CHANGE_ME_TO_A_RANDOM_STRING_BEFORE_DEPLOYMENT_1";
+    let good = Key::generate().unwrap().expose_base64();
+    let list = format!("{} {placeholder}", *good);
+    let twice = format!("{0} {0}", *good);
+    for (arguments, variable, input, problem) in [
+        (&["check-key"][..], Some(placeholder), "", "pattern"),
+        (&["check-key"], None, placeholder, "pattern"),
+        (&["check-key"], Some(&*list), "", "number 2 of the keys"),
+        (&["check-key"], Some(&*twice), "", "twice"),
+        (&["check-key"], Some(""), &*good, "a keyring needs a key"),
+        (&["check-key"], None, "", "a keyring needs a key"),
+        (&["check-key", &*good], None, "", "not in an argument"),
+        (
+            &["check-key", "-", &*good],
+            None,
+            &*good,
+            "not in an argument",
+        ),
+        (
+            &["check-key", "--key", &*good],
+            None,
+            "",
+            "not in an argument",
+        ),
+    ] {
+        let (accepted, printed) = about_keys(arguments, variable, input).await;
+        assert!(!accepted, "{arguments:?}");
+        assert_eq!(printed.lines().count(), 1, "{printed}");
+        assert!(printed.contains(problem), "{printed}");
+        for secret in [placeholder, &**good] {
+            assert!(!printed.contains(secret), "{printed}");
+        }
     }
 }

@@ -10,10 +10,10 @@ use sessionkit::{
 
 use crate::support::{START, SpyStore, TestEntropy, World, set_cookies};
 
-const KEY: &str = "f1e2d3c4b5a697887766554433221100ffeeddccbbaa99881029384756afbecd";
+const KEY: &str = "687449ff54dbd66dccee5569f0dfbedfbdbfb297c284998846a9f248af8ae210";
 
 const COOKIE: &str =
-    "Af2QuHoAAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eH3lSJB6cIpRVwqi0x3ecyIgmiSla0IRaDlhP6pOWAJYH";
+    "ASCoxrwAAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eH_U5VH2pTRvsBeHIA99qnjE8cjfRKo64_3otia8KdCJN";
 const SEALED: &str = "A3H9xcAXU7VlW0BGVwzGDfMAAAAoKSorLC0uLzAxMjOumhwHL44NVWosVuzgabWP9PpxuOLUxXRohC7SLdiJxbGst0hSFSslA82EGC9YYbvrEVBzTVNdOcn5OPk=";
 const READABLE: &str =
     "BHH9xcAXU7VlW0BGVwzGDfMAAAABgKMFAQIFY291bnQBBwR1c2VyBqVhbGljZQEHbm90aWNlcwEABqVzYXZlZA==";

@@ -1,7 +1,10 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use sessionkit::{Origin, Session};
+use sessionkit::{CookieOptions, Origin, Session};
 
-use crate::support::{Browser, MINUTE, World, keyring};
+use crate::{
+    support::{Browser, MINUTE, World, keyring},
+    with_client::{Client, client},
+};
 
 fn with_cookie(world: &World, value: &str) -> Browser {
     let mut browser = world.browser();
@@ -139,6 +142,71 @@ async fn malformed_cookies_are_no_sessions() {
             Origin::Rejected,
             "{value:?}"
         );
+    }
+    assert!(world.store.calls().is_empty());
+}
+
+/// Base64 has two alphabets, padding, and bits that decode to nothing. Cookies use one alphabet, no
+/// padding, and zeros.
+#[tokio::test]
+async fn a_cookie_is_written_in_one_way_only() {
+    const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let world = World::new();
+    let mut good = world.signed_in().await;
+    while !good.jar["__Host-id"].contains(['-', '_']) {
+        good = world.signed_in().await;
+    }
+    let Client { mut browser, .. } = client(CookieOptions::default());
+    let mut text = "alice".to_owned();
+    // Until the last digit has bits to spare.
+    while browser.jar.values().all(|value| value.len() % 4 == 0) {
+        text.push('!');
+        browser
+            .visit(|session| session.insert("user", &text))
+            .await
+            .unwrap();
+    }
+    for browser in [good, browser] {
+        let (name, value) = browser.jar.first_key_value().unwrap();
+        let other_alphabet = value.replace('-', "+").replace('_', "/");
+        let (start, last) = value.split_at(value.len() - 1);
+        let next = DIGITS
+            .chars()
+            .nth(DIGITS.find(last).unwrap() + 1)
+            .unwrap_or('A');
+        let mut written = vec![
+            format!("{value}{}", "=".repeat((4 - value.len() % 4) % 4)),
+            format!("{value}="),
+            format!("{start}{next}"),
+            other_alphabet,
+            format!("%{:02X}{}", value.as_bytes()[0], &value[1..]),
+        ];
+        written.retain(|other| other != value);
+        for other in written {
+            let mut variant = browser.clone();
+            variant.jar.insert(name.clone(), other.clone());
+            let origin = variant.visit(Session::origin).await;
+            assert_eq!(origin, Origin::Rejected, "{value} as {other}");
+        }
+        assert_eq!(browser.clone().visit(Session::origin).await, Origin::Stored);
+    }
+}
+
+/// Though they are signed, by us and for this purpose, or are the bytes of a token.
+#[tokio::test]
+async fn values_that_are_no_signed_tokens_never_reach_the_store() {
+    let world = World::new();
+    let sign = |token: &[u8]| world.keyring.sign("session token 2", "__Host-id", token);
+    let values = [
+        sign(&[7; 31]),
+        sign(&[7; 33]),
+        sign(b""),
+        sign(&[7; 5_000]),
+        vec![7; 32],
+    ];
+    for value in values {
+        let mut browser = with_cookie(&world, &URL_SAFE_NO_PAD.encode(value));
+        assert_eq!(browser.visit(Session::origin).await, Origin::Rejected);
     }
     assert!(world.store.calls().is_empty());
 }

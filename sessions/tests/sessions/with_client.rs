@@ -9,13 +9,13 @@ use sessionkit_cookie::CookieStore;
 
 use crate::support::{Browser, HOUR, START, World, key};
 
-struct Client {
-    clock: Arc<ManualClock>,
-    keyring: Keyring,
-    browser: Browser,
+pub(crate) struct Client {
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) keyring: Keyring,
+    pub(crate) browser: Browser,
 }
 
-fn client(options: CookieOptions) -> Client {
+pub(crate) fn client(options: CookieOptions) -> Client {
     let clock = Arc::new(ManualClock::new(START));
     let keyring = Keyring::new([key()]).unwrap();
     let store = CookieStore::new(keyring.clone()).with_clock(clock.clone());
