@@ -114,9 +114,9 @@ impl CookieOptions {
     /// A browser keeps the cookie from before beside the new one and sends both, the one with the
     /// longer path first (RFC 6265, section 5.4). A request that brings a cookie of the session
     /// twice gets the cookie of the session that it was given once more, and the one in the old
-    /// place is removed. It is removed, too, by every response that sets or removes the cookie of
-    /// a request that brought one, a sign-out above all. The call can go when all old cookies have
-    /// expired.
+    /// place is removed, at the cost of one write. It is removed, too, by every response that sets
+    /// or removes the cookie of a request that brought one, and by every sign-out. The call can go
+    /// when all old cookies have expired.
     ///
     /// ```
     /// use sessionkit::CookieOptions;
@@ -274,9 +274,13 @@ impl CookieOptions {
         self.remove_names(removed.map(|index| chunk_name(self.name.as_str(), index)))
     }
 
+    pub(crate) fn has_old_places(&self) -> bool {
+        !self.old_places.is_empty()
+    }
+
     /// Whether the request has a cookie of the session twice, one of which can be removed.
     pub(crate) fn has_removable_twin(&self, incoming: &Incoming) -> bool {
-        !self.old_places.is_empty() && incoming.has_twins(self)
+        self.has_old_places() && incoming.has_twins(self)
     }
 
     fn remove_names(&self, names: impl IntoIterator<Item = String>) -> Vec<HeaderValue> {

@@ -331,8 +331,12 @@ impl Session {
     pub fn destroy(&self) {
         // That an earlier save was refused says nothing about the end of the session.
         self.0.told().take_if(|told| matches!(told, BadNews::Gone));
-        let has_cookie = self.0.origin != Origin::NoCookie;
-        self.0.draft().destroy(has_cookie);
+        let mut draft = self.0.draft();
+        let options = draft.cookie_options.as_ref();
+        let options = options.unwrap_or(&self.0.setup.cookie);
+        // A cookie in an old place need not be sent with this request.
+        let has_cookie = self.0.origin != Origin::NoCookie || options.has_old_places();
+        draft.destroy(has_cookie);
     }
 
     /// Sets how long the session lives, for this and all later requests.

@@ -155,8 +155,9 @@ async fn a_change_of_path_makes_no_login_loop_and_leaves_no_cookie() {
         }
 
         // One that is alive is not sent to the sign-out, which removes it all the same.
+        browser.go(&format!("{after}/sign-out")).await;
         browser.go(&format!("{before}/app/sign-in/old")).await;
-        browser.go(&root).await;
+        assert_eq!(user(&browser, &root).await, "nobody");
         browser.go(&format!("{after}/sign-out")).await;
         assert_eq!(user(&browser, &root).await, "nobody");
         assert_eq!(user(&browser, &below).await, "nobody");

@@ -207,6 +207,21 @@ async fn a_sign_out_ends_what_cannot_be_read_too() {
 }
 
 #[tokio::test]
+async fn of_two_cookies_of_sessions_that_live_the_first_counts() {
+    let world = World::new();
+    let (mut one, mut two) = (world.signed_in().await, world.signed_in().await);
+    for (browser, name) in [(&mut one, "one"), (&mut two, "two")] {
+        let insert = |session: &Session| session.insert("user", name);
+        browser.visit(insert).await.unwrap();
+    }
+    for (first, second, name) in [(&one, &two, "one"), (&two, &one, "two")] {
+        let headers = request([value(first), value(second)]);
+        let session = world.manager.begin(&headers).session().await.unwrap();
+        assert_eq!(user(&session).as_deref(), Some(name));
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_does_not_sign_out_leaves_the_other_sessions_alone() {
     let world = World::new();
     let (one, two) = (world.signed_in().await, world.signed_in().await);
@@ -270,11 +285,15 @@ async fn expect_no_login_loop(before: CookieOptions, after: CookieOptions, old: 
     assert_eq!(jar.0, []);
 
     // A sign-out removes also what was not sent to it.
-    let mut jar = Jar::default();
-    jar.visit(&world.manager, old, sign_in("old")).await;
-    jar.visit(&changed, "/", sign_in("new")).await;
-    jar.visit(&changed, "/", Session::destroy).await;
-    assert_eq!(jar.0, []);
+    for signs_in in [true, false] {
+        let mut jar = Jar::default();
+        jar.visit(&world.manager, old, sign_in("old")).await;
+        if signs_in {
+            jar.visit(&changed, "/", sign_in("new")).await;
+        }
+        jar.visit(&changed, "/", Session::destroy).await;
+        assert_eq!(jar.0, []);
+    }
 }
 
 #[tokio::test]
