@@ -155,7 +155,8 @@ impl CookieOptions {
 
     /// Lets a value that is too long for one cookie take up to `max_chunks` cookies, 1 to 16. One
     /// by default: each further one costs up to 4 KiB in every request, and many servers refuse
-    /// more than 8 KiB of headers.
+    /// more than 8 KiB of headers. When fewer are allowed than before, what is left over of the
+    /// others is removed from the browser.
     #[must_use]
     pub fn max_chunks(mut self, max_chunks: usize) -> Self {
         self.max_chunks = max_chunks;
@@ -381,6 +382,7 @@ impl CookieOptions {
 }
 
 /// How long a browser keeps a cookie that does not end with it.
+#[derive(Clone, Copy)]
 enum Lifetime {
     Lasting(Duration),
     Over,
