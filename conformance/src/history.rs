@@ -333,4 +333,8 @@ impl SessionStore for Recorded {
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
         None
     }
+
+    fn has_made(&self, token: &Token) -> bool {
+        self.store.has_made(token)
+    }
 }

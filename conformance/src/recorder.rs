@@ -311,6 +311,10 @@ impl SessionStore for Recorder {
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
         self.inner.subjects().map(|_| self as &dyn SubjectIndex)
     }
+
+    fn has_made(&self, token: &Token) -> bool {
+        self.inner.has_made(token)
+    }
 }
 
 #[async_trait]

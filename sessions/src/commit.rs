@@ -163,6 +163,8 @@ pub(crate) enum Reading {
     Ended,
     /// Alive, and the token's secret is none of its own, or none any more.
     Unknown,
+    /// As [`Unknown`](Self::Unknown), and the secret may have been replaced a moment ago.
+    Replaced,
     /// A change of privilege has replaced the secret a moment ago.
     Renewed,
     /// A routine rotation has replaced the secret, and the grace is over; the record has this
@@ -195,6 +197,7 @@ impl Reading {
             Standing::Rotated(present) => (present, false),
             Standing::Renewed => return Ok(Self::Renewed),
             Standing::Reused => return Ok(Self::Reused(record.revision)),
+            Standing::Replaced => return Ok(Self::Replaced),
             Standing::Unknown => return Ok(Self::Unknown),
         };
         Ok(Self::Live(Box::new(Stored {
@@ -363,6 +366,8 @@ pub(crate) enum Action {
     Touch(Token, Timestamp),
     /// With the revision to compare; none where the record cannot be read.
     Delete(Token, Option<Revision>),
+    /// Ends another session that the request brought a cookie of.
+    EndTwin(Token),
     /// Ends what a change of privilege by another request has made of the session, if it has this
     /// subject.
     EndSuccessor(Token, Subject),
@@ -390,7 +395,10 @@ impl Planned {
             Action::Create(token, record)
             | Action::Update(_, token, _, record)
             | Action::Renew(_, token, _, record) => Some((token, record.revision)),
-            Action::Touch(..) | Action::Delete(..) | Action::EndSuccessor(..) => None,
+            Action::Touch(..)
+            | Action::Delete(..)
+            | Action::EndTwin(_)
+            | Action::EndSuccessor(..) => None,
         }
     }
 
@@ -402,6 +410,7 @@ impl Planned {
             | Action::Renew(token, ..)
             | Action::Touch(token, _)
             | Action::Delete(token, _)
+            | Action::EndTwin(token)
             | Action::EndSuccessor(token, _) => token,
         }
     }
@@ -463,6 +472,13 @@ pub(crate) struct Draft {
     unreadable: Option<Token>,
     /// The token of the request names a live session, and its secret is worth nothing.
     dead_secret: bool,
+    /// Of the cookies that the request brought one is of a session that has ended, none is of one
+    /// that lives, and none of a session that was renewed a moment ago.
+    pub(crate) has_ended_cookie: bool,
+    /// Other tokens that the request brought and that may name sessions, to be ended with this one.
+    twins: Vec<Token>,
+    /// Those of them that are to be ended now.
+    doomed_twins: Vec<Token>,
     /// The browser is to get a cookie although nothing of the session changes.
     wants_cookie: bool,
     /// Counts what the handler has asked for.
@@ -521,12 +537,30 @@ impl Draft {
         }
     }
 
-    /// In place of a record that cannot be read.
-    pub(crate) fn in_place_of(unreadable: Token, policy: &Policy) -> Self {
+    /// In place of the first of the records that cannot be read.
+    pub(crate) fn in_place_of(unreadable: Vec<Token>, policy: &Policy) -> Self {
+        let mut unreadable = unreadable.into_iter();
         Self {
-            unreadable: Some(unreadable),
+            unreadable: unreadable.next(),
+            twins: unreadable.collect(),
             ..Self::new(None, policy)
         }
+    }
+
+    /// For a request that brought other tokens, too, which may name sessions.
+    pub(crate) fn with_twins(self, twins: Vec<Token>) -> Self {
+        Self { twins, ..self }
+    }
+
+    /// Sends the browser the cookie of its session once more.
+    pub(crate) fn repeat_cookie(&mut self) {
+        self.wants_cookie = true;
+    }
+
+    /// Whether the browser has nothing but the cookie of a session that has ended, and nothing came
+    /// in its place.
+    pub(crate) fn leaves_ended_cookie(&self) -> bool {
+        self.has_ended_cookie && self.stored.is_none() && !self.gone && !self.is_unsaved()
     }
 
     /// Makes a change that is no update, and keeps it to make it again.
@@ -595,6 +629,7 @@ impl Draft {
             self.dropped = true;
             return;
         }
+        self.doomed_twins.append(&mut self.twins);
         // What a save before has to hand out is not handed out any more.
         if matches!(self.cookie, CookieAction::Set { .. }) {
             self.cookie = CookieAction::Keep;
@@ -666,6 +701,7 @@ impl Draft {
         !self.gone
             && (self.has_changes()
                 || self.doomed.is_some()
+                || !self.doomed_twins.is_empty()
                 || self.stored.is_none() && !self.snapshot.is_vacant())
     }
 
@@ -688,6 +724,10 @@ impl Draft {
     pub(crate) fn plan(&mut self, planner: &Planner<'_>) -> Result<Option<Planned>> {
         if self.gone {
             return Ok(None);
+        }
+        // Before the session itself: if one of them fails, the browser keeps its cookie.
+        if let Some(twin) = self.doomed_twins.last() {
+            return Ok(Some(self.planned(Action::EndTwin(twin.clone()), None)));
         }
         if let Some(Doomed { token, revision }) = self.doomed.clone() {
             return Ok(Some(self.planned(Action::Delete(token, revision), None)));
@@ -782,7 +822,11 @@ impl Draft {
     fn planned(&self, action: Action, header: Option<Header>) -> Planned {
         let asked_for = matches!(
             action,
-            Action::Create(..) | Action::Renew(..) | Action::Delete(..) | Action::EndSuccessor(..)
+            Action::Create(..)
+                | Action::Renew(..)
+                | Action::Delete(..)
+                | Action::EndTwin(_)
+                | Action::EndSuccessor(..)
         );
         let renews = matches!(action, Action::Create(..) | Action::Renew(..));
         Planned {
@@ -953,11 +997,15 @@ impl Draft {
 
     /// The action has taken effect, and `token` names the session now.
     pub(crate) fn done(&mut self, planned: Planned, token: Token) {
+        if let Action::EndTwin(twin) = &planned.action {
+            self.doomed_twins.retain(|other| other != twin);
+            return;
+        }
         if planned.epoch != self.epoch {
             // The handler ended the session while this was under way.
             let revision = planned.write().map(|(_, revision)| revision);
             match planned.action {
-                Action::Delete(..) | Action::EndSuccessor(..) => {}
+                Action::Delete(..) | Action::EndTwin(_) | Action::EndSuccessor(..) => {}
                 Action::Touch(..) => {}
                 _ => self.doomed = Some(Doomed { token, revision }),
             }
@@ -966,6 +1014,7 @@ impl Draft {
         let before = self.stored.take();
         match planned.action {
             Action::Delete(..) => self.set_ended(),
+            Action::EndTwin(_) => {}
             Action::EndSuccessor(..) => self.successor = None,
             Action::Touch(_, expires_at) => {
                 self.stored = before.clone().map(|stored| Stored {

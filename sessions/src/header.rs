@@ -84,6 +84,9 @@ pub(crate) enum Standing {
     Reused,
     /// A change of privilege has replaced it a moment ago.
     Renewed,
+    /// It is worth nothing any more, and by the clock of some host it may have been replaced only a
+    /// moment ago.
+    Replaced,
     /// It was never a secret of the session, or is none any more.
     Unknown,
 }
@@ -113,17 +116,15 @@ impl Header {
                     self.open(token, sealed).map(Standing::Rotated)
                 }
                 _ if rotated.is_long_over(now) => Ok(Standing::Reused),
-                _ => Ok(Standing::Unknown),
+                _ => Ok(Standing::Replaced),
             };
         }
-        let renewed = self
-            .retired
-            .iter()
-            .any(|retired| retired.verifier.matches(&verifier) && is_recent(retired.at, now));
-        Ok(if renewed {
-            Standing::Renewed
-        } else {
-            Standing::Unknown
+        let mut retired = self.retired.iter();
+        let retired = retired.find(|retired| retired.verifier.matches(&verifier));
+        Ok(match retired {
+            Some(retired) if is_recent(retired.at, now) => Standing::Renewed,
+            Some(retired) if !is_forgotten(retired.at, now) => Standing::Replaced,
+            _ => Standing::Unknown,
         })
     }
 
@@ -160,7 +161,7 @@ impl Header {
         }
         header
             .retired
-            .retain(|retired| !has_passed(retired.at, GRACE + CLOCK_SKEW, now));
+            .retain(|retired| !is_forgotten(retired.at, now));
         header
     }
 
@@ -235,8 +236,7 @@ impl Rotated {
 
     /// Whether the grace is over by every clock.
     fn is_long_over(&self, now: Timestamp) -> bool {
-        self.presented_at
-            .is_some_and(|at| has_passed(at, GRACE + CLOCK_SKEW, now))
+        self.presented_at.is_some_and(|at| is_forgotten(at, now))
     }
 }
 
@@ -244,6 +244,11 @@ impl Rotated {
 /// than clocks differ.
 fn is_recent(at: i64, now: Timestamp) -> bool {
     !has_passed(at, GRACE, now) && Timestamp::from_millis(at) <= now + CLOCK_SKEW
+}
+
+/// Whether `at` is more than [`GRACE`] ago by every clock.
+fn is_forgotten(at: i64, now: Timestamp) -> bool {
+    has_passed(at, GRACE + CLOCK_SKEW, now)
 }
 
 fn has_passed(at: i64, time: Duration, now: Timestamp) -> bool {
@@ -326,7 +331,10 @@ mod tests {
         for old in [&first, &second] {
             assert_eq!(header.standing(old, NOW).unwrap(), Standing::Renewed);
             let later = NOW + GRACE;
-            assert_eq!(header.standing(old, later).unwrap(), Standing::Unknown);
+            assert_eq!(header.standing(old, later).unwrap(), Standing::Replaced);
+            let much_later = later + CLOCK_SKEW;
+            let standing = header.standing(old, much_later).unwrap();
+            assert_eq!(standing, Standing::Unknown);
         }
         assert_eq!(header.standing(&third, NOW).unwrap(), Standing::Present);
     }
@@ -350,7 +358,8 @@ mod tests {
             Standing::Rotated(second)
         );
         let over = NOW + GRACE;
-        assert_eq!(presented.standing(&first, over).unwrap(), Standing::Unknown);
+        let standing = presented.standing(&first, over).unwrap();
+        assert_eq!(standing, Standing::Replaced);
         let written = presented.kept(true, over);
         assert_eq!(written, presented, "by another clock the grace is not over");
         let long_over = over + CLOCK_SKEW;

@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 use crate::{
     CacheControl, Clock, CookieOptions, Custody, Entropy, Error, ErrorKind, Keyring, Origin,
     OsEntropy, Persistence, Result, Revision, Session, SessionStore, StoreKey, Subject,
-    SubjectIndex, SubjectSession, SystemClock, Token,
+    SubjectIndex, SubjectSession, SystemClock, Timestamp, Token,
     commit::{CookieAction, Draft, Policy, Reading},
     cookie::Incoming,
     payload::Protection,
@@ -25,8 +25,12 @@ use crate::{
 /// What the signature of a server-side token is for.
 const TOKEN_PURPOSE: &str = "session token 2";
 
-/// How many signed tokens of one request are looked up.
+/// How many genuine tokens of one request are looked up.
 const MAX_CANDIDATES: usize = 3;
+
+/// For how long after its request a response may remove the cookie of a session that has ended. One
+/// that comes later could remove what the browser has got meanwhile under the same name.
+const PROMPT: Duration = Duration::from_secs(5);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -318,6 +322,7 @@ impl SessionManager {
         Sessions(Arc::new(Registry {
             manager: Arc::clone(&self.0),
             incoming: Incoming::new(headers),
+            began_at: self.0.clock.now(),
             cells: self.0.setups.iter().map(|_| OnceCell::new()).collect(),
             used: AtomicBool::new(false),
             head_sent: Arc::default(),
@@ -577,6 +582,7 @@ pub struct Sessions(Arc<Registry>);
 struct Registry {
     manager: Arc<Manager>,
     incoming: Incoming,
+    began_at: Timestamp,
     cells: Vec<OnceCell<Session>>,
     used: AtomicBool,
     head_sent: Arc<AtomicBool>,
@@ -627,11 +633,11 @@ impl Sessions {
                 let (candidates, origin) = self.candidates(setup);
                 match self.load(setup, &candidates, origin).await {
                     Err(NotLoaded {
-                        unreadable: Some(token),
+                        unreadable: Some(tokens),
                         ..
                     }) => {
                         unreadable = true;
-                        Ok(self.restarted(setup, token))
+                        Ok(self.restarted(setup, tokens))
                     }
                     loaded => loaded.map_err(|failed| failed.error),
                 }
@@ -734,14 +740,14 @@ impl Sessions {
                 let (candidates, origin) = self.candidates(setup);
                 match self.load(setup, &candidates, origin).await {
                     Err(NotLoaded {
-                        unreadable: Some(token),
+                        unreadable: Some(tokens),
                         ..
                     }) if setup.on_unreadable == OnUnreadable::BeginAnew => {
                         tracing::warn!(
                             session = setup.name,
                             "a stored session cannot be read; the request begins another"
                         );
-                        Ok(self.restarted(setup, token))
+                        Ok(self.restarted(setup, tokens))
                     }
                     loaded => loaded.map_err(|failed| failed.error),
                 }
@@ -753,36 +759,26 @@ impl Sessions {
     /// The tokens that the request may have for the session, and where a new one comes from if none
     /// of them names one.
     ///
-    /// Of signed ones those with a signature of ours are taken, and of them a few that differ: after
-    /// a change of domain or path a browser may send a dead one before the live one. The others never
-    /// reach the store.
+    /// Of those that are genuine a few are taken that differ: after a change of domain or path a
+    /// browser may send a dead one before the live one. The others never reach the store.
     fn candidates(&self, setup: &Setup) -> (Vec<Candidate>, Origin) {
-        let manager = &self.0.manager;
-        let name = setup.cookie.name();
         let values = self.0.incoming.values(&setup.cookie);
+        // Where nothing else is to be decided by it, a client-side store checks a token once.
+        let has_choice = values.len() > MAX_CANDIDATES;
         let mut candidates: Vec<Candidate> = Vec::new();
         for value in values {
-            let candidate = match setup.custody {
-                Custody::Server => manager
-                    .keyring
-                    .verify(TOKEN_PURPOSE, name.as_str(), &value)
-                    .filter(|opened| opened.payload.len() == Token::LEN)
-                    .map(|opened| Candidate {
-                        token: Token::from_bytes(opened.payload, name),
-                        current: opened.current,
-                    }),
-                Custody::Client => Some(Candidate {
-                    token: Token::from_bytes(value, name),
-                    current: true,
-                }),
+            let is_genuine = |candidate: &Candidate| {
+                setup.custody == Custody::Server
+                    || !has_choice
+                    || setup.store.has_made(&candidate.token)
             };
             let is_new = |candidate: &Candidate| {
-                candidates
-                    .iter()
-                    .all(|other| other.token != candidate.token)
+                let mut others = candidates.iter();
+                others.all(|other| other.token != candidate.token)
             };
-            candidates.extend(candidate.filter(is_new));
-            if setup.custody == Custody::Server && candidates.len() == MAX_CANDIDATES {
+            let candidate = self.candidate(setup, value);
+            candidates.extend(candidate.filter(is_new).filter(is_genuine));
+            if candidates.len() == MAX_CANDIDATES {
                 break;
             }
         }
@@ -794,6 +790,25 @@ impl Sessions {
         (candidates, origin)
     }
 
+    /// The token in a value; none without a signature of ours where there has to be one.
+    fn candidate(&self, setup: &Setup, value: Vec<u8>) -> Option<Candidate> {
+        let name = setup.cookie.name();
+        if setup.custody == Custody::Client {
+            return Some(Candidate {
+                token: Token::from_bytes(value, name),
+                current: true,
+            });
+        }
+        let keyring = &self.0.manager.keyring;
+        keyring
+            .verify(TOKEN_PURPOSE, name.as_str(), &value)
+            .filter(|opened| opened.payload.len() == Token::LEN)
+            .map(|opened| Candidate {
+                token: Token::from_bytes(opened.payload, name),
+                current: opened.current,
+            })
+    }
+
     /// The session that the first candidate names which is one.
     async fn load(
         &self,
@@ -802,25 +817,30 @@ impl Sessions {
         origin: Origin,
     ) -> Result<Session, NotLoaded> {
         let policy = &setup.policy;
-        let (mut late, mut unreadable, mut reused) = (None, None, None);
-        let (mut dead_secret, mut ended) = (false, false);
-        for candidate in candidates {
+        let (mut late, mut damaged, mut reused) = (None, None, None);
+        let (mut dead_secret, mut ended, mut replaced) = (false, false, false);
+        let mut unreadable = Vec::new();
+        for (position, candidate) in candidates.iter().enumerate() {
             let token = &candidate.token;
             match self.read(setup, candidate).await {
                 Ok(Reading::Live(stored)) => {
-                    let draft = Draft::new(Some(*stored), policy);
-                    return Ok(self.new_session(setup, Origin::Stored, draft));
+                    let others = candidates[position + 1..].iter();
+                    let mut twins = unreadable;
+                    twins.extend(others.map(|other| other.token.clone()));
+                    let draft = Draft::new(Some(*stored), policy).with_twins(twins);
+                    return Ok(self.stored_session(setup, draft));
                 }
                 Ok(Reading::Renewed) => late = Some(token.clone()),
                 Ok(Reading::Reused(revision)) => reused = Some((token, revision)),
                 Ok(Reading::Unknown) => dead_secret = true,
-                // Whatever is wrong with a client's token, it is none.
-                Ok(Reading::Ended) => ended |= setup.custody == Custody::Server,
+                Ok(Reading::Replaced) => (dead_secret, replaced) = (true, true),
+                // What a client-side store has not made was never a session.
+                Ok(Reading::Ended) => {
+                    ended |= setup.custody == Custody::Server || setup.store.has_made(token);
+                }
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
-                    unreadable.get_or_insert(NotLoaded {
-                        error,
-                        unreadable: Some(token.clone()),
-                    });
+                    unreadable.push(token.clone());
+                    damaged.get_or_insert(error);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -829,16 +849,29 @@ impl Sessions {
             dead_secret = true;
             self.report_reuse(setup, token, revision).await?;
         }
-        if let Some(unreadable) = unreadable {
-            return Err(unreadable);
+        if let Some(error) = damaged {
+            return Err(NotLoaded {
+                error,
+                unreadable: Some(unreadable),
+            });
         }
-        let (origin, draft) = match late {
+        let (origin, mut draft) = match late {
             Some(token) => (Origin::Renewed, Draft::late(token, policy)),
             None if dead_secret => (Origin::Ended, Draft::with_dead_secret(policy)),
             None if ended => (Origin::Ended, Draft::new(None, policy)),
             None => (origin, Draft::new(None, policy)),
         };
+        draft.has_ended_cookie = origin == Origin::Ended && !replaced;
         Ok(self.new_session(setup, origin, draft))
+    }
+
+    /// A session that the store has. Of two cookies the one that names it may be the one that this
+    /// response removes: the browser gets it again.
+    fn stored_session(&self, setup: &Arc<Setup>, mut draft: Draft) -> Session {
+        if setup.cookie.has_removable_twin(&self.0.incoming) {
+            draft.repeat_cookie();
+        }
+        self.new_session(setup, Origin::Stored, draft)
     }
 
     async fn read(&self, setup: &Setup, candidate: &Candidate) -> Result<Reading> {
@@ -885,23 +918,31 @@ impl Sessions {
         )
     }
 
-    fn restarted(&self, setup: &Arc<Setup>, unreadable: Token) -> Session {
+    fn restarted(&self, setup: &Arc<Setup>, unreadable: Vec<Token>) -> Session {
         let draft = Draft::in_place_of(unreadable, &setup.policy);
         self.new_session(setup, Origin::Restarted, draft)
     }
 
     fn cookies(&self, session: &Session) -> Vec<HeaderValue> {
         let setup = &session.0.setup;
+        let incoming = &self.0.incoming;
+        let now = self.0.manager.clock.now();
         let draft = session.0.draft();
         let options = draft.cookie_options.as_ref().unwrap_or(&setup.cookie);
         match &draft.cookie {
-            CookieAction::Keep => Vec::new(),
-            CookieAction::Remove => options.remove(&self.0.incoming),
+            CookieAction::Keep => {
+                let is_prompt = now < self.0.began_at + PROMPT;
+                if is_prompt && draft.leaves_ended_cookie() {
+                    return options.remove(incoming);
+                }
+                let are_others_used = !is_prompt || session.origin() != Origin::Rejected;
+                options.remove_left_over(incoming, are_others_used)
+            }
+            CookieAction::Remove => options.remove(incoming),
             CookieAction::Set { token, expires_at } => {
-                let now = self.0.manager.clock.now();
                 let max_age = expires_at.map(|at| at.saturating_duration_since(now));
                 let value = self.0.manager.cookie_value(setup, token);
-                options.set(&value, max_age, &self.0.incoming)
+                options.set(&value, max_age, incoming)
             }
         }
     }
@@ -914,10 +955,10 @@ struct Candidate {
     current: bool,
 }
 
-/// Why a session could not be loaded, with the token whose record cannot be read.
+/// Why a session could not be loaded, with the tokens whose records cannot be read, at least one.
 struct NotLoaded {
     error: Error,
-    unreadable: Option<Token>,
+    unreadable: Option<Vec<Token>>,
 }
 
 impl From<Error> for NotLoaded {

@@ -152,6 +152,7 @@ async fn perform(session: &Inner, action: &Action) -> Result<Token> {
                 deleted => deleted.map(|_| token.clone()),
             };
         }
+        Action::EndTwin(token) => return end_twin(session, token).await.map(|()| token.clone()),
         Action::EndSuccessor(token, subject) => {
             return end_successor(session, token, subject)
                 .await
@@ -162,6 +163,27 @@ async fn perform(session: &Inner, action: &Action) -> Result<Token> {
         check_fit(session, &token)?;
     }
     Ok(token)
+}
+
+/// Ends a session that the request brought a cookie of beside this one's, if the cookie opens it.
+/// One that cannot be read goes too: this is a sign-out.
+async fn end_twin(session: &Inner, token: &Token) -> Result<()> {
+    let store = &session.setup.store;
+    let reading = match store.load(token).await {
+        Err(error) if session.is_replaced(&error) => return Ok(()),
+        Ok(None) => return Ok(()),
+        Ok(Some(record)) => session.read(&record, token.clone(), true),
+        Err(error) => Err(error),
+    };
+    let ended = match reading {
+        Ok(Reading::Live(stored)) => store.delete(token, Some(stored.revision)).await,
+        Err(error) if error.kind() == ErrorKind::Corrupt => store.delete(token, None).await,
+        other => other.map(|_| false),
+    };
+    match ended {
+        Err(error) if session.is_with_client() && error.kind() == ErrorKind::Unsupported => Ok(()),
+        ended => ended.map(drop),
+    }
 }
 
 /// Ends what another request has made of the session if it has the subject that signs in now: of
@@ -267,7 +289,10 @@ async fn settle(session: &Inner, planned: &Planned, error: &Error) -> Result<boo
         (Action::Create(..), ErrorKind::Exists | ErrorKind::Ambiguous) => {}
         // Repeating these is harmless.
         (Action::Delete(..), ErrorKind::Ambiguous) => {}
-        (Action::EndSuccessor(..), ErrorKind::Ambiguous | ErrorKind::Conflict) => {}
+        (
+            Action::EndSuccessor(..) | Action::EndTwin(_),
+            ErrorKind::Ambiguous | ErrorKind::Conflict,
+        ) => {}
         (Action::Delete(token, _), ErrorKind::Conflict) => {
             match load(session, token, error).await? {
                 Some(fresh) => session.draft().doom_at(Some(fresh.revision)),
@@ -333,7 +358,9 @@ async fn reload(session: &Inner, token: &Token, error: &Error) -> Result<()> {
             draft.rebase(*stored)
         }
         Reading::Ended => ended(&mut draft),
-        Reading::Renewed | Reading::Reused(_) | Reading::Unknown => renewed(&mut draft),
+        Reading::Renewed | Reading::Reused(_) | Reading::Replaced | Reading::Unknown => {
+            renewed(&mut draft)
+        }
     }
 }
 

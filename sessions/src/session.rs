@@ -81,9 +81,12 @@ pub enum Origin {
     Stored,
     /// It is new: the request had no cookie for it.
     NoCookie,
-    /// It is new: no cookie for it in the request was signed or sealed by a key of the keyring.
+    /// It is new: no cookie for it in the request was signed or sealed by a key of the keyring. The
+    /// response leaves it alone.
     Rejected,
-    /// It is new: the session that the cookie names has ended, or never was.
+    /// It is new: the session that the cookie names has ended, or never was. Unless a session takes
+    /// its place, the response removes the cookie, if it is sent within five seconds and the secret
+    /// was not replaced a moment ago: later the browser may have a new cookie of this name.
     Ended,
     /// There is none: another request has renewed the session with a change of privilege a moment
     /// ago, a sign-in for example, and this one came with the secret from before. What it writes is
@@ -324,15 +327,21 @@ impl Session {
     }
 
     /// Ends the session: the record is deleted and the cookie removed, whatever other requests do
-    /// to it meanwhile. What is written afterwards begins another session with another token.
+    /// to it meanwhile. What is written afterwards begins another session with another token. If the
+    /// request brought cookies of other sessions under the same name, of up to three in all, those
+    /// end too.
     ///
     /// A request whose secret was worth nothing when it came cannot end the session, and is told
     /// [`Saved::Gone`].
     pub fn destroy(&self) {
         // That an earlier save was refused says nothing about the end of the session.
         self.0.told().take_if(|told| matches!(told, BadNews::Gone));
-        let has_cookie = self.0.origin != Origin::NoCookie;
-        self.0.draft().destroy(has_cookie);
+        let mut draft = self.0.draft();
+        let options = draft.cookie_options.as_ref();
+        let options = options.unwrap_or(&self.0.setup.cookie);
+        // A cookie in an old place need not be sent with this request.
+        let has_cookie = self.0.origin != Origin::NoCookie || options.has_old_places();
+        draft.destroy(has_cookie);
     }
 
     /// Sets how long the session lives, for this and all later requests.

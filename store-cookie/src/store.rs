@@ -356,6 +356,10 @@ impl SessionStore for CookieStore {
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
         None
     }
+
+    fn has_made(&self, token: &Token) -> bool {
+        self.open(token).is_some()
+    }
 }
 
 /// The revision is the token's own: what other copies have become of it, nobody knows.

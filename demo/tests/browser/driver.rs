@@ -49,7 +49,12 @@ impl Browser {
             _driver: driver,
         };
         // Chromium has no sandbox for root, which is who runs tests in a container.
-        let arguments = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage"];
+        let arguments = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-dev-shm-usage",
+            "--host-resolver-rules=MAP *.site.localhost 127.0.0.1",
+        ];
         let wanted = json!({"capabilities": {"alwaysMatch": {
             "goog:chromeOptions": {"args": arguments},
             "goog:loggingPrefs": {"browser": "ALL"},
@@ -155,6 +160,13 @@ impl Browser {
         let cookies = self.get("/cookie").await;
         let mut cookies = cookies.as_array().unwrap().iter();
         cookies.find(|cookie| cookie["name"] == name).cloned()
+    }
+
+    /// How many cookies of this name the browser would send to the page that it shows.
+    pub(crate) async fn count_cookies(&self, name: &str) -> usize {
+        let cookies = self.get("/cookie").await;
+        let cookies = cookies.as_array().unwrap().iter();
+        cookies.filter(|cookie| cookie["name"] == name).count()
     }
 
     /// What the browser has complained about since this was asked last: refused scripts and styles,

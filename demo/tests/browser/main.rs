@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+mod cookies;
 mod driver;
 
 use std::{future, net::SocketAddr, sync::Arc};

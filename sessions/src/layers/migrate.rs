@@ -401,6 +401,10 @@ impl<S: SessionStore, T: SessionStore> SessionStore for Migrate<S, T> {
         self.new.subjects()?;
         Some(self)
     }
+
+    fn has_made(&self, token: &Token) -> bool {
+        self.old.has_made(token) || self.new.has_made(token)
+    }
 }
 
 /// Whether a write took effect, where it is no failure that somebody else was faster.

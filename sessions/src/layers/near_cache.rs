@@ -181,6 +181,10 @@ impl<S: SessionStore> SessionStore for NearCache<S> {
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
         self.store.subjects().map(|_| self as &dyn SubjectIndex)
     }
+
+    fn has_made(&self, token: &Token) -> bool {
+        self.store.has_made(token)
+    }
 }
 
 #[async_trait]

@@ -1,12 +1,13 @@
 use std::time::Duration;
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, header::COOKIE};
 use sessionkit::{
     CookieOptions, ErrorKind, MemoryStore, Origin, Persistence, SameSite, SessionConfig,
     SessionManager,
 };
 
-use crate::support::{Browser, DAY, World, keyring, set_cookies};
+use crate::support::{Browser, DAY, World, keyring};
 
 /// The attributes of the only cookie that the last response set.
 fn attributes(browser: &Browser) -> String {
@@ -98,18 +99,32 @@ async fn every_attribute_is_written_as_configured() {
 fn impossible_combinations_are_refused_when_the_manager_is_built() {
     let host = || CookieOptions::new("__Host-id").unwrap();
     let lower = || CookieOptions::new("__host-id").unwrap();
-    let secure = CookieOptions::new("__Secure-id").unwrap();
+    let named = |name: &str| CookieOptions::new(name).unwrap();
+    let secure = named("__Secure-id");
     let plain = || {
         CookieOptions::new("id")
             .unwrap()
             .insecure_allow_plain_http()
     };
     assert!(secure.validate().is_ok());
+    for accepted in [
+        host().insecure_readable_by_scripts(),
+        named("__Http-id").path("/app").domain("example.com"),
+        named("__Host-Http-id"),
+        named("__Secure-Http-id").insecure_readable_by_scripts(),
+    ] {
+        assert!(accepted.validate().is_ok(), "{accepted:?}");
+    }
     for options in [
         host().domain("example.com"),
         host().path("/app"),
         lower().path("/app"),
         lower().domain("example.com"),
+        named("__Host-Http-id").domain("example.com"),
+        named("__Host-Http-id").path("/app"),
+        named("__host-http-id").insecure_readable_by_scripts(),
+        named("__Http-id").insecure_readable_by_scripts(),
+        named("__HTTP-id").insecure_readable_by_scripts(),
         plain().same_site(SameSite::None),
         plain().partitioned(true),
         CookieOptions::new("id").unwrap().path("app"),
@@ -142,7 +157,15 @@ fn impossible_combinations_are_refused_when_the_manager_is_built() {
 
 #[test]
 fn plain_http_drops_the_prefix_that_demands_secure() {
-    for name in ["__Host-id", "__Secure-id", "__HOST-id", "id"] {
+    for name in [
+        "__Host-id",
+        "__Secure-id",
+        "__HOST-id",
+        "__Http-id",
+        "__Host-Http-id",
+        "__Host-__Secure-id",
+        "id",
+    ] {
         let options = CookieOptions::new(name)
             .unwrap()
             .insecure_allow_plain_http();
@@ -427,8 +450,24 @@ async fn a_huge_cookie_header_is_read_in_one_pass() {
     headers.append(COOKIE, "a=b; ".repeat(10_000).parse().unwrap());
     headers.append(COOKIE, ";".repeat(100_000).parse().unwrap());
     headers.append(COOKIE, "__Host-id=AAAA; ".repeat(5_000).parse().unwrap());
+    // As long as ours, and not signed by us.
+    let forged: Vec<_> = (0..2_000)
+        .map(|number| format!("__Host-id={number:0>92}"))
+        .collect();
+    headers.append(COOKIE, forged.join("; ").parse().unwrap());
     let session = world.manager.begin(&headers).session().await.unwrap();
     assert_eq!(session.origin(), Origin::Rejected);
     assert!(world.store.calls().is_empty());
-    assert!(set_cookies(&headers).is_empty());
+    // Signed by us, and names of no session.
+    let signed = (0..2_000_u32).map(|number| {
+        let mut token = [0; 32];
+        token[..4].copy_from_slice(&number.to_le_bytes());
+        let signed = world.keyring.sign("session token 2", "__Host-id", &token);
+        format!("__Host-id={}", URL_SAFE_NO_PAD.encode(signed))
+    });
+    let signed: Vec<_> = signed.collect();
+    headers.append(COOKIE, signed.join("; ").parse().unwrap());
+    let session = world.manager.begin(&headers).session().await.unwrap();
+    assert_eq!(session.origin(), Origin::Ended);
+    assert_eq!(world.store.calls(), ["load", "load", "load"]);
 }

@@ -2,7 +2,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sessionkit::{CookieOptions, Origin, Session};
 
 use crate::{
-    support::{Browser, MINUTE, World, keyring},
+    support::{Browser, HOUR, MINUTE, World, keyring, set_cookies},
     with_client::{Client, client},
 };
 
@@ -267,7 +267,8 @@ async fn the_token_of_an_ended_session_is_not_adopted() {
 
     let mut revenant = stale.clone();
     assert_eq!(revenant.visit(Session::origin).await, Origin::Ended);
-    assert!(revenant.set_cookies().is_empty());
+    assert!(revenant.jar.is_empty(), "its cookie is removed");
+    revenant.jar.clone_from(&stale.jar);
     revenant
         .visit(|session| session.insert("key", &1))
         .await
@@ -289,7 +290,7 @@ async fn ten_thousand_unknown_cookies_store_nothing() {
         browser
             .visit(|session| assert_eq!(session.origin(), Origin::Ended))
             .await;
-        assert!(browser.set_cookies().is_empty());
+        assert!(browser.jar.is_empty());
     }
     assert!(world.store.inner.is_empty());
 }
@@ -393,21 +394,54 @@ async fn nothing_shown_by_debug_is_a_secret() {
     assert!(!shown.contains(&key.to_hex()), "{shown}");
 }
 
+/// What is forged is ignored, and what has ended is removed, whatever the reason.
 #[tokio::test]
 async fn all_bad_cookies_look_alike_from_outside() {
     let world = World::new();
+    let mut victim = world.signed_in().await;
+    let planted = victim.clone();
+    victim.visit(|session| session.renew()).await;
+    let expired = world.signed_in().await;
+    world.clock.advance(12 * HOUR);
+    victim
+        .visit(|session| session.insert("key", &1))
+        .await
+        .unwrap();
+    world.clock.advance(18 * HOUR);
     let mut gone = world.signed_in().await;
-    let stale = gone.clone();
+    let destroyed = gone.clone();
     gone.visit(|session| session.destroy()).await;
-    let mut responses = Vec::new();
-    for mut browser in [
-        stale,
+    let unknown = world.keyring.sign("session token 2", "__Host-id", &[7; 32]);
+    let short = world.keyring.sign("session token 2", "__Host-id", &[7; 31]);
+    let other_purpose = world.keyring.sign("newsletter", "__Host-id", &[7; 32]);
+    let other_name = world.keyring.sign("session token 2", "id", &[7; 32]);
+    let mut tampered = unknown.clone();
+    tampered[20] ^= 1;
+    let encoded = |bytes: &[u8]| with_cookie(&world, &URL_SAFE_NO_PAD.encode(bytes));
+    let good = &victim.jar["__Host-id"];
+    let forged = [
+        with_cookie(&world, ""),
         with_cookie(&world, "garbage"),
+        with_cookie(&world, &"A".repeat(4_000)),
+        with_cookie(&world, &good[1..]),
+        with_cookie(&world, &format!("{good}=")),
         World::new().signed_in().await,
-    ] {
-        browser.manager = world.manager.clone();
-        browser.visit(|_| ()).await;
-        responses.push(browser.response);
+        encoded(&short),
+        encoded(&other_purpose),
+        encoded(&other_name),
+        encoded(&tampered),
+    ];
+    let ended = [expired, destroyed, planted, encoded(&unknown)];
+    for (browsers, cookies) in [(forged.to_vec(), 0), (ended.to_vec(), 1)] {
+        let mut responses = Vec::new();
+        for mut browser in browsers {
+            browser.manager = world.manager.clone();
+            let seen = browser.visit(|session| (session.is_new(), session.keys()));
+            assert_eq!(seen.await, (true, Vec::new()));
+            responses.push(browser.response);
+        }
+        assert!(responses.windows(2).all(|pair| pair[0] == pair[1]));
+        assert_eq!(set_cookies(&responses[0]).len(), cookies);
     }
-    assert!(responses.windows(2).all(|pair| pair[0] == pair[1]));
+    assert_eq!(victim.visit(Session::origin).await, Origin::Stored);
 }

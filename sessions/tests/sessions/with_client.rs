@@ -76,7 +76,7 @@ async fn the_expiry_is_inside_the_seal() {
     clock.advance(23 * HOUR);
     assert_eq!(browser.clone().visit(Session::origin).await, Origin::Stored);
     clock.advance(2 * HOUR);
-    assert_eq!(browser.visit(Session::origin).await, Origin::Rejected);
+    assert_eq!(browser.visit(Session::origin).await, Origin::Ended);
 }
 
 #[tokio::test]
