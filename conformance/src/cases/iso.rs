@@ -15,6 +15,9 @@ pub(super) const CASES: &[Case] = &[
     case!(Iso i03_strangers_in_the_backend_are_left_alone [Server]
         "whatever else lives beside them is neither read as a session nor removed"
         "The sweeper deletes what belongs to somebody else (Django, CVE-2011-4136)."),
+    case!(Iso i40_long_namespaces_that_differ_in_the_last_letter_are_two [Server]
+        "Two namespaces (prefix, table, directory) never see or change each other's records"
+        "A name that is cut makes one of two: tenants with long names share their sessions."),
 ];
 
 type Store = Arc<dyn SessionStore>;
@@ -171,4 +174,15 @@ async fn i03_strangers_in_the_backend_are_left_alone(cx: &Context) -> Outcome {
         .await?;
     store.delete(&token, None).await?;
     cx.equal("what lives beside is", &cx.foreign().await?, &before)
+}
+
+/// The longest name that a harness has to take.
+const LONGEST: usize = 32;
+
+async fn i40_long_namespaces_that_differ_in_the_last_letter_are_two(cx: &Context) -> Outcome {
+    let stem = format!("{}_{}", cx.namespace(), "x".repeat(LONGEST));
+    let [here, there] = ["a", "b"].map(|last| format!("{}{last}", &stem[..LONGEST - 1]));
+    let (one, two) = (cx.open_in(&here).await?, cx.open_in(&there).await?);
+    act_beside(cx, &one, &two, "a namespace of 32 letters").await?;
+    act_beside(cx, &two, &one, "the one that differs in the last").await
 }
