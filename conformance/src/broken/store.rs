@@ -459,7 +459,6 @@ impl SessionStore for BrokenStore {
                             record.revision = Revision::from_bits(!record.revision.to_bits());
                         }
                         "touch-drops-the-label" => record.label = Label::default(),
-                        "touch-resets-the-creation" => record.created_at = self.now(),
                         _ => {}
                     }
                     self.put(&mut disk, token, &record);
@@ -528,7 +527,7 @@ impl SessionStore for BrokenStore {
     async fn sweep(&self, limit: usize) -> Result<u64> {
         match self.shared.bug {
             "claims-a-native-sweep" => return Ok(7),
-            "claims-no-sweep" => return Ok(0),
+            "claims-no-sweep" | "sweep-removes-nothing" => return Ok(0),
             _ => {}
         }
         self.arrive_or_hang(Access::Remove, "sweep-hangs").await?;
@@ -572,6 +571,7 @@ impl SessionStore for BrokenStore {
         self.answer().await?;
         match self.shared.bug {
             "sweep-miscounts" => Ok(removed + 1),
+            "sweep-counts-half" => Ok(removed / 2),
             "sweep-counts-what-it-saw" => Ok(seen as u64),
             _ => Ok(removed),
         }
