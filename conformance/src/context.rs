@@ -1,4 +1,5 @@
 use std::{
+    collections::HashSet,
     fmt::{Debug, Display},
     future::Future,
     sync::{
@@ -43,6 +44,8 @@ pub struct Context {
     meter: Arc<Meter>,
     checks: AtomicUsize,
     conflicts: AtomicUsize,
+    /// What could not be told without a hook that the harness does not have.
+    untold: Mutex<Option<String>>,
 }
 
 impl Debug for Context {
@@ -81,6 +84,7 @@ impl Context {
             meter,
             checks: AtomicUsize::new(0),
             conflicts: AtomicUsize::new(0),
+            untold: Mutex::default(),
         })
     }
 
@@ -293,6 +297,45 @@ impl Context {
         let mut entries = entries.map_err(missing_hook("raw_dump"))?;
         entries.sort();
         Ok(entries)
+    }
+
+    /// The names under which something is stored in the namespace, where the harness can look.
+    pub(crate) async fn stored_names(&self) -> Option<HashSet<Vec<u8>>> {
+        let entries = self.raw_dump().await.ok()?;
+        Some(entries.into_iter().map(|entry| entry.name).collect())
+    }
+
+    /// Checks how many of `expired` records sweeps say that they have removed, where `before` was
+    /// stored without them. Fewer are right as well when none is left: the backend may have removed
+    /// the others before a sweep could count them. Where the harness cannot look, that stays open and
+    /// the case, if nothing else is wrong, is skipped.
+    pub(crate) async fn swept(
+        &self,
+        what: &str,
+        (swept, expired): (u64, u64),
+        before: Option<&HashSet<Vec<u8>>>,
+    ) -> Outcome {
+        let expected = format!("{what} {expired}");
+        self.check(swept <= expired, &expected, swept)?;
+        if swept == expired {
+            return Ok(());
+        }
+        let (Some(before), Some(now)) = (before, self.stored_names().await) else {
+            let missing = expired - swept;
+            *lock(&self.untold) = Some(format!(
+                "{NO_HOOK} raw_dump, which would show whether the backend had removed {missing} of \
+                 {expired} expired records before a sweep that did not count them"
+            ));
+            return Ok(());
+        };
+        let left = now.difference(before).count();
+        let actual = format!("{swept}, and {left} entries of the others are left");
+        self.check(left == 0, expected, actual)
+    }
+
+    /// Why the case proves less than it could, if it does.
+    pub(crate) fn untold(&self) -> Option<String> {
+        lock(&self.untold).clone()
     }
 
     /// Replaces a raw value in the namespace.

@@ -187,6 +187,10 @@ pub enum Fault {
     Hang,
     /// It does what it is asked and then closes the connection instead of answering.
     LoseReplies,
+    /// The same with the next answer alone. After that it works, so that a call which is repeated
+    /// meets what the first one has done. The fault is over with that answer; it is right for a write
+    /// to say what is true of the first call, or `Ambiguous`, and for a read to be repeated.
+    LoseReply,
     /// It closes the connections that are open now, once, as a server does with idle ones.
     CloseConnections,
     /// It answers late, and one byte at a time.

@@ -208,6 +208,7 @@ impl Proxy {
             Fault::Down => self.set(Traffic::Refuse).await,
             Fault::Hang => self.set(Traffic::BlackHole).await,
             Fault::LoseReplies => self.set(Traffic::CutBeforeReply).await,
+            Fault::LoseReply => self.once(Traffic::CutBeforeReply).await,
             Fault::CloseConnections => self.close_connections().await,
             Fault::Slow => {
                 self.set(Traffic::Trickle {

@@ -299,6 +299,9 @@ fn proved_something(case: &Case, context: &Context) -> Outcome {
     if context.checks() == 0 {
         return Err(Failure::error("the case checked nothing"));
     }
+    if let Some(reason) = context.untold() {
+        return Err(Failure::skip(reason));
+    }
     let races = case.group == Group::Conc || case.group == Group::Flow && !case.sequential;
     if races && context.contention() == 0 {
         return Err(Failure::inconclusive(format!(

@@ -115,6 +115,7 @@ macro_rules! __suite_names {
             l11_delete_says_whether_it_ended_a_live_record
             l12_delete_at_a_revision_ends_no_other
             l13_ping_of_a_backend_that_works_is_ok
+            l40_a_deleted_record_leaves_no_copy
             f01_typed_values_survive
             f02_every_byte_survives
             f03_texts_in_every_script_survive
@@ -123,6 +124,9 @@ macro_rules! __suite_names {
             f07_an_unreadable_value_is_corrupt_and_can_be_deleted
             f08_records_of_released_formats_load
             f09_random_calls_answer_as_the_model_does
+            f40_each_call_keeps_or_replaces_every_field
+            f41_revisions_that_differ_in_one_bit_are_two
+            f42_a_load_changes_nothing_of_what_is_stored
             k01_tokens_that_differ_in_letter_case_are_two_sessions
             k02_padding_does_not_lead_to_a_session
             k03_a_token_that_begins_another_is_independent
@@ -133,6 +137,7 @@ macro_rules! __suite_names {
             k08_long_and_short_tokens_are_keys_like_any_other
             k09_tokens_with_one_id_name_one_record
             k10_tokens_that_differ_in_the_id_are_two_sessions
+            k40_keys_that_begin_or_end_alike_are_two_sessions
             t01_a_record_is_gone_from_its_expiry_on
             t02_a_record_is_there_until_its_expiry
             t03_a_record_that_has_expired_already_is_accepted_and_not_visible
@@ -145,6 +150,8 @@ macro_rules! __suite_names {
             t11_time_zones_do_not_matter
             t12_one_clock_decides_also_when_it_steps
             t13_an_expired_record_that_was_not_swept_is_absent
+            t40_instants_from_2286_to_9999_are_kept_and_compared
+            t41_a_clock_that_is_set_back_brings_nothing_back_and_ends_nothing
             c01_of_many_creates_of_one_token_one_succeeds
             c02_of_many_updates_of_one_revision_one_succeeds
             c03_no_increment_is_lost
@@ -163,9 +170,11 @@ macro_rules! __suite_names {
             x03_a_dropped_call_leaves_the_index_right
             x04_dropped_calls_leave_nothing_behind
             x05_a_dropped_update_is_not_repeated_unseen
+            x40_a_dropped_call_keeps_no_lock_on_its_key
             i01_two_namespaces_know_nothing_of_each_other
             i02_namespaces_with_similar_names_do_not_leak
             i03_strangers_in_the_backend_are_left_alone
+            i40_long_namespaces_that_differ_in_the_last_letter_are_two
             b01_too_large_is_refused_and_changes_nothing
             b02_lengths_in_stored_values_are_not_believed
             b03_a_hostile_namespace_is_refused_or_a_namespace
@@ -183,6 +192,10 @@ macro_rules! __suite_names {
             e12_ping_tells_whether_the_backend_answers
             e13_a_sweep_ends_when_the_server_hangs
             e14_calls_of_the_index_end_when_the_server_hangs
+            e60_a_call_whose_answer_alone_is_lost_says_nothing_false
+            e61_revoking_whose_answer_alone_is_lost_says_nothing_false
+            e62_a_full_backend_lies_about_no_call
+            e63_a_full_backend_revokes_or_says_that_it_does_not
             s01_a_copy_of_the_backend_opens_no_session
             s02_what_an_application_stores_is_not_readable_in_the_backend
             s03_a_value_copied_to_another_session_is_refused

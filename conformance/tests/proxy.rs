@@ -221,6 +221,22 @@ async fn a_single_cut_leaves_the_next_attempt_alone() {
 }
 
 #[tokio::test]
+async fn one_lost_reply_is_one() {
+    let (echo, proxy) = proxied().await;
+    let mut stream = connect(&proxy).await;
+    ask(&mut stream, b"warm").await.unwrap();
+    for round in 1..3 {
+        proxy.fault(Fault::LoseReply).await.unwrap();
+        stream.write_all(b"first").await.unwrap();
+        assert_eq!(rest(&mut stream).await, b"");
+        stream = connect(&proxy).await;
+        assert_eq!(ask(&mut stream, b"second").await.unwrap(), b"second");
+        assert_eq!(echo.received(), 4 + 11 * round);
+        assert_eq!(proxy.cut(), round as usize);
+    }
+}
+
+#[tokio::test]
 async fn a_black_hole_swallows_and_its_connections_end_with_it() {
     let (echo, proxy) = proxied().await;
     let mut old = connect(&proxy).await;
@@ -293,6 +309,7 @@ async fn makes_the_faults_of_a_network_and_no_others() {
         Fault::Down,
         Fault::Hang,
         Fault::LoseReplies,
+        Fault::LoseReply,
         Fault::CloseConnections,
         Fault::Slow,
         Fault::None,

@@ -142,7 +142,7 @@ fn memory() -> MakeHarness {
 
 /// The cases that neither wait nor race, so that they can run with many seeds.
 fn quick() -> impl Iterator<Item = &'static Case> {
-    let slow = ["F09", "K05", "X04", "Y07"];
+    let slow = ["F09", "K05", "K40", "X04", "Y07"];
     registry().filter(move |case| case.sequential && !slow.contains(&case.id().as_str()))
 }
 

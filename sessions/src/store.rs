@@ -27,7 +27,8 @@ use crate::{Label, Record, Result, Revision, StoreKey, Subject, Timestamp, Token
 /// - **Absent.** A token that was never stored, and one whose record was deleted or has expired,
 ///   are the same: `load` is `Ok(None)`, `delete` is `Ok(false)`, and everything else is
 ///   [`Missing`](crate::ErrorKind::Missing). No call stores anything for such a token except
-///   `create`, and `create` sees nothing of a record that was there before.
+///   `create`, and `create` sees nothing of a record that was there before. A backend may remove an
+///   expired record at any time: by itself, or in a call of any kind, a load included.
 /// - **Atomic.** Each call takes effect at one instant or not at all, as seen by every handle,
 ///   process and host that shares the namespace. No reader sees half of a write.
 /// - **Exact.** A record comes back as it was given, byte for byte, up to
@@ -150,8 +151,9 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
 
     /// Removes at most `limit` expired records, and what is left over from interrupted writes, and
     /// returns how many records it removed. Fewer than `limit` means that none is left, or that the
-    /// deadline came. Safe beside
-    /// every other call: a record whose expiry is extended in time survives.
+    /// deadline came. It counts only what this call removed, not what the backend or another call has
+    /// removed before. Safe beside every other call: a record whose expiry is extended in time
+    /// survives.
     ///
     /// Where [`Capabilities::sweep`] is [`Sweep::Native`] the backend removes expired records by
     /// itself, and this does nothing and returns 0.
@@ -259,7 +261,8 @@ pub struct Capabilities {
     pub compare_and_swap: bool,
     /// The largest [`Record::data`], in bytes.
     pub max_data: usize,
-    /// By how much a record may outlive or fall short of its expiry.
+    /// By how much a record may outlive or fall short of its expiry. Within it each call may find the
+    /// record live or expired; the record itself comes back with the expiry that it was given.
     pub expiry_granularity: Duration,
     /// Whose clock decides when a record expires.
     pub time_source: TimeSource,
@@ -268,7 +271,8 @@ pub struct Capabilities {
     /// Who removes expired records.
     pub sweep: Sweep,
     /// For how long a handle may return a record after another handle changed or deleted it: zero
-    /// except for a store with a cache.
+    /// except for a store with a cache. What the same handle has written is never stale, and no write
+    /// is decided by a cache.
     pub staleness: Duration,
     /// The longest time from a write to the expiry that it sets, where there is one: a longer one is
     /// [`InvalidConfig`](crate::ErrorKind::InvalidConfig).

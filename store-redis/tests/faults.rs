@@ -242,6 +242,10 @@ faults! { redis, FaultyServer::start(Server::Redis).await,
     e09_a_read_only_backend_refuses_writes_and_answers_reads
     e12_ping_tells_whether_the_backend_answers
     e14_calls_of_the_index_end_when_the_server_hangs
+    e60_a_call_whose_answer_alone_is_lost_says_nothing_false
+    e61_revoking_whose_answer_alone_is_lost_says_nothing_false
+    e62_a_full_backend_lies_about_no_call
+    e63_a_full_backend_revokes_or_says_that_it_does_not
 }
 
 faults! { valkey, FaultyServer::start(Server::Valkey).await,
@@ -251,6 +255,8 @@ faults! { valkey, FaultyServer::start(Server::Valkey).await,
     e09_a_read_only_backend_refuses_writes_and_answers_reads
     e12_ping_tells_whether_the_backend_answers
     e14_calls_of_the_index_end_when_the_server_hangs
+    e62_a_full_backend_lies_about_no_call
+    e63_a_full_backend_revokes_or_says_that_it_does_not
 }
 
 faults! { cluster, FaultyCluster::start().await,
@@ -262,6 +268,8 @@ faults! { cluster, FaultyCluster::start().await,
     e09_a_read_only_backend_refuses_writes_and_answers_reads
     e12_ping_tells_whether_the_backend_answers
     e14_calls_of_the_index_end_when_the_server_hangs
+    e62_a_full_backend_lies_about_no_call
+    e63_a_full_backend_revokes_or_says_that_it_does_not
 }
 
 /// Sessions that are created, changed and read over a time in which something happens.

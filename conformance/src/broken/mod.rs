@@ -20,7 +20,7 @@ use std::{
 use async_trait::async_trait;
 use sessionkit::{
     Clock, CookieOptions, Entropy, Error, ErrorKind, Key, Keyring, ManualClock, Record, Result,
-    SessionConfig, SessionManager, SessionManagerBuilder, SessionStore, Subject, Token,
+    SessionConfig, SessionManager, SessionManagerBuilder, SessionStore, Subject, Timestamp, Token,
 };
 
 pub use table::{BUGS, Bug};
@@ -55,6 +55,14 @@ struct Shared {
     former: Mutex<Vec<(Subject, Vec<u8>)>>,
     seen: Mutex<HashMap<Subject, usize>>,
     keyrings: Mutex<HashMap<String, Keyring>>,
+    /// Keys that a call holds a lock for.
+    locked: Mutex<HashSet<Vec<u8>>>,
+    /// The first key that begins in this way.
+    namesakes: Mutex<HashMap<String, String>>,
+    /// Records that a sweep has put aside.
+    aside: Mutex<HashMap<Vec<u8>, Record>>,
+    /// The latest time that was told.
+    latest: Mutex<Timestamp>,
 }
 
 impl Shared {
@@ -102,6 +110,10 @@ impl BrokenHarness {
             former: Mutex::default(),
             seen: Mutex::default(),
             keyrings: Mutex::default(),
+            locked: Mutex::default(),
+            namesakes: Mutex::default(),
+            aside: Mutex::default(),
+            latest: Mutex::new(Timestamp::MIN),
         })))
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use sessionkit::{
-    Capabilities, Clock, Durability, ErrorKind, Record, Result, Revision, SessionStore,
+    Capabilities, Clock, Durability, ErrorKind, Label, Record, Result, Revision, SessionStore,
     SubjectIndex, Sweep, SystemClock, Timestamp, Token,
 };
 use tokio::{sync::Semaphore, task::yield_now};
@@ -82,6 +82,11 @@ impl BrokenStore {
     /// The time by which a record of the namespace is compared, shifted when the server's zone
     /// leaks into it.
     fn expiry_now(&self) -> Timestamp {
+        if self.has("time-never-goes-back") {
+            let mut latest = lock(&self.shared.latest);
+            *latest = self.now().max(*latest);
+            return *latest;
+        }
         if self.has("zone-shifts-expiry") && self.shared.fault() == Fault::TimeZone {
             return self.now() + Duration::from_secs(5 * 3600);
         }
@@ -91,6 +96,10 @@ impl BrokenStore {
     pub(super) fn prefix(&self) -> Vec<u8> {
         if self.has("namespaces-are-one") {
             return b"all/".to_vec();
+        }
+        if self.has("namespaces-are-cut") {
+            let cut = &self.namespace[..self.namespace.len().min(31)];
+            return format!("{cut}/").into_bytes();
         }
         if self.has("namespaces-without-separator") {
             return self.namespace.clone().into_bytes();
@@ -124,6 +133,12 @@ impl BrokenStore {
             "files-under-the-whole-token" => {
                 key.extend(token.expose().iter().map(|byte| byte ^ 0x55));
             }
+            "keys-are-compared-in-three-bytes" => {
+                let begins = format!("{}{}", self.namespace, &hex[..6]);
+                let mut namesakes = lock(&self.shared.namesakes);
+                let first = namesakes.entry(begins).or_insert_with(|| hex.clone());
+                key.extend_from_slice(first.as_bytes());
+            }
             "keys-collide" => key.extend_from_slice(&hex.as_bytes()[..1]),
             _ => key.extend_from_slice(hex.as_bytes()),
         }
@@ -155,9 +170,21 @@ impl BrokenStore {
 
     fn live(&self, disk: &Disk, token: &Token) -> Result<Option<Record>> {
         let now = self.expiry_now();
-        Ok(self
-            .stored(disk, token)?
-            .filter(|record| record.is_live(now)))
+        let live = |record: &Record| match self.has("expiries-are-text") {
+            true => {
+                let text = |at: Timestamp| at.as_millis().to_string();
+                text(record.expires_at) > text(now)
+            }
+            false => record.is_live(now),
+        };
+        if let (Some(record), "swept-records-come-back") = (
+            lock(&self.shared.aside).get(&self.key(token)),
+            self.shared.bug,
+        ) && live(record)
+        {
+            return Ok(Some(record.clone()));
+        }
+        Ok(self.stored(disk, token)?.filter(live))
     }
 
     fn live_at(&self, disk: &Disk, token: &Token, expected: Revision) -> Result<Record> {
@@ -166,6 +193,18 @@ impl BrokenStore {
             return Err(ErrorKind::Conflict.into());
         }
         Ok(record)
+    }
+
+    /// Whether an update takes two revisions for one.
+    fn mistakes(&self, stored: Revision, expected: Revision) -> bool {
+        let (stored, expected) = (stored.to_bits(), expected.to_bits());
+        match self.shared.bug {
+            "update-compares-half-a-revision" => stored as u32 == expected as u32,
+            "update-compares-revisions-as-floats" => {
+                (stored as f64).to_bits() == (expected as f64).to_bits()
+            }
+            _ => false,
+        }
     }
 
     fn put(&self, disk: &mut Disk, token: &Token, record: &Record) {
@@ -187,8 +226,8 @@ impl SessionStore for BrokenStore {
         }
     }
 
-    async fn create(&self, token: Token, record: &Record) -> Result<Token> {
-        let mut record = record.clone();
+    async fn create(&self, token: Token, given: &Record) -> Result<Token> {
+        let mut record = given.clone();
         if self.has("too-large-is-cut") {
             record.data.truncate(MAX_DATA);
         }
@@ -220,8 +259,11 @@ impl SessionStore for BrokenStore {
         if self.has("create-returns-another-token") {
             return Ok(Token::from_bytes(vec![0; 32], token.cookie()));
         }
-        self.answer().await?;
-        Ok(token)
+        let answer = self.answer().await;
+        if self.repeats(&answer, "repeats-a-lost-create") {
+            return self.create(token, given).await;
+        }
+        answer.map(|()| token)
     }
 
     async fn load(&self, token: &Token) -> Result<Option<Record>> {
@@ -246,6 +288,7 @@ impl SessionStore for BrokenStore {
                 return Ok(Some(before));
             }
         }
+        self.marks_what_it_meets(token);
         let mut record = {
             let disk = self.disk();
             match self.shared.bug {
@@ -290,6 +333,7 @@ impl SessionStore for BrokenStore {
         }
         match self.answer().await {
             Err(_) if self.has("load-hides-errors") => Ok(None),
+            answer if self.repeats(&answer, "a-lost-load-is-none") => Ok(None),
             answer => answer.map(|()| record),
         }
     }
@@ -319,7 +363,10 @@ impl SessionStore for BrokenStore {
                     .live(&disk, token)?
                     .filter(|stored| (stored.revision.to_bits() ^ expected.to_bits()) & 1 == 0)
                     .ok_or_else(|| ErrorKind::Conflict.into()),
-                _ => self.live_at(&disk, token, expected),
+                _ => match self.live(&disk, token)? {
+                    Some(stored) if self.mistakes(stored.revision, expected) => Ok(stored),
+                    _ => self.live_at(&disk, token, expected),
+                },
             };
             match stored {
                 Ok(stored) => {
@@ -334,6 +381,10 @@ impl SessionStore for BrokenStore {
                     }
                     if let (Some(old), true) = (stored.subject, self.has("index-keeps-the-old")) {
                         lock(&self.shared.former).push((old, self.key(token)));
+                    }
+                    if self.has("keeps-what-another-handle-wrote") && self.odd {
+                        let copy = [self.key(token), b"~".to_vec()].concat();
+                        disk.insert(copy, encode(&record));
                     }
                     self.put(&mut disk, token, &record);
                 }
@@ -355,18 +406,33 @@ impl SessionStore for BrokenStore {
         if self.has("repeats-lost-calls") && self.shared.fault() == Fault::LoseReplies {
             self.live_at(&self.disk(), token, expected)?;
         }
-        self.answer().await?;
-        Ok(token.clone())
+        let answer = self.answer().await;
+        if self.repeats(&answer, "repeats-a-lost-update") {
+            return self.update(token, expected, record).await;
+        }
+        answer.map(|()| token.clone())
     }
 
     async fn renew(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
+        if self.is_full("a-full-backend-loses-what-is-renewed") {
+            self.disk().remove(&self.key(token));
+        }
+        let mut record = record.clone();
+        if self.has("renew-keeps-the-label")
+            && let Some(stored) = self.live(&self.disk(), token)?
+        {
+            record.label = stored.label;
+        }
         match self.has("renew-does-nothing") {
             true => Ok(token.clone()),
-            false => self.update(token, expected, record).await,
+            false => self.update(token, expected, &record).await,
         }
     }
 
     async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
+        if self.is_full("a-full-touch-is-ok") {
+            return Ok(token.clone());
+        }
         self.arrive(Access::Write, Some(token)).await?;
         let early = self.live(&self.disk(), token)?;
         self.gap("touch-checks-then-writes").await;
@@ -388,8 +454,12 @@ impl SessionStore for BrokenStore {
                         }
                         _ => record.expires_at = expires_at,
                     }
-                    if self.has("touch-changes-the-revision") {
-                        record.revision = Revision::from_bits(!record.revision.to_bits());
+                    match self.shared.bug {
+                        "touch-changes-the-revision" => {
+                            record.revision = Revision::from_bits(!record.revision.to_bits());
+                        }
+                        "touch-drops-the-label" => record.label = Label::default(),
+                        _ => {}
                     }
                     self.put(&mut disk, token, &record);
                 }
@@ -397,7 +467,8 @@ impl SessionStore for BrokenStore {
                 None => return Err(ErrorKind::Missing.into()),
             }
         }
-        self.answer().await?;
+        self.answer_and_unlock(self.key(token), "a-dropped-touch-keeps-its-lock")
+            .await?;
         Ok(token.clone())
     }
 
@@ -406,7 +477,8 @@ impl SessionStore for BrokenStore {
             Err(_) if self.has("delete-hides-errors") => return Ok(true),
             arrived => arrived?,
         }
-        if self.has("delete-does-nothing") {
+        let full = self.is_full("a-full-delete-at-a-revision-is-ok");
+        if self.has("delete-does-nothing") || full && expected.is_some() {
             return Ok(true);
         }
         if self.has("delete-stores-an-empty-record") {
@@ -442,14 +514,20 @@ impl SessionStore for BrokenStore {
         if self.has("repeats-lost-deletes") && self.shared.fault() == Fault::LoseReplies {
             return Ok(false);
         }
-        self.answer().await?;
+        let answer = self
+            .answer_and_unlock(self.key(token), "a-dropped-delete-keeps-its-lock")
+            .await;
+        if self.repeats(&answer, "repeats-a-lost-delete") {
+            return self.delete(token, expected).await;
+        }
+        answer?;
         Ok(live || self.has("delete-is-always-true"))
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
         match self.shared.bug {
             "claims-a-native-sweep" => return Ok(7),
-            "claims-no-sweep" => return Ok(0),
+            "claims-no-sweep" | "sweep-removes-nothing" => return Ok(0),
             _ => {}
         }
         self.arrive_or_hang(Access::Remove, "sweep-hangs").await?;
@@ -471,8 +549,15 @@ impl SessionStore for BrokenStore {
             if !self.has("sweep-ignores-the-limit") {
                 expired.truncate(limit);
             }
+            if self.is_full("a-full-sweep-removes-nothing") {
+                return Ok(expired.len() as u64);
+            }
             for key in &expired {
-                removed += u64::from(disk.remove(key).is_some());
+                let record = disk.remove(key);
+                removed += u64::from(record.is_some());
+                if let (Some(bytes), true) = (record, self.has("swept-records-come-back")) {
+                    lock(&self.shared.aside).insert(key.clone(), decode(&bytes)?);
+                }
             }
             match self.shared.bug {
                 "sweep-removes-strangers" => disk.retain(|key, _| !key.starts_with(b"foreign")),
@@ -486,6 +571,7 @@ impl SessionStore for BrokenStore {
         self.answer().await?;
         match self.shared.bug {
             "sweep-miscounts" => Ok(removed + 1),
+            "sweep-counts-half" => Ok(removed / 2),
             "sweep-counts-what-it-saw" => Ok(seen as u64),
             _ => Ok(removed),
         }
@@ -512,6 +598,22 @@ impl SessionStore for BrokenStore {
 }
 
 impl BrokenStore {
+    /// What a load writes that should only read.
+    fn marks_what_it_meets(&self, token: &Token) {
+        let mut disk = self.disk();
+        let Some(bytes) = disk.get_mut(&self.key(token)) else {
+            return;
+        };
+        match (decode(bytes), self.shared.bug) {
+            (Err(_), "load-marks-what-is-damaged") => *bytes = b"damaged".to_vec(),
+            (Ok(mut record), "load-empties-what-has-expired") if !record.is_live(self.now()) => {
+                record.data.clear();
+                *bytes = encode(&record);
+            }
+            _ => {}
+        }
+    }
+
     /// Whether a delete ends a live record.
     fn ends_live(&self, disk: &Disk, token: &Token, expected: Option<Revision>) -> Result<bool> {
         let Some(expected) = expected else {

@@ -372,6 +372,16 @@ pub const BUGS: &[Bug] = &[
         "the number of swept records is",
     ),
     server(
+        "sweep-removes-nothing",
+        &["W01", "B04", "W02", "W07", "T12"],
+        "0, and 100 entries of the others are left",
+    ),
+    server(
+        "sweep-counts-half",
+        &["B04"],
+        "entries of the others are left",
+    ),
+    server(
         "sweep-empties",
         &["W01"],
         "load of a live record after a sweep",
@@ -463,6 +473,144 @@ pub const BUGS: &[Bug] = &[
         "revoke-all-never-ends",
         &["N07"],
         "revoke_all beside sign-ins ends within",
+    ),
+    server(
+        "repeats-a-lost-create",
+        &["E60"],
+        "create whose answer alone is lost is Ok or one of",
+    ),
+    server(
+        "repeats-a-lost-update",
+        &["E60"],
+        "update whose answer alone is lost is Ok or one of",
+    ),
+    server(
+        "repeats-a-lost-delete",
+        &["E60"],
+        "delete at its revision whose answer alone is lost is Ok or one of",
+    ),
+    server(
+        "a-lost-load-is-none",
+        &["E60"],
+        "load whose answer alone is lost is a record",
+    ),
+    server(
+        "repeats-a-lost-revoke",
+        &["E61"],
+        "the answer of a revoke whose answer alone is lost is true",
+    ),
+    server(
+        "repeats-a-lost-revoke-all",
+        &["E61"],
+        "the answer of a revoke_all whose answer alone is lost is 2",
+    ),
+    server(
+        "a-full-touch-is-ok",
+        &["E62"],
+        "touch in a full backend, which is Ok, leaves",
+    ),
+    server(
+        "a-full-backend-loses-what-is-renewed",
+        &["E62"],
+        "renew in a full backend, which is Full, leaves",
+    ),
+    server(
+        "a-full-delete-at-a-revision-is-ok",
+        &["E62"],
+        "delete at its revision in a full backend, which is Ok, leaves None",
+    ),
+    server(
+        "a-full-sweep-removes-nothing",
+        &["E62"],
+        "at most 3 records swept in a full backend and after it",
+    ),
+    server(
+        "a-full-revoke-is-ok",
+        &["E63"],
+        "load after revoke in a full backend is None",
+    ),
+    server(
+        "a-full-revoke-all-is-ok",
+        &["E63"],
+        "load after revoke_all in a full backend is None",
+    ),
+    server("touch-drops-the-label", &["F40"], "another label"),
+    server("renew-keeps-the-label", &["F40"], "load after renew"),
+    server(
+        "update-compares-half-a-revision",
+        &["F41"],
+        "update at a revision that differs in bit 32 is Conflict",
+    ),
+    server(
+        "update-compares-revisions-as-floats",
+        &["F41"],
+        "update at a revision that differs in bit 0 is Conflict",
+    ),
+    server(
+        "load-marks-what-is-damaged",
+        &["F42"],
+        "after loads of a live, a damaged and an absent record, the entries",
+    ),
+    server(
+        "load-empties-what-has-expired",
+        &["F42"],
+        "after loads of an expired record, the entries",
+    ),
+    server(
+        "keys-are-compared-in-three-bytes",
+        &["K40"],
+        "of the token whose key begins alike is None",
+    ),
+    server(
+        "revoke-compares-three-bytes",
+        &["K40"],
+        "of a session whose key begins alike, after revoke of the other",
+    ),
+    server(
+        "namespaces-are-cut",
+        &["I40"],
+        "in a namespace of 32 letters",
+    ),
+    server(
+        "expiries-are-text",
+        &["T40"],
+        "created in and until 2286-11-20",
+    ),
+    server("creation-in-13-digits", &["T40"], "another created_at"),
+    server(
+        "the-list-ends-in-2286",
+        &["T40"],
+        "creations and expiries in the list are",
+    ),
+    server(
+        "time-never-goes-back",
+        &["T41"],
+        "a sweep after the clock was set back by an hour removes 0",
+    ),
+    server(
+        "swept-records-come-back",
+        &["T41"],
+        "of a swept record after the clock was set back by an hour is None",
+    ),
+    server(
+        "keeps-what-another-handle-wrote",
+        &["L40"],
+        "nothing in the backend of a record that was deleted",
+    ),
+    server(
+        "a-dropped-touch-keeps-its-lock",
+        &["X40"],
+        "after a Touch of its token was dropped at poll",
+    ),
+    server(
+        "a-dropped-delete-keeps-its-lock",
+        &["X40"],
+        "after a Delete of its token was dropped at poll",
+    ),
+    server(
+        "a-dropped-revoke-keeps-its-lock",
+        &["X40"],
+        "after a Revoke of its token was dropped at poll",
     ),
     server("the-canary-is-alive", &["M01"], "the canary is alive"),
     server("handles-differ", &["M02"], "a second handle declares"),

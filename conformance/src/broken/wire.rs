@@ -1,11 +1,14 @@
 //! What happens to a request on its way to the backend and back, and to a record in it.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use sessionkit::{Error, ErrorKind, Label, Record, Result, Timestamp, Token};
 use tokio::task::yield_now;
 
-use super::store::BrokenStore;
+use super::store::{BrokenStore, lock};
 use crate::Fault;
 
 pub(super) enum Access {
@@ -24,6 +27,10 @@ impl BrokenStore {
         match self.shared.bug {
             "keeps-no-subject" => record.subject = None,
             "drops-the-label" => record.label = Label::default(),
+            "creation-in-13-digits" => {
+                let last = Timestamp::from_millis(9_999_999_999_999);
+                record.created_at = record.created_at.min(last);
+            }
             "drops-the-creation" => record.created_at = self.now() + Duration::from_millis(1),
             "data-are-text" => {
                 record.data = String::from_utf8_lossy(&record.data)
@@ -70,6 +77,9 @@ impl BrokenStore {
         }
         if self.has("drops-leak-tasks") {
             tokio::spawn(std::future::pending::<()>());
+        }
+        if let (Access::Write | Access::Remove, Some(token)) = (&access, token) {
+            self.wait_for_lock(&self.key(token)).await?;
         }
         if self.has("logs-the-token")
             && let Some(token) = token
@@ -143,12 +153,44 @@ impl BrokenStore {
         yield_now().await;
         self.busy.store(false, Ordering::SeqCst);
         match self.shared.fault() {
+            Fault::LoseReply => {
+                *lock(&self.shared.fault) = Fault::None;
+                Err(ErrorKind::Ambiguous.into())
+            }
             Fault::LoseReplies if self.has("lost-reply-is-unavailable") => {
                 Err(ErrorKind::Unavailable.into())
             }
             Fault::LoseReplies => Err(ErrorKind::Ambiguous.into()),
             _ => Ok(()),
         }
+    }
+
+    /// Whether an answer was lost, and a bug makes the call again instead of saying so. What the call
+    /// has done is there then; the answer to the second one arrives.
+    pub(super) fn repeats(&self, answer: &Result<()>, bug: &str) -> bool {
+        answer.is_err() && self.has(bug) && self.shared.fault() == Fault::None
+    }
+
+    /// Answers while something is locked, which stays so when the call is dropped.
+    pub(super) async fn answer_and_unlock(&self, key: Vec<u8>, bug: &str) -> Result<()> {
+        if !self.has(bug) {
+            return self.answer().await;
+        }
+        lock(&self.shared.locked).insert(key.clone());
+        let answer = self.answer().await;
+        lock(&self.shared.locked).remove(&key);
+        answer
+    }
+
+    async fn wait_for_lock(&self, key: &[u8]) -> Result<()> {
+        let begun = Instant::now();
+        while lock(&self.shared.locked).contains(key) {
+            if begun.elapsed() > self.shared.deadline {
+                return Err(ErrorKind::Unavailable.into());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
     }
 
     /// Between a check and what depends on it, where only a broken store can be interrupted.

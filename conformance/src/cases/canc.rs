@@ -10,7 +10,7 @@ use std::{
 use futures_util::{FutureExt, future::BoxFuture};
 use sessionkit::{ErrorKind, Record, Result, SessionStore, Token};
 
-use super::case;
+use super::{case, flt::in_time};
 use crate::{
     Case, Context, Failure, Outcome,
     verdict::{describe, ended},
@@ -32,6 +32,9 @@ pub(super) const CASES: &[Case] = &[
     case!(Canc x05_a_dropped_update_is_not_repeated_unseen [Server CompareAndSwap]
         "[`Conflict`](crate::ErrorKind::Conflict) when the stored revision is another"
         "A change is applied twice, or a panic in one request makes the store useless for all."),
+    case!(Canc x40_a_dropped_call_keeps_no_lock_on_its_key [Server]
+        "and the next call on the same handle gets its own answer"
+        "A visitor closes the page at the wrong moment, and nobody can use that session any more."),
 ];
 
 /// More polls than any call needs.
@@ -67,6 +70,8 @@ enum Kind {
     Touch,
     Delete,
     DeleteAtRevision,
+    Renew,
+    Revoke,
 }
 
 const KINDS: [Kind; 6] = [
@@ -108,9 +113,9 @@ impl Scene {
         let (before, after) = match kind {
             Kind::Create => (None, Some(first.clone())),
             Kind::Load => (Some(first.clone()), Some(first.clone())),
-            Kind::Update => (Some(first.clone()), Some(second.clone())),
+            Kind::Update | Kind::Renew => (Some(first.clone()), Some(second.clone())),
             Kind::Touch => (Some(first.clone()), Some(touched)),
-            Kind::Delete | Kind::DeleteAtRevision => (Some(first.clone()), None),
+            Kind::Delete | Kind::DeleteAtRevision | Kind::Revoke => (Some(first.clone()), None),
         };
         Ok(Self {
             kind,
@@ -135,6 +140,13 @@ impl Scene {
                 }
                 Kind::Delete => ended(store.delete(token, None).await)?,
                 Kind::DeleteAtRevision => ended(store.delete(token, Some(revision)).await)?,
+                Kind::Renew => drop(store.renew(token, revision, &self.second).await?),
+                Kind::Revoke => {
+                    let (index, subject) = (store.subjects(), self.first.subject.as_ref());
+                    if let (Some(index), Some(subject)) = (index, subject) {
+                        ended(index.revoke(subject, &token.key()).await)?;
+                    }
+                }
             }
             Ok(())
         }
@@ -419,4 +431,57 @@ async fn panics_do_no_harm(cx: &Context, store: &Store) -> Outcome {
             .await?;
     }
     Ok(())
+}
+
+/// The calls that may hold a lock for their key.
+const LOCKING: [Kind; 7] = [
+    Kind::Create,
+    Kind::Update,
+    Kind::Renew,
+    Kind::Touch,
+    Kind::Delete,
+    Kind::DeleteAtRevision,
+    Kind::Revoke,
+];
+
+async fn x40_a_dropped_call_keeps_no_lock_on_its_key(cx: &Context) -> Outcome {
+    let (store, other) = (cx.open().await?, cx.open().await?);
+    for kind in LOCKING {
+        if kind == Kind::Revoke && store.subjects().is_none() {
+            continue;
+        }
+        for polls in 1..MAX_POLLS {
+            let scene = Scene::set(cx, &store, kind).await?;
+            let done = drop_after(polls, scene.call(&store)).await.is_some();
+            let when = format!("after a {kind:?} of its token was dropped at poll {polls}");
+            goes_on(cx, &scene, &store, &when).await?;
+            goes_on(cx, &scene, &other, &format!("on another handle {when}")).await?;
+            let deleted = in_time(cx, "delete", other.delete(&scene.token, None)).await?;
+            cx.ok(&format!("delete {when}"), deleted)?;
+            if done {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every write of the token ends, and with an answer that says nothing but how the record is.
+async fn goes_on(cx: &Context, scene: &Scene, store: &Store, when: &str) -> Outcome {
+    use ErrorKind::{Conflict, Exists, Missing};
+    let (token, first) = (&scene.token, &scene.first);
+    let third = cx.changed(first, "third");
+    let answered = |call: &str, refusals: &[ErrorKind], answer: Result<Token>| match answer {
+        Ok(_) => cx.check(true, "", ""),
+        Err(error) => cx.err_in(&format!("{call} {when}"), refusals, Err::<(), _>(error)),
+    };
+    let touch = store.touch(token, first.expires_at);
+    let touched = in_time(cx, &format!("touch {when}"), touch).await?;
+    answered("touch", &[Missing], touched)?;
+    let update = store.update(token, first.revision, &third);
+    let updated = in_time(cx, &format!("update {when}"), update).await?;
+    answered("update", &[Conflict, Missing], updated)?;
+    let create = store.create(token.clone(), first);
+    let created = in_time(cx, &format!("create {when}"), create).await?;
+    answered("create", &[Exists], created)
 }

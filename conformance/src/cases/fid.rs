@@ -1,5 +1,9 @@
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use sessionkit::{ErrorKind, Key, Keyring, Label, Record, Session, SessionStore, Token};
+use sessionkit::{
+    Custody, ErrorKind, Key, Keyring, Label, Record, Revision, Session, SessionStore, Token,
+};
 
 use super::case;
 use crate::{
@@ -34,6 +38,15 @@ pub(super) const CASES: &[Case] = &[
     case!(Fid f09_random_calls_answer_as_the_model_does [Server]
         "Each call takes effect at one instant or not at all"
         "Whatever nobody thought of."),
+    case!(Fid f40_each_call_keeps_or_replaces_every_field []
+        "Sets the expiry of a live record, to a later or an earlier instant, and changes nothing else (the revision stays)."
+        "A touch makes a session look new, or takes its owner away; a renewal keeps the label of the browser before."),
+    case!(Fid f41_revisions_that_differ_in_one_bit_are_two [Server CompareAndSwap]
+        "[`Conflict`](crate::ErrorKind::Conflict) when the stored revision is another"
+        "A revision that is cut or rounded on its way lets a change overwrite another one."),
+    case!(Fid f42_a_load_changes_nothing_of_what_is_stored [Server]
+        "The live record of a token. Stores nothing and extends nothing."
+        "Reading repairs what it takes for damaged, and destroys what an operator could still have read."),
 ];
 
 async fn round_trip(
@@ -310,4 +323,218 @@ async fn f09_random_calls_answer_as_the_model_does(cx: &Context) -> Outcome {
         }
     }
     Ok(())
+}
+
+async fn f40_each_call_keeps_or_replaces_every_field(cx: &Context) -> Outcome {
+    let (store, other) = (cx.open().await?, cx.open().await?);
+    let hours = |hours: u64| Duration::from_secs(3600 * hours);
+    // No field has the value that a store would put in by itself.
+    let record = |name: &str, age: u64| -> Outcome<Record> {
+        Ok(Record {
+            created_at: cx.now() - hours(age),
+            subject: Some(cx.subject(name)),
+            label: Label::new(&format!("the browser of {name}"))?,
+            ..cx.record(format!("the data of {name}"))
+        })
+    };
+    let mut record_now = record("alice", 5)?;
+    let mut token = store.create(cx.token(), &record_now).await?;
+    stands(cx, "after create", [&store, &other], &token, &record_now).await?;
+    for (when, lifetime) in [("a later", 48), ("an earlier", 7)] {
+        record_now.expires_at = cx.now() + hours(lifetime);
+        let touched = store.touch(&token, record_now.expires_at).await;
+        token = cx.ok("touch", touched)?;
+        let when = format!("after touch to {when} instant");
+        stands(cx, &when, [&store, &other], &token, &record_now).await?;
+    }
+    for (call, name, age) in [("update", "bob", 3), ("renew", "carol", 9)] {
+        let next = record(name, age)?;
+        let answer = match call {
+            "update" => other.update(&token, record_now.revision, &next).await,
+            _ => other.renew(&token, record_now.revision, &next).await,
+        };
+        token = cx.ok(call, answer)?;
+        record_now = next;
+        let when = format!("after {call}");
+        stands(cx, &when, [&other, &store], &token, &record_now).await?;
+    }
+    // Back to fields without a value.
+    let plain = Record {
+        subject: None,
+        label: Label::default(),
+        ..record("nobody", 1)?
+    };
+    let updated = store.update(&token, record_now.revision, &plain).await;
+    token = cx.ok("update", updated)?;
+    stands(
+        cx,
+        "after an update without subject and label",
+        [&store, &other],
+        &token,
+        &plain,
+    )
+    .await?;
+    if cx.capabilities().custody == Custody::Server {
+        cx.ok("delete", store.delete(&token, None).await)?;
+        let bare = cx.record("bare");
+        store.create(token.clone(), &bare).await?;
+        stands(
+            cx,
+            "after delete and create",
+            [&store, &other],
+            &token,
+            &bare,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Both handles have the record, and so has the list of its subject.
+async fn stands(
+    cx: &Context,
+    when: &str,
+    handles: [&std::sync::Arc<dyn SessionStore>; 2],
+    token: &Token,
+    record: &Record,
+) -> Outcome {
+    cx.holds(when, handles[0], token, record).await?;
+    cx.settle().await;
+    cx.holds(
+        &format!("{when}, on another handle"),
+        handles[1],
+        token,
+        record,
+    )
+    .await?;
+    let (Some(index), Some(subject)) = (handles[1].subjects(), &record.subject) else {
+        return Ok(());
+    };
+    let listed = cx.ok("list", index.list(subject, None, 10).await)?;
+    let listed: Vec<_> = listed
+        .iter()
+        .map(|session| {
+            (
+                session.created_at,
+                session.expires_at,
+                session.label.as_str(),
+            )
+        })
+        .collect();
+    let expected = vec![(record.created_at, record.expires_at, record.label.as_str())];
+    let what = format!("{when}, creation, expiry and label in the list are");
+    cx.equal(&what, &listed, &expected)
+}
+
+async fn f41_revisions_that_differ_in_one_bit_are_two(cx: &Context) -> Outcome {
+    let (store, other) = (cx.open().await?, cx.open().await?);
+    let mut record = cx.record("first");
+    let token = store.create(cx.token(), &record).await?;
+    let bits = record.revision.to_bits();
+    let upper = !0 << 32;
+    let near = (0..64).map(|bit| (format!("bit {bit}"), bits ^ (1 << bit)));
+    let halves = [
+        (
+            "the upper half",
+            bits ^ (cx.random().next() | 1 << 40) & upper,
+        ),
+        (
+            "the lower half",
+            bits ^ (cx.random().next() | 1 << 20) & !upper,
+        ),
+        ("the order of the bytes", bits.swap_bytes()),
+        ("the order of the halves", bits.rotate_left(32)),
+    ];
+    let halves = halves.map(|(what, bits)| (what.to_owned(), bits));
+    for (what, other_bits) in near.chain(halves) {
+        if other_bits == bits {
+            continue;
+        }
+        let wrong = Revision::from_bits(other_bits);
+        let when = format!("at a revision that differs in {what}");
+        let next = cx.changed(&record, "not to be stored");
+        let updated = store.update(&token, wrong, &next).await;
+        cx.err(&format!("update {when}"), ErrorKind::Conflict, updated)?;
+        let renewed = other.renew(&token, wrong, &next).await;
+        cx.err(&format!("renew {when}"), ErrorKind::Conflict, renewed)?;
+        let deleted = other.delete(&token, Some(wrong)).await;
+        cx.err(&format!("delete {when}"), ErrorKind::Conflict, deleted)?;
+        cx.holds(&format!("after calls {when}"), &store, &token, &record)
+            .await?;
+    }
+    // The revision before and the one after may be as near.
+    for bit in [0, 31, 32, 63] {
+        let next = Record {
+            revision: Revision::from_bits(record.revision.to_bits() ^ (1 << bit)),
+            ..record.clone()
+        };
+        let updated = store.update(&token, record.revision, &next).await;
+        cx.ok("update to a near revision", updated)?;
+        let again = other.update(&token, record.revision, &record).await;
+        let call = format!("update at the former revision, another in bit {bit},");
+        cx.err(&call, ErrorKind::Conflict, again)?;
+        cx.holds("after that", &store, &token, &next).await?;
+        record = next;
+    }
+    Ok(())
+}
+
+async fn f42_a_load_changes_nothing_of_what_is_stored(cx: &Context) -> Outcome {
+    let (store, other) = (cx.open().await?, cx.open().await?);
+    let mut kept = Vec::new();
+    for number in 0..3 {
+        let mut record = cx.record(format!("number {number}"));
+        record.subject = Some(cx.subject("alice"));
+        kept.push((store.create(cx.token(), &record).await?, record));
+    }
+    let before = cx.raw_dump().await?;
+    let ruined = cx.token();
+    store
+        .create(ruined.clone(), &cx.record("to be damaged"))
+        .await?;
+    for entry in cx.raw_dump().await? {
+        if before.iter().all(|known| known.name != entry.name) {
+            let value = b"?".to_vec();
+            cx.raw_write(&RawEntry { value, ..entry }).await?;
+        }
+    }
+    let stored = cx.raw_dump().await?;
+    for handle in [&store, &other, &cx.open().await?] {
+        for (token, record) in &kept {
+            cx.holds("of a live record", handle, token, record).await?;
+        }
+        for _ in 0..2 {
+            let loaded = handle.load(&ruined).await;
+            cx.err("load of a damaged record", ErrorKind::Corrupt, loaded)?;
+            cx.absent("of an unknown token", handle, &cx.token())
+                .await?;
+        }
+        unchanged(cx, "a live, a damaged and an absent record", &stored, &[]).await?;
+    }
+    // What has expired may go at any time, and nothing else with it.
+    let stale = Record {
+        expires_at: cx.now() - cx.moment(),
+        ..cx.record("stale")
+    };
+    let token = store.create(cx.token(), &stale).await?;
+    let with_stale = cx.raw_dump().await?;
+    for handle in [&store, &other] {
+        cx.absent("of an expired record", handle, &token).await?;
+    }
+    unchanged(cx, "an expired record", &stored, &with_stale).await
+}
+
+/// The backend holds what it held before a load, and perhaps what it may remove at any time.
+async fn unchanged(cx: &Context, of: &str, stored: &[RawEntry], removable: &[RawEntry]) -> Outcome {
+    let now = cx.raw_dump().await?;
+    let lost = stored.iter().filter(|entry| !now.contains(entry)).count();
+    let added = now
+        .iter()
+        .filter(|entry| !stored.contains(entry) && !removable.contains(entry))
+        .count();
+    cx.check(
+        lost == 0 && added == 0,
+        format_args!("after loads of {of}, the entries that were stored before"),
+        format_args!("{lost} of them are gone or changed, and {added} others are there"),
+    )
 }

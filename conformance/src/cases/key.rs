@@ -1,9 +1,9 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use sessionkit::{Entropy, Error, ErrorKind, OsEntropy, Result, Token};
 
 use super::case;
-use crate::{Case, Context, Outcome, verdict::ended};
+use crate::{Case, Context, Failure, Outcome, verdict::ended};
 
 pub(super) const CASES: &[Case] = &[
     case!(Key k01_tokens_that_differ_in_letter_case_are_two_sessions [Server]
@@ -36,6 +36,9 @@ pub(super) const CASES: &[Case] = &[
     case!(Key k10_tokens_that_differ_in_the_id_are_two_sessions [Server]
         "The store files the record under [`key`](Self::key), which depends on the id alone"
         "Two ids that differ in a few bits open one session."),
+    case!(Key k40_keys_that_begin_or_end_alike_are_two_sessions [Server]
+        "under a key that cannot hold a path, a quote or a wildcard"
+        "An index on the first bytes of a key, or a name that is cut, gives one user the session of another."),
 ];
 
 /// Tokens of readable bytes, as a store would meet them that files records under the token itself.
@@ -271,4 +274,74 @@ async fn k10_tokens_that_differ_in_the_id_are_two_sessions(cx: &Context) -> Outc
         .map(|(what, token)| (what.as_str(), token.clone()))
         .collect();
     stand_apart(cx, &own, &others).await
+}
+
+/// How many tokens are tried: about twelve pairs of them have keys that agree in three bytes.
+const TRIES: usize = 20_000;
+
+/// Two tokens whose keys agree in three bytes from `at` on.
+fn related(cx: &Context, at: usize) -> Outcome<[Token; 2]> {
+    let mut seen = HashMap::with_capacity(TRIES);
+    for _ in 0..2 * TRIES {
+        let token = cx.token();
+        let bytes: [u8; 3] = std::array::from_fn(|byte| token.key().as_bytes()[at + byte]);
+        if let Some(before) = seen.insert(bytes, token.clone()) {
+            return Ok([before, token]);
+        }
+    }
+    Err(Failure::error("no two keys agree in three bytes"))
+}
+
+async fn k40_keys_that_begin_or_end_alike_are_two_sessions(cx: &Context) -> Outcome {
+    for (what, at) in [("whose key begins alike", 0), ("whose key ends alike", 29)] {
+        let [own, other] = related(cx, at)?;
+        stand_apart(cx, &own, &[(what, other)]).await?;
+        let [own, other] = related(cx, at)?;
+        listed_apart(cx, what, &own, &other).await?;
+    }
+    Ok(())
+}
+
+/// Each of two sessions of a subject is listed, passed over and revoked alone.
+async fn listed_apart(cx: &Context, what: &str, own: &Token, other: &Token) -> Outcome {
+    let store = cx.open().await?;
+    let Some(index) = store.subjects() else {
+        return Ok(());
+    };
+    let subject = cx.subject(&format!("alice{}", cx.random().next()));
+    let mut record = cx.record("hello");
+    record.subject = Some(subject.clone());
+    let mut keys = [own.key(), other.key()];
+    keys.sort();
+    for token in [own, other] {
+        store.create(token.clone(), &record).await?;
+    }
+    let mut pages = Vec::new();
+    for after in [None, Some(&keys[0]), Some(&keys[1])] {
+        let page = cx.ok("list", index.list(&subject, after, 1).await)?;
+        pages.extend(page.iter().map(|session| session.key.to_hex()));
+    }
+    let expected = keys.map(|key| key.to_hex()).to_vec();
+    cx.equal(
+        &format!("with a session {what}, the pages are"),
+        &pages,
+        &expected,
+    )?;
+    let revoked = cx.ok("revoke", index.revoke(&subject, &own.key()).await)?;
+    cx.equal("whether the session was live is", &revoked, &true)?;
+    cx.settle().await;
+    cx.absent("after revoke", &store, own).await?;
+    let when = format!("of a session {what}, after revoke of the other");
+    cx.holds(&when, &store, other, &record).await?;
+    store.create(own.clone(), &record).await?;
+    let revoked = index.revoke_all(&subject, Some(&other.key())).await;
+    cx.equal(
+        "the sessions that were revoked are",
+        &cx.ok("revoke_all", revoked)?,
+        &1,
+    )?;
+    cx.settle().await;
+    cx.absent("after revoke_all", &store, own).await?;
+    let when = format!("of a session {what}, which was to be spared");
+    cx.holds(&when, &store, other, &record).await
 }

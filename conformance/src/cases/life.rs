@@ -43,6 +43,9 @@ pub(super) const CASES: &[Case] = &[
     case!(Life l13_ping_of_a_backend_that_works_is_ok []
         "Whether the backend answers now and would take a write"
         "A health check takes a host out of service that works."),
+    case!(Life l40_a_deleted_record_leaves_no_copy [Server]
+        "Removes the record of a token. After `Ok` no handle, cache or host returns the record."
+        "What a user has deleted stays in the database under a second name, or comes back from there."),
 ];
 
 async fn l01_create_then_load_is_equal(cx: &Context) -> Outcome {
@@ -338,4 +341,69 @@ async fn l13_ping_of_a_backend_that_works_is_ok(cx: &Context) -> Outcome {
     let token = store.create(cx.token(), &record).await?;
     cx.ok("ping after create", store.ping().await)?;
     cx.holds("after ping", &store, &token, &record).await
+}
+
+async fn l40_a_deleted_record_leaves_no_copy(cx: &Context) -> Outcome {
+    let handles = [cx.open().await?, cx.open().await?, cx.open().await?];
+    let empty = cx.stored_names().await;
+    let token = cx.token();
+    // Two handles write in turn, and each of them deletes once.
+    for round in 0..4 {
+        let (one, two) = (&handles[round % 2], &handles[(round + 1) % 2]);
+        let mut first = cx.record("first");
+        first.subject = Some(cx.subject("alice"));
+        let created = one.create(token.clone(), &first).await;
+        cx.ok("create after delete", created)?;
+        let second = cx.changed(&first, "the second version");
+        let updated = two.update(&token, first.revision, &second).await;
+        cx.ok("update on another handle", updated)?;
+        let third = cx.changed(&second, "third");
+        let renewed = one.renew(&token, second.revision, &third).await;
+        cx.ok("renew on the first handle", renewed)?;
+        let touched = two.touch(&token, third.expires_at + cx.moment()).await;
+        cx.ok("touch on another handle", touched)?;
+        let key = token.key();
+        let ended = match (round, one.subjects()) {
+            (2, Some(index)) => index.revoke(&cx.subject("alice"), &key).await,
+            (3, Some(index)) => {
+                let count = index.revoke_all(&cx.subject("alice"), None).await;
+                count.map(|count| count == 1)
+            }
+            (1, _) => one.delete(&token, Some(third.revision)).await,
+            _ => one.delete(&token, None).await,
+        };
+        let ended = cx.ok("the end of the record", ended)?;
+        cx.check(
+            ended,
+            "a call that ended one record",
+            "it says that it did not",
+        )?;
+        cx.settle().await;
+        for handle in &handles {
+            cx.absent("after two handles wrote and one deleted", handle, &token)
+                .await?;
+        }
+        if let Some(index) = one.subjects() {
+            // What an index keeps of a record that is gone may stay until it is read.
+            let listed = index.list(&cx.subject("alice"), None, 10).await;
+            let listed = cx.ok("list", listed)?.len();
+            cx.equal("the sessions of the subject are", &listed, &0)?;
+        }
+        if let (Some(before), Some(after)) = (&empty, cx.stored_names().await) {
+            let left: Vec<_> = after
+                .difference(before)
+                .map(|name| name.escape_ascii().to_string())
+                .collect();
+            cx.check(
+                left.is_empty(),
+                "nothing in the backend of a record that was deleted",
+                format_args!(
+                    "{} entries, the first is {}",
+                    left.len(),
+                    left.first().map_or("", String::as_str)
+                ),
+            )?;
+        }
+    }
+    Ok(())
 }

@@ -130,6 +130,7 @@ async fn b04_a_sweep_keeps_to_its_limit(cx: &Context) -> Outcome {
         expires_at: cx.now() - cx.moment(),
         ..cx.record("stale")
     };
+    let stored = cx.stored_names().await;
     for _ in 0..EXPIRED {
         store.create(cx.token(), &stale).await?;
     }
@@ -147,5 +148,10 @@ async fn b04_a_sweep_keeps_to_its_limit(cx: &Context) -> Outcome {
             break;
         }
     }
-    cx.equal("all sweeps together remove", &total, &EXPIRED)
+    cx.swept(
+        "all sweeps together remove",
+        (total, EXPIRED),
+        stored.as_ref(),
+    )
+    .await
 }

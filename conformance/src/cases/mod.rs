@@ -2,6 +2,7 @@
 
 use crate::Case;
 
+mod answers;
 mod canc;
 mod client;
 mod conc;
@@ -56,6 +57,7 @@ pub(crate) const ALL: &[&[Case]] = &[
     iso::CASES,
     lim::CASES,
     flt::CASES,
+    answers::CASES,
     sec::CASES,
     sweep::CASES,
     list::CASES,

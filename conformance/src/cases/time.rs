@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use sessionkit::{ErrorKind, Key, Keyring, Record, SessionStore, Sweep, Timestamp};
+use sessionkit::{ErrorKind, Key, Keyring, ManualClock, Record, SessionStore, Sweep, Timestamp};
 
 use super::case;
 use crate::{
@@ -45,6 +45,12 @@ pub(super) const CASES: &[Case] = &[
     case!(Time t13_an_expired_record_that_was_not_swept_is_absent [Server]
         "No call stores anything for such a token except `create`, and `create` sees nothing of a record that was there before."
         "An expired session comes back, or its data turn up in somebody's new session."),
+    case!(Time t40_instants_from_2286_to_9999_are_kept_and_compared []
+        "in whole milliseconds since 1970-01-01T00:00:00Z, from there to the end of the year 9999."
+        "An instant with one digit more is cut, or comes before all others as text does: sessions end at once."),
+    case!(Time t41_a_clock_that_is_set_back_brings_nothing_back_and_ends_nothing [Server ApplicationTime]
+        "by one clock: the application's, handed to the store when it is opened, or the server's"
+        "When a host corrects its clock, users are logged out, or sessions come back that were ended."),
 ];
 
 async fn t01_a_record_is_gone_from_its_expiry_on(cx: &Context) -> Outcome {
@@ -325,6 +331,7 @@ async fn t11_time_zones_do_not_matter(cx: &Context) -> Outcome {
         expires_at: cx.now() - Duration::from_secs(1800),
         ..hours(1)
     };
+    let stored = cx.stored_names().await;
     let token = store.create(cx.token(), &past).await?;
     cx.absent(
         "half an hour after the expiry, in another time zone",
@@ -334,7 +341,12 @@ async fn t11_time_zones_do_not_matter(cx: &Context) -> Outcome {
     .await?;
     if cx.capabilities().sweep == Sweep::Explicit {
         let swept = cx.ok("sweep", store.sweep(100).await)?;
-        cx.equal("the number of swept records is", &swept, &1)?;
+        cx.swept(
+            "the number of swept records is",
+            (swept, 1),
+            stored.as_ref(),
+        )
+        .await?;
     }
     cx.fault(Fault::None).await
 }
@@ -349,6 +361,7 @@ async fn t12_one_clock_decides_also_when_it_steps(cx: &Context) -> Outcome {
     // Far from the time of every machine, so that no second clock agrees by chance.
     clock.advance(1000 * day);
     let record = cx.record_for("hello", cx.moment());
+    let stored = cx.stored_names().await;
     let token = store.create(cx.token(), &record).await?;
     clock.set(record.expires_at - cx.margin() - Duration::from_millis(1));
     if explicit {
@@ -363,11 +376,13 @@ async fn t12_one_clock_decides_also_when_it_steps(cx: &Context) -> Outcome {
     clock.set(record.expires_at + cx.margin());
     cx.absent("after the expiry", &store, &token).await?;
     if explicit {
-        cx.equal(
+        let swept = cx.ok("sweep", store.sweep(100).await)?;
+        cx.swept(
             "the number of swept records is",
-            &store.sweep(100).await?,
-            &1,
-        )?;
+            (swept, 1),
+            stored.as_ref(),
+        )
+        .await?;
     }
 
     let live = cx.record("live");
@@ -418,6 +433,227 @@ async fn t13_an_expired_record_that_was_not_swept_is_absent(cx: &Context) -> Out
     if let Some(index) = store.subjects() {
         let listed = cx.ok("list", index.list(&cx.subject("old"), None, 10).await)?;
         cx.equal("the sessions of the old subject are", &listed.len(), &0)?;
+    }
+    Ok(())
+}
+
+/// Instants around the places where a number of seconds or milliseconds gets one digit more, and the
+/// last one.
+const FAR: [(&str, Timestamp); 7] = [
+    (
+        "shortly before 2286-11-20",
+        Timestamp::from_millis(9_999_999_999_999),
+    ),
+    ("2286-11-20", Timestamp::from_millis(10_000_000_000_000)),
+    (
+        "shortly after 2286-11-20",
+        Timestamp::from_millis(10_000_000_000_001),
+    ),
+    ("the year 3000", Timestamp::from_millis(32_503_680_000_000)),
+    ("the year 4000", Timestamp::from_millis(64_060_588_800_123)),
+    ("the year 5138", Timestamp::from_millis(100_000_000_000_000)),
+    ("the end of the year 9999", Timestamp::MAX),
+];
+
+async fn t40_instants_from_2286_to_9999_are_kept_and_compared(cx: &Context) -> Outcome {
+    let (store, other) = (cx.open().await?, cx.open().await?);
+    let last = match cx.capabilities().max_lifetime {
+        Some(longest) => cx.now() + longest,
+        None => Timestamp::MAX,
+    };
+    let mut kept = Vec::new();
+    for (what, instant) in FAR {
+        let far = Record {
+            created_at: instant,
+            expires_at: instant.min(last),
+            subject: Some(cx.subject("far")),
+            ..cx.record(what)
+        };
+        let created = store.create(cx.token(), &far).await;
+        let token = cx.ok(&format!("create until {what}"), created)?;
+        let when = format!("created in and until {what}");
+        cx.holds(&when, &store, &token, &far).await?;
+        cx.holds(&when, &other, &token, &far).await?;
+
+        let short = cx.record_for("short", cx.moment());
+        let near = store.create(cx.token(), &short).await?;
+        let touched = store.touch(&near, far.expires_at).await;
+        let near = cx.ok(&format!("touch until {what}"), touched)?;
+        let touched = Record {
+            expires_at: far.expires_at,
+            ..short
+        };
+        cx.holds(&format!("touched until {what}"), &store, &near, &touched)
+            .await?;
+
+        let next = Record {
+            revision: cx.revision(),
+            ..far
+        };
+        let updated = store.update(&near, touched.revision, &next).await;
+        let near = cx.ok(&format!("update until {what}"), updated)?;
+        let when = format!("updated to a creation and an expiry in {what}");
+        cx.holds(&when, &store, &near, &next).await?;
+        kept.push((
+            token,
+            Record {
+                revision: far.revision,
+                ..next.clone()
+            },
+        ));
+        kept.push((near, next));
+    }
+    if cx.capabilities().sweep == Sweep::Explicit {
+        let swept = cx.ok("sweep", store.sweep(1000).await)?;
+        cx.equal(
+            "a sweep of sessions that end in centuries removes",
+            &swept,
+            &0,
+        )?;
+    }
+    for (token, record) in &kept {
+        cx.holds("in the far future, after all", &store, token, record)
+            .await?;
+    }
+    if let Some(index) = store.subjects() {
+        let listed = cx.ok("list", index.list(&cx.subject("far"), None, 100).await)?;
+        let mut listed: Vec<_> = listed
+            .iter()
+            .map(|session| (session.created_at, session.expires_at))
+            .collect();
+        let mut expected: Vec<_> = kept
+            .iter()
+            .map(|(_, record)| (record.created_at, record.expires_at))
+            .collect();
+        listed.sort();
+        expected.sort();
+        cx.equal("creations and expiries in the list are", &listed, &expected)?;
+    }
+    match cx.manual_clock() {
+        Some(clock) => across(cx, &store, &clock).await,
+        None => Ok(()),
+    }
+}
+
+/// Lets the clock pass each of the instants, between the expiries of two records.
+async fn across(cx: &Context, store: &dyn SessionStore, clock: &ManualClock) -> Outcome {
+    for (what, instant) in FAR {
+        let (step, margin) = (cx.moment(), cx.margin());
+        clock.set(instant - 2 * step);
+        let until = |expires_at| Record {
+            expires_at,
+            ..cx.record(what)
+        };
+        let (early, late) = (until(instant - step), until(instant + step));
+        let gone = store.create(cx.token(), &early).await?;
+        let there = store.create(cx.token(), &late).await?;
+        for (token, record) in [(&gone, &early), (&there, &late)] {
+            cx.holds(&format!("before {what}"), store, token, record)
+                .await?;
+        }
+        // The last instant of all has nothing behind it.
+        clock.set(instant.min(Timestamp::MAX - margin - Duration::from_millis(1)));
+        if cx.capabilities().sweep == Sweep::Explicit {
+            cx.ok("sweep", store.sweep(1000).await)?;
+        }
+        cx.absent(
+            &format!("in {what} of what has expired before"),
+            store,
+            &gone,
+        )
+        .await?;
+        cx.holds(
+            &format!("in {what} of what expires later"),
+            store,
+            &there,
+            &late,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn t41_a_clock_that_is_set_back_brings_nothing_back_and_ends_nothing(
+    cx: &Context,
+) -> Outcome {
+    let Some(clock) = cx.manual_clock() else {
+        return Err(cx.without_clock());
+    };
+    let (store, other) = (cx.open().await?, cx.open().await?);
+    let explicit = cx.capabilities().sweep == Sweep::Explicit;
+    for (what, back) in [("an hour", 3600), ("a day", 86_400)] {
+        let back = Duration::from_secs(back).max(10 * cx.moment());
+        let alice = cx.subject(&format!("alice, {what}"));
+        let owned = |lifetime| Record {
+            subject: Some(alice.clone()),
+            ..cx.record_for("hello", lifetime)
+        };
+        let mut live = owned(3 * back);
+        let short = owned(cx.moment());
+        let kept = store.create(cx.token(), &live).await?;
+        let [swept, deleted] = [cx.token(), cx.token()];
+        store.create(swept.clone(), &short).await?;
+        store.create(deleted.clone(), &live).await?;
+        cx.pass(back).await;
+        cx.ok("delete", store.delete(&deleted, None).await)?;
+        if explicit {
+            cx.ok("sweep", store.sweep(1000).await)?;
+        }
+        clock.set(cx.now() - back - cx.moment() / 2);
+        let when = format!("after the clock was set back by {what}");
+        for handle in [&store, &other] {
+            cx.holds(&when, handle, &kept, &live).await?;
+            cx.absent(&format!("of a deleted record {when}"), handle, &deleted)
+                .await?;
+            // Without a sweep it lives once more, by the clock that decides.
+            if explicit {
+                cx.absent(&format!("of a swept record {when}"), handle, &swept)
+                    .await?;
+                let touched = handle.touch(&swept, live.expires_at).await;
+                let call = format!("touch of a swept record {when}");
+                cx.err(&call, ErrorKind::Missing, touched)?;
+            }
+            let touched = handle.touch(&deleted, live.expires_at).await;
+            let call = format!("touch of a deleted record {when}");
+            cx.err(&call, ErrorKind::Missing, touched)?;
+        }
+        // What begins and ends before the instant that the clock has shown already.
+        let early = owned(cx.moment());
+        let begun = store.create(cx.token(), &early).await;
+        let begun = cx.ok(&format!("create {when}"), begun)?;
+        live.expires_at = cx.now() + cx.moment();
+        let touched = store.touch(&kept, live.expires_at).await;
+        let kept = cx.ok(&format!("touch {when}"), touched)?;
+        if explicit {
+            let swept = cx.ok("sweep", store.sweep(1000).await)?;
+            cx.equal(&format!("a sweep {when} removes"), &swept, &0)?;
+        }
+        for handle in [&store, &other] {
+            cx.settle().await;
+            cx.holds(&format!("of a new record {when}"), handle, &begun, &early)
+                .await?;
+            cx.holds(&format!("of a touched record {when}"), handle, &kept, &live)
+                .await?;
+        }
+        if let (Some(index), true) = (store.subjects(), explicit) {
+            let listed = cx.ok("list", index.list(&alice, None, 10).await)?;
+            cx.equal(
+                &format!("the length of a list {when} is"),
+                &listed.len(),
+                &2,
+            )?;
+        }
+        cx.pass_until(live.expires_at + cx.margin()).await;
+        for handle in [&store, &other] {
+            for token in [&begun, &kept] {
+                cx.absent(
+                    "after the expiry by the clock that was set back",
+                    handle,
+                    token,
+                )
+                .await?;
+            }
+        }
     }
     Ok(())
 }
