@@ -5,6 +5,8 @@ use std::{ops::Bound, time::Duration};
 use async_trait::async_trait;
 use sessionkit::{Record, Result, StoreKey, Subject, SubjectIndex, SubjectSession};
 
+use tokio::task::yield_now;
+
 use super::{
     codec::decode,
     store::{BrokenStore, Disk, lock},
@@ -40,6 +42,11 @@ impl SubjectIndex for BrokenStore {
         if !self.has("list-ignores-the-limit") {
             sessions.truncate(limit);
         }
+        if self.has("lists-get-mixed-up") {
+            lock(&self.pages).push_back(sessions);
+            yield_now().await;
+            sessions = lock(&self.pages).pop_front().unwrap_or_default();
+        }
         Ok(sessions)
     }
 
@@ -47,6 +54,12 @@ impl SubjectIndex for BrokenStore {
         self.request().await?;
         let mut disk = self.disk();
         let name = self.name_of(key);
+        if self.has("revoke-reaches-the-neighbours") {
+            let key = key.to_hex().into_bytes();
+            let before = disk.len();
+            disk.retain(|name, _| !name.ends_with(&key));
+            return Ok(disk.len() < before);
+        }
         let Some(record) = disk.get(&name).map(|bytes| decode(bytes)).transpose()? else {
             return Ok(self.has("revoke-is-always-true"));
         };
