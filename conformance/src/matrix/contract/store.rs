@@ -175,7 +175,8 @@ pub(super) const CONTRACT: &[Sentence] = &[
             ),
             read(&[Create], &[Absent], "T11"),
             read(ON_RECORDS, &[Live, Expired], "T60"),
-            read(&[Load, Sweep], &[Live, Expired], "T11 T60"),
+            read(&[Load], &[Live, Expired], "T11 T60"),
+            read(&[Sweep], &[Live, Expired], "T11"),
         ],
     },
     Sentence {
