@@ -61,6 +61,10 @@ struct Arguments {
     #[arg(long)]
     list: bool,
 
+    /// Shows which case reads which sentence of the contract, in Markdown, and runs none.
+    #[arg(long, conflicts_with_all = ["list", "stores"])]
+    matrix: bool,
+
     /// The seconds after which a case is given up.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     watchdog: u64,
@@ -94,6 +98,10 @@ impl Arguments {
         let cases = self.cases()?;
         if self.list {
             self.print(&self.listing(&cases))?;
+            return Ok(0);
+        }
+        if self.matrix {
+            self.print(&report::matrix())?;
             return Ok(0);
         }
         if self.stores.iter().any(|store| store == "broken:") {

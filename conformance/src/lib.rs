@@ -11,6 +11,7 @@ mod gate;
 mod harness;
 pub mod history;
 pub mod linearizability;
+pub mod matrix;
 mod model;
 pub mod proxy;
 mod random;

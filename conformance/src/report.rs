@@ -3,6 +3,7 @@
 mod json;
 mod junit;
 mod markdown;
+mod matrix;
 mod pretty;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::{Case, CaseReport, Group, Verdict, context::NO_HOOK};
 pub use json::json;
 pub use junit::junit;
 pub use markdown::catalogue;
+pub use matrix::matrix;
 pub use pretty::{list, pretty};
 
 /// What came of a run.

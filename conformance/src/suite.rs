@@ -116,6 +116,10 @@ macro_rules! __suite_names {
             l12_delete_at_a_revision_ends_no_other
             l13_ping_of_a_backend_that_works_is_ok
             l40_a_deleted_record_leaves_no_copy
+            l50_a_call_on_an_unreadable_value_does_what_it_says_or_nothing
+            l51_calls_without_a_record_leave_no_trace
+            l52_an_expired_record_can_follow_an_old_one
+            l53_a_delete_takes_away_what_has_expired
             f01_typed_values_survive
             f02_every_byte_survives
             f03_texts_in_every_script_survive
@@ -138,6 +142,7 @@ macro_rules! __suite_names {
             k09_tokens_with_one_id_name_one_record
             k10_tokens_that_differ_in_the_id_are_two_sessions
             k40_keys_that_begin_or_end_alike_are_two_sessions
+            k50_every_call_goes_by_the_key_alone
             t01_a_record_is_gone_from_its_expiry_on
             t02_a_record_is_there_until_its_expiry
             t03_a_record_that_has_expired_already_is_accepted_and_not_visible
@@ -152,6 +157,7 @@ macro_rules! __suite_names {
             t13_an_expired_record_that_was_not_swept_is_absent
             t40_instants_from_2286_to_9999_are_kept_and_compared
             t41_a_clock_that_is_set_back_brings_nothing_back_and_ends_nothing
+            t60_no_call_goes_by_a_time_zone
             c01_of_many_creates_of_one_token_one_succeeds
             c02_of_many_updates_of_one_revision_one_succeeds
             c03_no_increment_is_lost
@@ -175,6 +181,8 @@ macro_rules! __suite_names {
             i02_namespaces_with_similar_names_do_not_leak
             i03_strangers_in_the_backend_are_left_alone
             i40_long_namespaces_that_differ_in_the_last_letter_are_two
+            x60_a_dropped_call_of_any_kind_is_whole_or_not_made
+            i50_no_call_reaches_into_another_namespace
             b01_too_large_is_refused_and_changes_nothing
             b02_lengths_in_stored_values_are_not_believed
             b03_a_hostile_namespace_is_refused_or_a_namespace
@@ -196,6 +204,10 @@ macro_rules! __suite_names {
             e61_revoking_whose_answer_alone_is_lost_says_nothing_false
             e62_a_full_backend_lies_about_no_call
             e63_a_full_backend_revokes_or_says_that_it_does_not
+            e40_a_renewal_fails_as_an_update_does
+            e41_a_handle_that_is_dropped_while_the_backend_fails_loses_nothing
+            e42_a_store_says_the_same_of_itself_while_the_backend_fails
+            e43_opening_ends_when_the_server_hangs
             s01_a_copy_of_the_backend_opens_no_session
             s02_what_an_application_stores_is_not_readable_in_the_backend
             s03_a_value_copied_to_another_session_is_refused
@@ -235,6 +247,7 @@ macro_rules! __suite_names {
             y07_no_two_seals_are_alike
             y08_what_a_client_keeps_cannot_be_taken_back_unseen
             y09_weak_keys_are_refused_and_bad_tokens_look_alike
+            y60_a_delete_is_refused_whatever_the_token_is
             m01_the_kit_catches_a_store_that_is_broken_on_purpose
             m02_a_store_is_what_it_declares
             m03_a_destroyed_namespace_is_empty

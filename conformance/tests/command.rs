@@ -152,6 +152,12 @@ fn junit_has_a_suite_for_each_store() {
 }
 
 #[test]
+fn the_matrix_is_printed() {
+    let output = run(&["--matrix"]);
+    assert_eq!(text(&output), sessionkit_conformance::report::matrix());
+}
+
+#[test]
 fn the_list_names_every_case() {
     let output = run(&["--list"]);
     assert_eq!(status(&output), 0);

@@ -5,6 +5,8 @@ use std::{ops::Bound, time::Duration};
 use async_trait::async_trait;
 use sessionkit::{Record, Result, StoreKey, Subject, SubjectIndex, SubjectSession, Timestamp};
 
+use tokio::task::yield_now;
+
 use super::{
     codec::decode,
     store::{BrokenStore, Disk, lock},
@@ -42,6 +44,11 @@ impl SubjectIndex for BrokenStore {
             sessions.truncate(limit);
         }
         self.answer().await?;
+        if self.has("lists-get-mixed-up") {
+            lock(&self.pages).push_back(sessions);
+            yield_now().await;
+            sessions = lock(&self.pages).pop_front().unwrap_or_default();
+        }
         Ok(sessions)
     }
 
@@ -97,6 +104,12 @@ impl BrokenStore {
     /// Removes a session if it is the subject's. Returns whether it was live.
     fn end(&self, subject: &Subject, name: &[u8]) -> Result<bool> {
         let mut disk = self.disk();
+        if self.has("revoke-reaches-the-neighbours") {
+            let key = &name[self.prefix().len()..];
+            let before = disk.len();
+            disk.retain(|other, _| !other.ends_with(key));
+            return Ok(disk.len() < before);
+        }
         let Some(record) = disk.get(name).map(|bytes| decode(bytes)).transpose()? else {
             return Ok(self.has("revoke-is-always-true"));
         };

@@ -13,6 +13,7 @@ mod wire;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    ops::Bound,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -20,14 +21,15 @@ use std::{
 use async_trait::async_trait;
 use sessionkit::{
     Clock, CookieOptions, Entropy, Error, ErrorKind, Key, Keyring, ManualClock, Record, Result,
-    SessionConfig, SessionManager, SessionManagerBuilder, SessionStore, Subject, Timestamp, Token,
+    SessionConfig, SessionManager, SessionManagerBuilder, SessionStore, StoreKey, Subject,
+    Timestamp, Token,
 };
 
 pub use table::{BUGS, Bug};
 
 use self::{
     client::SealedStore,
-    codec::encode,
+    codec::{decode, encode},
     store::{BrokenStore, Disk, lock},
 };
 use crate::{Fault, Golden, Harness, RawEntry, harness::START};
@@ -117,6 +119,24 @@ impl BrokenHarness {
         })))
     }
 
+    /// What the backend holds for a namespace, or under one key of it, whatever fault is set: the
+    /// keys in hexadecimal digits, and the records, or `None` where one cannot be read.
+    #[must_use]
+    pub fn look(&self, namespace: &str, key: Option<&StoreKey>) -> Vec<(String, Option<Record>)> {
+        let mut name = Self::prefix(namespace);
+        let prefix = name.len();
+        if let Some(key) = key {
+            name.extend_from_slice(key.to_hex().as_bytes());
+        }
+        entries(&lock(&self.0.disk), &name)
+            .into_iter()
+            .map(|entry| {
+                let key = String::from_utf8_lossy(&entry.name[prefix..]).into_owned();
+                (key, decode(&entry.value).ok())
+            })
+            .collect()
+    }
+
     fn has(&self, bug: &str) -> bool {
         self.0.bug == bug
     }
@@ -156,6 +176,7 @@ impl Harness for BrokenHarness {
             Fault::Down | Fault::Vanished if self.has("open-waits-for-ever") => {
                 std::future::pending().await
             }
+            Fault::Hang if self.has("open-hangs") => std::future::pending().await,
             Fault::Down | Fault::Vanished => return Err(ErrorKind::Unavailable.into()),
             _ => {}
         }
@@ -334,8 +355,8 @@ pub(crate) fn plain(record: &Record) -> Vec<u8> {
 }
 
 fn entries(disk: &Disk, prefix: &[u8]) -> Vec<RawEntry> {
-    disk.iter()
-        .filter(|(name, _)| name.starts_with(prefix))
+    disk.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
+        .take_while(|(name, _)| name.starts_with(prefix))
         .map(|(name, value)| RawEntry {
             name: name.clone(),
             value: value.clone(),

@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use sessionkit::{
     Capabilities, Clock, Durability, ErrorKind, Label, Record, Result, Revision, SessionStore,
-    SubjectIndex, Sweep, SystemClock, Timestamp, Token,
+    SubjectIndex, SubjectSession, Sweep, SystemClock, Timestamp, Token,
 };
 use tokio::{sync::Semaphore, task::yield_now};
 
@@ -35,6 +35,8 @@ pub(super) struct BrokenStore {
     pub(super) odd: bool,
     cache: Mutex<HashMap<Vec<u8>, Record>>,
     wire: Mutex<VecDeque<Option<Record>>>,
+    /// Answers to lists that were on their way.
+    pub(super) pages: Mutex<VecDeque<Vec<SubjectSession>>>,
     pub(super) busy: AtomicBool,
     pool: Semaphore,
 }
@@ -54,6 +56,15 @@ impl fmt::Debug for BrokenStore {
     }
 }
 
+impl Drop for BrokenStore {
+    fn drop(&mut self) {
+        if self.has("drop-loses-what-it-wrote") && self.shared.fault() != Fault::None {
+            let prefix = self.prefix();
+            self.disk().retain(|key, _| !key.starts_with(&prefix));
+        }
+    }
+}
+
 impl BrokenStore {
     pub(super) fn new(shared: Arc<Shared>, namespace: &str, odd: bool) -> Self {
         Self {
@@ -62,6 +73,7 @@ impl BrokenStore {
             odd,
             cache: Mutex::default(),
             wire: Mutex::default(),
+            pages: Mutex::default(),
             busy: AtomicBool::new(false),
             pool: Semaphore::new(1),
         }
@@ -168,6 +180,11 @@ impl BrokenStore {
         }
     }
 
+    /// Whether a record was ever stored under the key, in a bug that remembers it.
+    fn was_there(&self, token: &Token) -> bool {
+        lock(&self.shared.indexed).contains(&self.key(token))
+    }
+
     fn live(&self, disk: &Disk, token: &Token) -> Result<Option<Record>> {
         let now = self.expiry_now();
         let live = |record: &Record| match self.has("expiries-are-text") {
@@ -219,6 +236,9 @@ impl SessionStore for BrokenStore {
     fn capabilities(&self) -> Capabilities {
         let capabilities = Capabilities::server(MAX_DATA).durability(Durability::Disk);
         match self.shared.bug {
+            "declares-less-when-down" if self.shared.fault() == Fault::Down => {
+                capabilities.durability(Durability::Process)
+            }
             "handles-differ" if self.odd => capabilities.staleness(Duration::from_millis(1)),
             "claims-a-native-sweep" => capabilities.sweep(Sweep::Native),
             "claims-no-sweep" => capabilities.sweep(Sweep::Unsupported),
@@ -245,6 +265,9 @@ impl SessionStore for BrokenStore {
             match self.shared.bug {
                 "create-overwrites" => {}
                 "expired-still-exists" if old.is_some() => return Err(ErrorKind::Exists.into()),
+                "late-records-collide" if !record.is_live(self.now()) && self.was_there(&token) => {
+                    return Err(ErrorKind::Exists.into());
+                }
                 _ if live.is_some() => return Err(ErrorKind::Exists.into()),
                 _ => {}
             }
@@ -390,6 +413,9 @@ impl SessionStore for BrokenStore {
                 }
                 Err(error) if self.forgives(&error) => {}
                 Err(error) => {
+                    if self.has("rot-is-thrown-away") && error.kind() == ErrorKind::Corrupt {
+                        disk.remove(&self.key(token));
+                    }
                     if self.has("conflict-writes-anyway") && error.kind() == ErrorKind::Conflict {
                         self.put(&mut disk, token, record);
                     }
@@ -410,7 +436,12 @@ impl SessionStore for BrokenStore {
         if self.repeats(&answer, "repeats-a-lost-update") {
             return self.update(token, expected, record).await;
         }
-        answer.map(|()| token.clone())
+        answer?;
+        if self.has("update-returns-another-secret") {
+            let id = &token.expose()[..Token::ID_LEN.min(token.expose().len())];
+            return Ok(Token::from_bytes([id, &[4; 16]].concat(), token.cookie()));
+        }
+        Ok(token.clone())
     }
 
     async fn renew(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
@@ -423,9 +454,12 @@ impl SessionStore for BrokenStore {
         {
             record.label = stored.label;
         }
-        match self.has("renew-does-nothing") {
-            true => Ok(token.clone()),
-            false => self.update(token, expected, &record).await,
+        match self.shared.bug {
+            "renew-does-nothing" => Ok(token.clone()),
+            "renew-waits-for-ever" if self.shared.fault() == Fault::Hang => {
+                std::future::pending().await
+            }
+            _ => self.update(token, expected, &record).await,
         }
     }
 
@@ -452,6 +486,9 @@ impl SessionStore for BrokenStore {
                         "touch-uses-a-default" => {
                             record.expires_at = self.now() + Duration::from_secs(86_400);
                         }
+                        "zone-shifts-touch" if self.shared.fault() == Fault::TimeZone => {
+                            record.expires_at = expires_at + Duration::from_secs(5 * 3600);
+                        }
                         _ => record.expires_at = expires_at,
                     }
                     match self.shared.bug {
@@ -464,7 +501,12 @@ impl SessionStore for BrokenStore {
                     self.put(&mut disk, token, &record);
                 }
                 None if self.has("missing-is-ok") => {}
-                None => return Err(ErrorKind::Missing.into()),
+                None => {
+                    if self.has("touch-leaves-a-marker") {
+                        disk.insert([&*self.key(token), b"?"].concat(), Vec::new());
+                    }
+                    return Err(ErrorKind::Missing.into());
+                }
             }
         }
         self.answer_and_unlock(self.key(token), "a-dropped-touch-keeps-its-lock")
@@ -502,6 +544,12 @@ impl SessionStore for BrokenStore {
                 _ => self.ends_live(&disk, token, expected)?,
             };
             if self.has("a-stale-delete-is-false") && !live && expected.is_some() {
+                return Ok(false);
+            }
+            if self.has("delete-leaves-what-has-expired")
+                && !live
+                && self.stored(&disk, token).is_ok()
+            {
                 return Ok(false);
             }
             let removed = disk.remove(&self.key(token));

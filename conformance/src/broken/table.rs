@@ -665,4 +665,53 @@ pub const BUGS: &[Bug] = &[
         &["Y09", "Y01"],
         "a token with a wrong seal",
     ),
+    server(
+        "rot-is-thrown-away",
+        &["L50"],
+        "load after update over an unreadable value is Corrupt",
+    ),
+    server(
+        "touch-leaves-a-marker",
+        &["L51"],
+        "no new entry after calls without a record",
+    ),
+    server(
+        "late-records-collide",
+        &["L52"],
+        "create of an expired record over a deleted record succeeds",
+    ),
+    server(
+        "delete-leaves-what-has-expired",
+        &["L53"],
+        "the entries of it are 0",
+    ),
+    server(
+        "update-returns-another-secret",
+        &["K50"],
+        "update returns the token it was given",
+    ),
+    server("lists-get-mixed-up", &["X60"], "the sessions of"),
+    server(
+        "revoke-reaches-the-neighbours",
+        &["I50"],
+        "a session of another namespace was revoked",
+    ),
+    server("renew-waits-for-ever", &["E40"], "renew ends within"),
+    server(
+        "drop-loses-what-it-wrote",
+        &["E41"],
+        "after the handles were dropped",
+    ),
+    server(
+        "declares-less-when-down",
+        &["E42"],
+        "under the fault Down, a handle declares",
+    ),
+    server("zone-shifts-touch", &["T60"], "another expires_at"),
+    server("open-hangs", &["E43"], "open ends within"),
+    client(
+        "delete-of-a-cookie-at-a-revision-is-ok",
+        &["Y60"],
+        "delete of a live token is Unsupported",
+    ),
 ];

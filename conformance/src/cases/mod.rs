@@ -18,6 +18,7 @@ mod list;
 mod meta;
 mod rounds;
 mod sec;
+mod states;
 mod sweep;
 mod time;
 
@@ -49,19 +50,26 @@ use case;
 
 pub(crate) const ALL: &[&[Case]] = &[
     life::CASES,
+    states::LIFE,
     fid::CASES,
     key::CASES,
+    states::KEY,
     time::CASES,
+    states::TIME,
     conc::CASES,
     canc::CASES,
+    states::CANC,
     iso::CASES,
+    states::ISO,
     lim::CASES,
     flt::CASES,
     answers::CASES,
+    states::FLT,
     sec::CASES,
     sweep::CASES,
     list::CASES,
     flow::CASES,
     client::CASES,
+    states::CLIENT,
     meta::CASES,
 ];

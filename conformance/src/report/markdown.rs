@@ -45,7 +45,7 @@ fn scope(case: &Case) -> String {
 }
 
 /// The text without the links of rustdoc, and without what would end a cell.
-fn plain(contract: &str) -> String {
+pub(super) fn plain(contract: &str) -> String {
     let mut text = String::new();
     let mut rest = contract;
     while let Some((before, after)) = rest.split_once('[') {
