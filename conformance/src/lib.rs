@@ -10,6 +10,7 @@ mod context;
 mod gate;
 mod harness;
 pub mod history;
+mod interleave;
 pub mod linearizability;
 mod model;
 pub mod proxy;

@@ -19,11 +19,17 @@ impl SubjectIndex for BrokenStore {
         limit: usize,
     ) -> Result<Vec<SubjectSession>> {
         self.request().await?;
-        let mut sessions: Vec<_> = self
-            .sessions_of(&self.disk(), subject)
-            .into_iter()
-            .map(|(_, session)| session)
-            .collect();
+        let look = || {
+            let sessions = self.sessions_of(&self.disk(), subject).into_iter();
+            sessions.map(|(_, session)| session).collect::<Vec<_>>()
+        };
+        let first = self.split("list", look).await;
+        let mut sessions = look();
+        if let Some(first) = first {
+            // Counted from the start, as pages by `OFFSET` are.
+            let second = sessions.into_iter().skip(1);
+            sessions = first.into_iter().take(1).chain(second).collect();
+        }
         match self.shared.bug {
             "list-ignores-the-position" => {}
             "list-counts-from-the-start" => {
@@ -45,9 +51,11 @@ impl SubjectIndex for BrokenStore {
 
     async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
         self.request().await?;
-        let mut disk = self.disk();
         let name = self.name_of(key);
-        let Some(record) = disk.get(&name).map(|bytes| decode(bytes)).transpose()? else {
+        let stored = |disk: &Disk| disk.get(&name).map(|bytes| decode(bytes)).transpose();
+        let split = self.split("revoke", || stored(&self.disk())).await;
+        let mut disk = self.disk();
+        let Some(record) = split.unwrap_or_else(|| stored(&disk))? else {
             return Ok(self.has("revoke-is-always-true"));
         };
         let theirs =
@@ -68,16 +76,23 @@ impl SubjectIndex for BrokenStore {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
-        let early = self.disk().clone();
+        let mut early = self.disk().clone();
         self.gap("revoke-all-looks-once").await;
+        let compared = self
+            .split("revoke-all-compares", || self.disk().clone())
+            .await;
+        let look = || self.sessions_of(&self.disk(), subject);
+        let split = self.split("revoke-all", look).await;
         let mut disk = self.disk();
-        let mut sessions = self.sessions_of(&disk, subject);
+        let mut sessions = split.unwrap_or_else(|| self.sessions_of(&disk, subject));
+        let compares = compared.is_some() || self.has("revoke-all-looks-once");
+        early = compared.unwrap_or(early);
         match self.shared.bug {
             "revoke-all-spares-nobody" => {}
             "revoke-all-stops-early" => sessions.truncate(3),
             _ => sessions.retain(|(_, session)| Some(&session.key) != except),
         }
-        if self.has("revoke-all-looks-once") {
+        if compares {
             sessions.retain(|(name, _)| disk.get(name) == early.get(name));
         }
         let removed = sessions

@@ -2,6 +2,7 @@
 
 use crate::Case;
 
+mod beside;
 mod canc;
 mod client;
 mod conc;
@@ -15,6 +16,7 @@ mod life;
 mod lim;
 mod list;
 mod meta;
+mod race;
 mod rounds;
 mod sec;
 mod sweep;
@@ -52,6 +54,7 @@ pub(crate) const ALL: &[&[Case]] = &[
     key::CASES,
     time::CASES,
     conc::CASES,
+    beside::CASES,
     canc::CASES,
     iso::CASES,
     lim::CASES,
