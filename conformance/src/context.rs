@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use sessionkit::{
     Capabilities, Clock, CookieName, Entropy, ErrorKind, Keyring, Label, ManualClock, OsEntropy,
     Record, Result, Revision, SessionStore, Subject, SystemClock, TimeSource, Timestamp, Token,
@@ -132,6 +132,18 @@ impl Context {
         self.meter.progressed();
         let store = Recorder::new(store.map_err(broken("open"))?, Arc::clone(&self.meter));
         Ok(Arc::new(store.with_jitter(Random::new(self.random.next()))))
+    }
+
+    /// Opens a handle to the namespace of the case when it is polled, as another process would in
+    /// the midst of things.
+    pub(crate) fn opening(&self) -> BoxFuture<'static, Result<Arc<dyn SessionStore>>> {
+        let (harness, meter) = (Arc::clone(&self.harness), Arc::clone(&self.meter));
+        let namespace = self.namespace.clone();
+        Box::pin(async move {
+            let store = harness.open(&namespace).await;
+            meter.progressed();
+            Ok(Arc::new(Recorder::new(store?, meter)) as Arc<dyn SessionStore>)
+        })
     }
 
     /// A new handle to a namespace, which is destroyed when the case has ended.

@@ -10,6 +10,7 @@ mod context;
 mod gate;
 mod harness;
 pub mod history;
+mod interleave;
 pub mod linearizability;
 pub mod matrix;
 mod model;

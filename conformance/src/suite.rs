@@ -171,6 +171,24 @@ macro_rules! __suite_names {
             c14_a_touch_does_not_bring_a_deleted_record_back
             c15_of_many_deletes_of_one_record_one_is_true
             c16_an_update_and_a_delete_at_one_revision_do_not_both_succeed
+            c40_of_two_creates_at_any_step_one_succeeds
+            c41_of_two_updates_at_any_step_one_succeeds
+            c42_an_update_and_a_delete_at_any_step_are_one_after_the_other
+            c43_of_two_deletes_at_any_step_one_is_true
+            c44_a_touch_at_any_step_of_a_write_keeps_it
+            c45_a_touch_at_any_step_of_an_end_brings_nothing_back
+            c46_a_create_at_any_step_of_an_end_is_before_or_after_it
+            c47_a_process_that_opens_and_closes_disturbs_nobody
+            c48_of_two_revocations_at_any_step_one_counts
+            c49_a_revocation_at_any_step_of_a_write_ends_the_session
+            c50_revoke_all_at_any_step_of_a_write_ends_what_was_there
+            c51_a_revocation_at_any_step_of_a_sign_in_goes_by_the_subject
+            c52_the_session_that_is_excepted_survives_its_renewal
+            c53_a_sweep_at_any_step_of_a_create_spares_the_new_record
+            c54_a_sweep_at_any_step_of_a_prolongation_spares_the_record
+            c55_a_sweep_at_any_step_of_a_revocation_leaves_both_right
+            c56_a_list_at_any_step_of_a_renewal_shows_the_session_once
+            c57_a_list_at_any_step_of_an_end_shows_the_others
             x01_a_dropped_call_has_taken_effect_or_not
             x02_the_next_call_gets_its_own_answer
             x03_a_dropped_call_leaves_the_index_right

@@ -22,11 +22,17 @@ impl SubjectIndex for BrokenStore {
         limit: usize,
     ) -> Result<Vec<SubjectSession>> {
         self.request().await?;
-        let mut sessions: Vec<_> = self
-            .sessions_of(&self.disk(), subject)
-            .into_iter()
-            .map(|(_, session)| session)
-            .collect();
+        let look = || {
+            let sessions = self.sessions_of(&self.disk(), subject).into_iter();
+            sessions.map(|(_, session)| session).collect::<Vec<_>>()
+        };
+        let first = self.split("list", look).await;
+        let mut sessions = look();
+        if let Some(first) = first {
+            // Counted from the start, as pages by `OFFSET` are.
+            let second = sessions.into_iter().skip(1);
+            sessions = first.into_iter().take(1).chain(second).collect();
+        }
         match self.shared.bug {
             "list-ignores-the-position" => {}
             "list-counts-from-the-start" => {
@@ -58,7 +64,8 @@ impl SubjectIndex for BrokenStore {
             return Ok(true);
         }
         let name = self.name_of(key);
-        let live = self.end(subject, &name)?;
+        let split = self.split("revoke", || stored(&self.disk(), &name)).await;
+        let live = self.end(subject, &name, split)?;
         let answer = self
             .answer_and_unlock(name, "a-dropped-revoke-keeps-its-lock")
             .await;
@@ -84,9 +91,19 @@ impl SubjectIndex for BrokenStore {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
-        let early = self.disk().clone();
+        let mut early = self
+            .has("revoke-all-looks-once")
+            .then(|| self.disk().clone());
         self.gap("revoke-all-looks-once").await;
-        let count = self.end_all(subject, except, &early);
+        if let Some(compared) = self
+            .split("revoke-all-compares", || self.disk().clone())
+            .await
+        {
+            early = Some(compared);
+        }
+        let look = || self.sessions_of(&self.disk(), subject);
+        let split = self.split("revoke-all", look).await;
+        let count = self.end_all(subject, except, split, early.as_ref());
         let answer = self.answer().await;
         if self.repeats(&answer, "repeats-a-lost-revoke-all") {
             return self.revoke_all(subject, except).await;
@@ -95,14 +112,24 @@ impl SubjectIndex for BrokenStore {
     }
 }
 
+fn stored(disk: &Disk, name: &[u8]) -> Result<Option<Record>> {
+    disk.get(name).map(|bytes| decode(bytes)).transpose()
+}
+
 impl BrokenStore {
     /// Whether the backend is full, and a bug takes no notice of it.
     pub(super) fn is_full(&self, bug: &str) -> bool {
         self.has(bug) && self.shared.fault() == Fault::Full
     }
 
-    /// Removes a session if it is the subject's. Returns whether it was live.
-    fn end(&self, subject: &Subject, name: &[u8]) -> Result<bool> {
+    /// Removes a session if it is the subject's, by what a bug has seen before. Returns whether it was
+    /// live.
+    fn end(
+        &self,
+        subject: &Subject,
+        name: &[u8],
+        split: Option<Result<Option<Record>>>,
+    ) -> Result<bool> {
         let mut disk = self.disk();
         if self.has("revoke-reaches-the-neighbours") {
             let key = &name[self.prefix().len()..];
@@ -110,7 +137,7 @@ impl BrokenStore {
             disk.retain(|other, _| !other.ends_with(key));
             return Ok(disk.len() < before);
         }
-        let Some(record) = disk.get(name).map(|bytes| decode(bytes)).transpose()? else {
+        let Some(record) = split.unwrap_or_else(|| stored(&disk, name))? else {
             return Ok(self.has("revoke-is-always-true"));
         };
         let theirs =
@@ -125,16 +152,23 @@ impl BrokenStore {
         Ok(theirs && record.is_live(self.now()))
     }
 
-    /// Removes the sessions of a subject but one. Returns how many were live.
-    fn end_all(&self, subject: &Subject, except: Option<&StoreKey>, early: &Disk) -> u64 {
+    /// Removes the sessions of a subject but one, by what a bug has seen before: which there are, and
+    /// what they looked like. Returns how many were live.
+    fn end_all(
+        &self,
+        subject: &Subject,
+        except: Option<&StoreKey>,
+        split: Option<Vec<(Vec<u8>, SubjectSession)>>,
+        early: Option<&Disk>,
+    ) -> u64 {
         let mut disk = self.disk();
-        let mut sessions = self.sessions_of(&disk, subject);
+        let mut sessions = split.unwrap_or_else(|| self.sessions_of(&disk, subject));
         match self.shared.bug {
             "revoke-all-spares-nobody" => {}
             "revoke-all-stops-early" => sessions.truncate(3),
             _ => sessions.retain(|(_, session)| Some(&session.key) != except),
         }
-        if self.has("revoke-all-looks-once") {
+        if let Some(early) = early {
             sessions.retain(|(name, _)| disk.get(name) == early.get(name));
         }
         let removed = sessions

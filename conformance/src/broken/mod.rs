@@ -193,11 +193,14 @@ impl Harness for BrokenHarness {
         if self.has("open-empties") {
             lock(&self.0.disk).retain(|key, _| !key.starts_with(&Self::prefix(namespace)));
         }
-        Ok(Arc::new(BrokenStore::new(
-            Arc::clone(&self.0),
-            namespace,
-            handles % 2 == 0,
-        )))
+        let store = BrokenStore::new(Arc::clone(&self.0), namespace, handles % 2 == 0);
+        let look = || store.disk().clone();
+        if let Some(mut found) = store.split("opening", look).await {
+            // As what brings the records of an older version up to date.
+            found.retain(|key, _| key.starts_with(&Self::prefix(namespace)));
+            store.disk().append(&mut found);
+        }
+        Ok(Arc::new(store))
     }
 
     async fn destroy(&self, namespace: &str) -> Result<()> {

@@ -231,6 +231,17 @@ impl BrokenStore {
     }
 }
 
+/// Closing a handle.
+impl Drop for BrokenStore {
+    fn drop(&mut self) {
+        if self.has("a-closed-handle-writes-back") {
+            let cached = std::mem::take(&mut *lock(&self.cache)).into_iter();
+            self.disk()
+                .extend(cached.map(|(key, record)| (key, encode(&record))));
+        }
+    }
+}
+
 #[async_trait]
 impl SessionStore for BrokenStore {
     fn capabilities(&self) -> Capabilities {
@@ -255,12 +266,15 @@ impl SessionStore for BrokenStore {
         self.arrive(Access::Write, Some(&token)).await?;
         let found = self.live(&self.disk(), &token)?;
         self.gap("create-checks-then-inserts").await;
+        let check = || self.live(&self.disk(), &token);
+        let split = self.split("create", check).await.transpose()?;
         {
             let mut disk = self.disk();
             let old = self.stored(&disk, &token)?;
-            let live = match self.has("create-checks-then-inserts") {
-                true => found,
-                false => self.live(&disk, &token)?,
+            let live = match split {
+                Some(checked) => checked,
+                None if self.has("create-checks-then-inserts") => found,
+                None => self.live(&disk, &token)?,
             };
             match self.shared.bug {
                 "create-overwrites" => {}
@@ -367,6 +381,10 @@ impl SessionStore for BrokenStore {
         }
         record.check_size(MAX_DATA)?;
         self.arrive(Access::Write, Some(token)).await?;
+        if self.has("update-on-a-thread") {
+            self.update_on_a_thread(token, expected, record).await?;
+            return self.answer().await.map(|()| token.clone());
+        }
         if self.has("locks-its-pool-twice") {
             let _first = self.pool.acquire().await;
             yield_now().await;
@@ -374,6 +392,8 @@ impl SessionStore for BrokenStore {
         }
         let early = self.live_at(&self.disk(), token, expected);
         self.gap("update-checks-then-writes").await;
+        let check = || self.live_at(&self.disk(), token, expected);
+        let split = self.split("update", check).await;
         {
             let mut disk = self.disk();
             let stored = match self.shared.bug {
@@ -388,7 +408,7 @@ impl SessionStore for BrokenStore {
                     .ok_or_else(|| ErrorKind::Conflict.into()),
                 _ => match self.live(&disk, token)? {
                     Some(stored) if self.mistakes(stored.revision, expected) => Ok(stored),
-                    _ => self.live_at(&disk, token, expected),
+                    _ => split.unwrap_or_else(|| self.live_at(&disk, token, expected)),
                 },
             };
             match stored {
@@ -470,12 +490,13 @@ impl SessionStore for BrokenStore {
         self.arrive(Access::Write, Some(token)).await?;
         let early = self.live(&self.disk(), token)?;
         self.gap("touch-checks-then-writes").await;
+        let split = self.split("touch", || self.live(&self.disk(), token)).await;
         {
             let mut disk = self.disk();
             let stored = match self.shared.bug {
                 "touch-checks-then-writes" => early,
                 "touch-revives" => self.stored(&disk, token)?,
-                _ => self.live(&disk, token)?,
+                _ => split.unwrap_or_else(|| self.live(&disk, token))?,
             };
             match stored {
                 Some(mut record) => {
@@ -536,12 +557,14 @@ impl SessionStore for BrokenStore {
         }
         let early = self.ends_live(&self.disk(), token, expected);
         self.gap("delete-checks-then-removes").await;
+        let check = || self.ends_live(&self.disk(), token, expected);
+        let split = self.split("delete", check).await;
         let live = {
             let mut disk = self.disk();
             let live = match self.shared.bug {
                 "delete-checks-then-removes" => early?,
                 "delete-ignores-the-revision" => self.ends_live(&disk, token, None)?,
-                _ => self.ends_live(&disk, token, expected)?,
+                _ => split.unwrap_or_else(|| self.ends_live(&disk, token, expected))?,
             };
             if self.has("a-stale-delete-is-false") && !live && expected.is_some() {
                 return Ok(false);
@@ -587,12 +610,15 @@ impl SessionStore for BrokenStore {
         let early = self.expired(&self.disk(), now)?;
         self.gap("sweep-checks-then-deletes").await;
         self.gap("sweep-counts-what-it-saw").await;
+        let split = self
+            .split("sweep", || self.expired(&self.disk(), now))
+            .await;
         let (mut removed, seen) = (0, early.len());
         {
             let mut disk = self.disk();
             let mut expired = match self.has("sweep-checks-then-deletes") {
                 true => early,
-                false => self.expired(&disk, now)?,
+                false => split.unwrap_or_else(|| self.expired(&disk, now))?,
             };
             if !self.has("sweep-ignores-the-limit") {
                 expired.truncate(limit);
@@ -660,6 +686,29 @@ impl BrokenStore {
             }
             _ => {}
         }
+    }
+
+    /// An update whose two locks are both taken by one task on another thread.
+    async fn update_on_a_thread(
+        &self,
+        token: &Token,
+        expected: Revision,
+        record: &Record,
+    ) -> Result<()> {
+        let (shared, key, now) = (Arc::clone(&self.shared), self.key(token), self.now());
+        let record = record.clone();
+        let update = move || {
+            let stored = lock(&shared.disk).get(&key).map(|bytes| decode(bytes));
+            let stored = stored.transpose()?.filter(|stored| stored.is_live(now));
+            let stored = stored.ok_or(ErrorKind::Missing)?;
+            if stored.revision != expected {
+                return Err(ErrorKind::Conflict.into());
+            }
+            lock(&shared.disk).insert(key, encode(&record));
+            Ok(())
+        };
+        let updated = tokio::task::spawn_blocking(update).await;
+        updated.map_err(|_| ErrorKind::Unavailable)?
     }
 
     /// Whether a delete ends a live record.

@@ -12,6 +12,17 @@ pub struct Bug {
     pub client: bool,
 }
 
+impl Bug {
+    /// Whether it is that one call takes two steps, between which others may come.
+    #[must_use]
+    pub fn is_split(&self) -> bool {
+        self.words == SPLIT
+    }
+}
+
+/// What the cases about two actors report.
+const SPLIT: &str = "an order of ";
+
 const fn server(name: &'static str, cases: &'static [&'static str], words: &'static str) -> Bug {
     Bug {
         name,
@@ -28,6 +39,11 @@ const fn client(name: &'static str, cases: &'static [&'static str], words: &'sta
         words,
         client: true,
     }
+}
+
+/// A call that takes two steps where it should take one.
+const fn split(name: &'static str, cases: &'static [&'static str]) -> Bug {
+    server(name, cases, SPLIT)
 }
 
 /// Every bug.
@@ -224,6 +240,50 @@ pub const BUGS: &[Bug] = &[
         &["C12", "L09"],
         "an order of the calls that explains their answers",
     ),
+    split("create-in-two-steps", &["C40"]),
+    split("create-in-three-steps", &["C40"]),
+    split("create-in-two-locks", &["C40"]),
+    split("create-in-two-tasks", &["C40"]),
+    split(
+        "update-in-two-steps",
+        &["C41", "C42", "C46", "R05", "R06", "R07", "R08", "R10"],
+    ),
+    split(
+        "update-in-three-steps",
+        &["C41", "C42", "C46", "R05", "R06", "R07", "R08", "R10"],
+    ),
+    split("update-in-two-locks", &["C41"]),
+    split("update-in-two-tasks", &["C41"]),
+    split("touch-in-two-steps", &["C45", "C44", "C49", "C50"]),
+    split("touch-in-three-steps", &["C45", "C44", "C49", "C50"]),
+    split("touch-in-two-locks", &["C45"]),
+    split("touch-in-two-tasks", &["C45"]),
+    split("delete-in-two-steps", &["C43", "C42"]),
+    split("delete-in-three-steps", &["C43", "C42"]),
+    split("delete-in-two-locks", &["C43"]),
+    split("delete-in-two-tasks", &["C43"]),
+    split("revoke-in-two-steps", &["C48", "C51"]),
+    split("revoke-in-three-steps", &["C48", "C51"]),
+    split("revoke-in-two-locks", &["C48"]),
+    split("revoke-in-two-tasks", &["C48"]),
+    split("revoke-all-in-two-steps", &["C51"]),
+    split("revoke-all-in-three-steps", &["C51"]),
+    split("revoke-all-in-two-locks", &["C51"]),
+    split("revoke-all-in-two-tasks", &["C51"]),
+    split("revoke-all-compares-in-two-steps", &["C50", "C52"]),
+    split("revoke-all-compares-in-three-steps", &["C50", "C52"]),
+    split("revoke-all-compares-in-two-locks", &["C50"]),
+    split("revoke-all-compares-in-two-tasks", &["C50"]),
+    split("sweep-in-two-steps", &["C53", "C54", "C55"]),
+    split("sweep-in-three-steps", &["C53", "C54", "C55"]),
+    split("sweep-in-two-locks", &["C53"]),
+    split("sweep-in-two-tasks", &["C53"]),
+    split("list-in-two-steps", &["C57"]),
+    split("list-in-three-steps", &["C57"]),
+    split("opening-in-two-steps", &["C47"]),
+    split("opening-in-three-steps", &["C47"]),
+    split("a-closed-handle-writes-back", &["C47"]),
+    split("update-on-a-thread", &["C41", "C42"]),
     server("locks-its-pool-twice", &["C13"], "still running: 64 update"),
     server(
         "touch-checks-then-writes",
@@ -237,7 +297,7 @@ pub const BUGS: &[Bug] = &[
     ),
     server(
         "update-removes-first",
-        &["X01", "R11"],
+        &["X01", "R11", "C56"],
         "the state before or after it",
     ),
     server(

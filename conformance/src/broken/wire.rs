@@ -11,6 +11,34 @@ use tokio::task::yield_now;
 use super::store::{BrokenStore, lock};
 use crate::Fault;
 
+/// What lies between a check and the write that depends on it, where a bug makes two of one.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Window {
+    /// One yield.
+    Step,
+    /// One yield, but the check is made again after another one.
+    SecondStep,
+    /// No await: the lock is released, the thread yields, and the lock is taken again.
+    Locks,
+    /// A task on another thread.
+    Tasks,
+}
+
+impl Window {
+    const ALL: [(&str, Self); 4] = [
+        ("-in-two-steps", Self::Step),
+        ("-in-three-steps", Self::SecondStep),
+        ("-in-two-locks", Self::Locks),
+        ("-in-two-tasks", Self::Tasks),
+    ];
+
+    /// The call that a bug is about, and its window, where it is one of this kind.
+    pub(super) fn of(bug: &'static str) -> Option<(&'static str, Self)> {
+        let mut all = Self::ALL.into_iter();
+        all.find_map(|(suffix, window)| Some((bug.strip_suffix(suffix)?, window)))
+    }
+}
+
 pub(super) enum Access {
     Read,
     Write,
@@ -191,6 +219,28 @@ impl BrokenStore {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(())
+    }
+
+    /// What a call has checked before it lets go of the backend, where the bug is that it does.
+    pub(super) async fn split<T: Send>(
+        &self,
+        call: &str,
+        check: impl Fn() -> T + Send + Sync,
+    ) -> Option<T> {
+        let (_, window) = Window::of(self.shared.bug).filter(|(split, _)| *split == call)?;
+        let mut checked = check();
+        match window {
+            Window::Step => yield_now().await,
+            Window::SecondStep => {
+                yield_now().await;
+                checked = check();
+                yield_now().await;
+            }
+            Window::Locks => std::thread::yield_now(),
+            // Nothing is done there.
+            Window::Tasks => tokio::task::spawn_blocking(|| {}).await.unwrap_or_default(),
+        }
+        Some(checked)
     }
 
     /// Between a check and what depends on it, where only a broken store can be interrupted.

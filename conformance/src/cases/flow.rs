@@ -1,7 +1,10 @@
 //! What an application does with its sessions, through a manager on the store: two hosts, each with
 //! a handle of its own.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::BoxFuture;
 use sessionkit::{
@@ -16,6 +19,7 @@ use super::{
 use crate::{
     Case, Context, Failure, Outcome,
     browser::{Browser, Visit, manager_by},
+    interleave::{Plan, play},
     verdict::describe_error,
 };
 
@@ -215,6 +219,77 @@ impl std::fmt::Display for Seen {
     }
 }
 
+/// The rounds of a race of requests. In every other one somebody is held after one more step while
+/// the others run; in the others, between whose calls there are pauses, everybody runs as it comes.
+struct Turns<'a> {
+    cx: &'a Context,
+    /// Those with pauses first.
+    hosts: [Arc<Hosts>; 2],
+    round: usize,
+    least: usize,
+    begun: Instant,
+    /// Who is held in the next round, and after how many steps.
+    who: usize,
+    steps: usize,
+    over: bool,
+}
+
+impl<'a> Turns<'a> {
+    /// How long a case goes on for those who were not held yet.
+    const MORE: Duration = Duration::from_secs(3);
+
+    async fn start(cx: &'a Context, least: usize) -> Outcome<Self> {
+        Ok(Self {
+            cx,
+            hosts: [
+                Arc::new(Hosts::start_busy(cx).await?),
+                Arc::new(Hosts::start(cx, |config| config).await?),
+            ],
+            round: 0,
+            least,
+            begun: Instant::now(),
+            who: 0,
+            steps: 1,
+            over: false,
+        })
+    }
+
+    /// The hosts of the next round, where there is one.
+    fn next(&mut self) -> Option<Arc<Hosts>> {
+        self.round += 1;
+        let more = !self.over && self.begun.elapsed() < Self::MORE;
+        (self.round <= self.least || more).then(|| Arc::clone(&self.hosts[self.round % 2]))
+    }
+
+    /// What came of requests that have all loaded the session before the first of them saves it.
+    async fn at_once<T: Send + 'static>(
+        &mut self,
+        requests: Vec<BoxFuture<'static, T>>,
+    ) -> Outcome<Vec<T>> {
+        // All but the first meet another revision than they have loaded.
+        self.cx.contended();
+        if self.round % 2 == 0 {
+            return self.cx.together(requests).await;
+        }
+        let (who, steps, count) = (self.who, self.steps, requests.len());
+        let played = play(
+            requests,
+            &Plan::Hold {
+                who,
+                steps,
+                turn: 0,
+            },
+        )
+        .await;
+        (self.who, self.steps) = match played.steps[who] > steps {
+            true => (who, steps + 1),
+            false => ((who + 1) % count, 1),
+        };
+        self.over |= (self.who, self.steps) == (0, 1);
+        Ok(played.answers)
+    }
+}
+
 /// A save with the request that it is part of.
 type Saving = BoxFuture<'static, (Visit, Result<Saved>)>;
 
@@ -223,13 +298,6 @@ fn save(visit: Visit) -> Saving {
         let saved = visit.session.save().await;
         (visit, saved)
     })
-}
-
-/// The saves of requests that have all loaded the session before the first of them.
-async fn at_once(cx: &Context, saves: Vec<Saving>) -> Outcome<Vec<(Visit, Result<Saved>)>> {
-    // All but the first meet another revision than they have loaded.
-    cx.contended();
-    cx.together(saves).await
 }
 
 /// One of these outcomes.
@@ -459,8 +527,8 @@ async fn r04_a_change_beside_a_routine_rotation_is_kept(cx: &Context) -> Outcome
 }
 
 async fn r05_of_parallel_renewals_one_wins(cx: &Context) -> Outcome {
-    let hosts = Hosts::start_busy(cx).await?;
-    for round in 0..10 {
+    let mut turns = Turns::start(cx, 10).await?;
+    while let Some(hosts) = turns.next() {
         let old = hosts.shopper(cx).await?;
         let mut calls = Vec::new();
         for number in 0..4 {
@@ -470,7 +538,7 @@ async fn r05_of_parallel_renewals_one_wins(cx: &Context) -> Outcome {
         }
         let mut winners = Vec::new();
         let mut losers = Vec::new();
-        for (visit, saved) in at_once(cx, calls).await? {
+        for (visit, saved) in turns.at_once(calls).await? {
             saved_as(
                 cx,
                 "one of four renewals",
@@ -491,7 +559,7 @@ async fn r05_of_parallel_renewals_one_wins(cx: &Context) -> Outcome {
             }
         }
         cx.equal(
-            &format!("in round {round}, of four renewals win"),
+            &format!("in round {}, of four renewals win", turns.round),
             &winners.len(),
             &1,
         )?;
@@ -509,11 +577,13 @@ async fn r05_of_parallel_renewals_one_wins(cx: &Context) -> Outcome {
 /// Signs out on one host while other requests save on both.
 async fn sign_out_beside(
     cx: &Context,
-    hosts: &Hosts,
     act: fn(&Visit, usize) -> Result<()>,
     what: &str,
 ) -> Outcome {
-    for round in 0..20 {
+    let mut turns = Turns::start(cx, 20).await?;
+    while let Some(hosts) = turns.next() {
+        // Each host now with the sign-out, now without, held or not.
+        let round = turns.round / 2;
         let old = hosts.shopper(cx).await?;
         let leaving = old.open(hosts.host(round)).await?;
         leaving.session.destroy();
@@ -523,7 +593,7 @@ async fn sign_out_beside(
             act(&visit, number)?;
             calls.push(save(visit));
         }
-        let mut answers = at_once(cx, calls).await?;
+        let mut answers = turns.at_once(calls).await?;
         let (leaving, left) = answers.remove(0);
         saved_as(
             cx,
@@ -549,30 +619,35 @@ async fn sign_out_beside(
 }
 
 async fn r06_a_sign_out_beside_a_renewal_ends_the_session(cx: &Context) -> Outcome {
-    let hosts = Hosts::start_busy(cx).await?;
     let renew = |visit: &Visit, _| {
         visit.session.renew();
         Ok(())
     };
-    sign_out_beside(cx, &hosts, renew, "renewals").await
+    sign_out_beside(cx, renew, "renewals").await
 }
 
 async fn r07_a_sign_out_beside_changes_ends_the_session(cx: &Context) -> Outcome {
-    let hosts = Hosts::start_busy(cx).await?;
     let change = |visit: &Visit, number: usize| visit.session.insert("late", &number.to_string());
-    sign_out_beside(cx, &hosts, change, "changes").await
+    sign_out_beside(cx, change, "changes").await
 }
 
 async fn listed(cx: &Context, host: &SessionManager, of: &Subject) -> Outcome<Vec<SubjectSession>> {
     cx.ok("the list of a subject", host.subject_sessions(of).await)
 }
 
+/// What one of those does that run beside each other.
+enum Beside {
+    Saved((Visit, Result<Saved>)),
+    Revoked(Result<u64>),
+}
+
 async fn r08_revoking_beside_renewals_ends_the_sessions(cx: &Context) -> Outcome {
-    let hosts = Hosts::start_busy(cx).await?;
-    for round in 0..20 {
-        let alice = cx.subject(&format!("alice{round}"));
+    let mut turns = Turns::start(cx, 20).await?;
+    while let Some(hosts) = turns.next() {
+        let round = turns.round / 2;
+        let alice = cx.subject(&format!("alice{}", turns.round));
         let mut browsers = Vec::new();
-        let mut calls = Vec::new();
+        let mut calls: Vec<BoxFuture<'static, Beside>> = Vec::new();
         let mut keys = Vec::new();
         for number in 0..3 {
             let mut browser = hosts.shopper(cx).await?;
@@ -585,11 +660,12 @@ async fn r08_revoking_beside_renewals_ends_the_sessions(cx: &Context) -> Outcome
             let visit = browser.open(hosts.host(number)).await?;
             visit.session.renew();
             browsers.push(browser);
-            calls.push(save(visit));
+            let save = save(visit);
+            calls.push(Box::pin(async move { Beside::Saved(save.await) }));
         }
         let (host, subject) = (hosts.host(round).clone(), alice.clone());
         let one_by_one = round % 4 < 2;
-        let revoking = tokio::spawn(async move {
+        let revoke = async move {
             if !one_by_one {
                 return host.revoke_all(&subject).await;
             }
@@ -598,18 +674,23 @@ async fn r08_revoking_beside_renewals_ends_the_sessions(cx: &Context) -> Outcome
                 revoked += u64::from(host.revoke(&subject, key).await?);
             }
             Ok(revoked)
-        });
-        let mut renewed = Vec::new();
-        for (number, (visit, saved)) in at_once(cx, calls).await?.into_iter().enumerate() {
+        };
+        calls.push(Box::pin(async move { Beside::Revoked(revoke.await) }));
+        let (mut renewed, mut revoked) = (Vec::new(), Ok(0));
+        for (number, did) in turns.at_once(calls).await?.into_iter().enumerate() {
+            let (visit, saved) = match did {
+                Beside::Saved(saved) => saved,
+                Beside::Revoked(count) => {
+                    revoked = count;
+                    continue;
+                }
+            };
             let allowed = [Saved::Stored, Saved::Gone];
             saved_as(cx, "a renewal beside a revocation", &saved, &allowed)?;
             let mut browser = browsers[number].clone();
             browser.close(visit).await;
             renewed.push(browser);
         }
-        let revoked = revoking
-            .await
-            .map_err(|error| Failure::error(error.to_string()))?;
         let revoked = cx.ok("a revocation beside renewals", revoked)?;
         cx.equal("the sessions that were revoked are", &revoked, &3)?;
         let browsers: Vec<_> = browsers.iter().chain(&renewed).collect();
@@ -623,9 +704,10 @@ async fn r08_revoking_beside_renewals_ends_the_sessions(cx: &Context) -> Outcome
 }
 
 async fn r09_of_two_clicks_on_a_login_one_session_is_left(cx: &Context) -> Outcome {
-    let hosts = Hosts::start_busy(cx).await?;
-    for round in 0..10 {
-        let alice = cx.subject(&format!("alice{round}"));
+    let mut turns = Turns::start(cx, 10).await?;
+    while let Some(hosts) = turns.next() {
+        let round = turns.round / 2;
+        let alice = cx.subject(&format!("alice{}", turns.round));
         let old = hosts.shopper(cx).await?;
         hosts.clock.advance(Duration::from_secs(1));
         let mut calls = Vec::new();
@@ -635,7 +717,7 @@ async fn r09_of_two_clicks_on_a_login_one_session_is_left(cx: &Context) -> Outco
             calls.push(save(visit));
         }
         let mut browsers = Vec::new();
-        for (visit, saved) in at_once(cx, calls).await? {
+        for (visit, saved) in turns.at_once(calls).await? {
             saved_as(cx, "one of two sign-ins", &saved, &[Saved::Stored])?;
             let mut browser = old.clone();
             browser.close(visit).await;
@@ -685,9 +767,15 @@ async fn r09_of_two_clicks_on_a_login_one_session_is_left(cx: &Context) -> Outco
 }
 
 async fn r10_no_count_of_parallel_requests_is_lost(cx: &Context) -> Outcome {
-    let hosts = Hosts::start_busy(cx).await?;
-    let browser = hosts.shopper(cx).await?;
-    for round in 1..=10_u64 {
+    let mut turns = Turns::start(cx, 10).await?;
+    let mut browsers = Vec::new();
+    for hosts in &turns.hosts {
+        browsers.push(hosts.shopper(cx).await?);
+    }
+    let mut counts = [0, 0_u64];
+    while let Some(hosts) = turns.next() {
+        let (browser, count) = (&browsers[turns.round % 2], &mut counts[turns.round % 2]);
+        *count += 8;
         cx.settle().await;
         let mut calls = Vec::new();
         for number in 0..8 {
@@ -697,16 +785,16 @@ async fn r10_no_count_of_parallel_requests_is_lost(cx: &Context) -> Outcome {
                 .update("count", |count: Option<u64>| count.unwrap_or(0) + 1)?;
             calls.push(save(visit));
         }
-        for (_, saved) in at_once(cx, calls).await? {
+        for (_, saved) in turns.at_once(calls).await? {
             saved_as(cx, "one of eight counts", &saved, &[Saved::Stored])?;
         }
         cx.settle().await;
         let visit = browser.open(hosts.host(0)).await?;
-        let count = visit.session.get::<u64>("count")?;
+        let found = visit.session.get::<u64>("count")?;
         cx.equal(
             "the count of eight requests a round is",
-            &count,
-            &Some(8 * round),
+            &found,
+            &Some(*count),
         )?;
     }
     Ok(())

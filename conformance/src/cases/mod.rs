@@ -3,6 +3,7 @@
 use crate::Case;
 
 mod answers;
+mod beside;
 mod canc;
 mod client;
 mod conc;
@@ -16,6 +17,7 @@ mod life;
 mod lim;
 mod list;
 mod meta;
+mod race;
 mod rounds;
 mod sec;
 mod states;
@@ -57,6 +59,7 @@ pub(crate) const ALL: &[&[Case]] = &[
     time::CASES,
     states::TIME,
     conc::CASES,
+    beside::CASES,
     canc::CASES,
     states::CANC,
     iso::CASES,
