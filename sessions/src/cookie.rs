@@ -155,7 +155,7 @@ impl CookieOptions {
         } else if self.partitioned && !self.secure {
             "Partitioned needs Secure"
         } else if !is_path(&self.path) {
-            "the cookie path begins with / and has at most 1024 visible ASCII characters"
+            "the cookie path begins with /, has at most 1024 visible ASCII characters and no blank at the end"
         } else if !domain_ok {
             "the cookie domain is not a host name"
         } else if !(1..=16).contains(&self.max_chunks) {
@@ -387,9 +387,12 @@ fn prefix(name: &str) -> Option<(Prefix, &str)> {
         })
 }
 
+/// Browsers drop a blank at the end (draft-ietf-httpbis-rfc6265bis, section 5.6), which would give the
+/// cookie another path.
 fn is_path(path: &str) -> bool {
     let visible = |byte: u8| matches!(byte, b' '..=b'~') && byte != b';';
-    path.starts_with('/') && path.len() <= MAX_ATTRIBUTE && path.bytes().all(visible)
+    let fits = path.len() <= MAX_ATTRIBUTE && path.bytes().all(visible);
+    path.starts_with('/') && !path.ends_with(' ') && fits
 }
 
 fn is_domain(domain: &str) -> bool {
