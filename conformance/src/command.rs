@@ -78,6 +78,8 @@ enum Format {
     Json,
     /// JUnit XML.
     Junit,
+    /// The level as JSON for a badge (the endpoint badge of shields.io).
+    Badge,
     /// Markdown, for --list.
     Markdown,
 }
@@ -122,6 +124,7 @@ impl Arguments {
         }
         let text = match self.format {
             Format::Json => report::json(&report) + "\n",
+            Format::Badge => report::badge(&report) + "\n",
             Format::Junit => report::junit(&report),
             Format::Pretty | Format::Markdown => {
                 report::pretty(&report, io::stdout().is_terminal())

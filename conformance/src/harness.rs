@@ -173,6 +173,28 @@ impl fmt::Debug for RawEntry {
 }
 
 /// What can go wrong with a backend. A fault lasts until another one is set.
+///
+/// While a fault lasts a call ends within the deadline, and these are the answers that the kit takes;
+/// any other one fails a case. `Ok` has the meaning that the contract gives it: what was acknowledged is
+/// there when the fault is over, and what failed with anything but
+/// [`Ambiguous`](ErrorKind::Ambiguous) has changed nothing.
+///
+/// | fault | `load`, `list` | `create`, `update`, `touch`, `delete` | `revoke`, `revoke_all`, `sweep`, `try_sweep` | `ping` |
+/// |---|---|---|---|---|
+/// | [`Down`](Self::Down) | `Unavailable` | `Unavailable` or `Ambiguous` | `Unavailable` or `Ambiguous` | `Unavailable` |
+/// | [`Crash`](Self::Crash) | the right answer, once the hook has returned | calls under way: `Ok`, `Unavailable` or `Ambiguous` | not asked | not asked |
+/// | [`Hang`](Self::Hang) | `Unavailable` | `Unavailable` or `Ambiguous` | `Unavailable` or `Ambiguous` | `Unavailable` |
+/// | [`LoseReplies`](Self::LoseReplies) | not asked | `Ok` where a repetition is safe, `Ambiguous`, or `Unavailable` if nothing has changed | not asked | not asked |
+/// | [`CloseConnections`](Self::CloseConnections) | the right answer | the right answer | not asked | not asked |
+/// | [`Slow`](Self::Slow) | the right answer | the right answer | the right answer | not asked |
+/// | [`Full`](Self::Full) | the right answer | `Full` for what needs room; `delete` succeeds | not asked | not asked |
+/// | [`ReadOnly`](Self::ReadOnly) | the right answer | `Unavailable` | not asked | not asked |
+/// | [`Busy`](Self::Busy) | the right answer | `Ok`, `Unavailable` or `Ambiguous`; never `Conflict`, `Exists` or `Missing` | not asked | not asked |
+/// | [`Vanished`](Self::Vanished) | `Unavailable` or `InvalidConfig`, from the opening or the first call | not asked | not asked | `Unavailable` |
+/// | [`TimeZone`](Self::TimeZone) | the right answer | the right answer | not asked | not asked |
+///
+/// Opening a store under [`Down`](Self::Down) is `Unavailable` or `InvalidConfig`, or succeeds, and then
+/// its first call is. The cases of the group FLT in `docs/conformance.md` say it clause by clause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {

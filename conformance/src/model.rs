@@ -21,7 +21,7 @@ use crate::{
 const TOKENS: usize = 4;
 
 /// One call, made of small numbers so that a sequence can be shortened and still mean something.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Step {
     call: Call,
     handle: usize,
@@ -152,31 +152,96 @@ const SHRINKS: usize = 400;
 const SHRINKING: Duration = Duration::from_secs(20);
 
 /// Leaves out what does not matter to a failure: other sequences first, then steps of all of them,
-/// many at once before single ones.
+/// many at once before single ones, until no single one can go; then makes plain what is left.
 pub(crate) async fn shrink(cx: &Context, deviation: Deviation) -> Failure {
-    let begun = Instant::now();
-    let mut least = deviation;
-    let mut runs = 0;
+    let mut shrink = Shrink {
+        cx,
+        least: deviation,
+        begun: Instant::now(),
+        runs: 0,
+    };
     for part in [Part::Sequences, Part::Steps] {
-        let mut chunk = part.count(&least.sequences).div_ceil(2);
+        let mut chunk = part.count(&shrink.least.sequences).div_ceil(2);
         while chunk > 0 {
-            let mut start = 0;
-            while start < part.count(&least.sequences)
-                && runs < SHRINKS
-                && begun.elapsed() < SHRINKING
-            {
-                let end = (start + chunk).min(part.count(&least.sequences));
-                let fewer = part.without(&least.sequences, start..end);
-                runs += 1;
-                match run(cx, &format!("shrink{runs}"), &fewer).await {
-                    Ok(Some(smaller)) => least = smaller,
-                    _ => start = end,
-                }
-            }
-            chunk /= 2;
+            let smaller = shrink.leave_out(part, chunk).await;
+            // Without one step another one may have become superfluous, which stood before it.
+            chunk = match chunk {
+                1 => usize::from(smaller),
+                more => more / 2,
+            };
         }
     }
-    least.failure
+    shrink.make_plain().await;
+    shrink.least.failure
+}
+
+struct Shrink<'a> {
+    cx: &'a Context,
+    least: Deviation,
+    begun: Instant,
+    runs: usize,
+}
+
+impl Shrink<'_> {
+    /// Whether something could be left out, in pieces of this size.
+    async fn leave_out(&mut self, part: Part, chunk: usize) -> bool {
+        let mut any = false;
+        let mut start = 0;
+        while start < part.count(&self.least.sequences) {
+            let end = (start + chunk).min(part.count(&self.least.sequences));
+            let fewer = part.without(&self.least.sequences, start..end);
+            match self.still_fails(&fewer).await {
+                true => any = true,
+                false => start = end,
+            }
+        }
+        any
+    }
+
+    /// Gives all steps, or each that can, the plainest of everything that the failure bears.
+    async fn make_plain(&mut self) {
+        let plain: [fn(&mut Step); 5] = [
+            |step| step.handle = 0,
+            |step| step.token = 0,
+            |step| step.len = 1,
+            |step| step.subject = 0,
+            |step| step.lifetime = 1,
+        ];
+        for change in plain {
+            let mut plainer = self.least.sequences.clone();
+            plainer.iter_mut().flatten().for_each(change);
+            if self.still_fails(&plainer).await {
+                continue;
+            }
+            for sequence in 0..self.least.sequences.len() {
+                for position in 0..self.least.sequences[sequence].len() {
+                    let mut plainer = self.least.sequences.clone();
+                    let step = &mut plainer[sequence][position];
+                    let before = *step;
+                    change(step);
+                    if *step != before {
+                        self.still_fails(&plainer).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs the sequences, and keeps them when one of them deviates.
+    async fn still_fails(&mut self, sequences: &[Vec<Step>]) -> bool {
+        if sequences.is_empty() || self.runs == SHRINKS || self.begun.elapsed() >= SHRINKING {
+            return false;
+        }
+        self.runs += 1;
+        let name = format!("shrink{}", self.runs);
+        match run(self.cx, &name, sequences).await {
+            Ok(Some(smaller)) => {
+                self.least = smaller;
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 /// What can be left out.

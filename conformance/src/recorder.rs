@@ -3,14 +3,14 @@ use std::{
     fmt::{self, Write},
     hash::{DefaultHasher, Hasher},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use async_trait::async_trait;
 use sessionkit::{
-    Capabilities, ErrorKind, Record, Result, Revision, SessionStore, StoreKey, Subject,
+    Capabilities, Error, ErrorKind, Record, Result, Revision, SessionStore, StoreKey, Subject,
     SubjectIndex, SubjectSession, Timestamp, Token,
 };
 use tokio::task::yield_now;
@@ -18,7 +18,7 @@ use tokio::task::yield_now;
 use crate::Random;
 
 /// The calls of a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Call {
     Create,
     Load,
@@ -77,10 +77,30 @@ pub(crate) struct Meter {
     in_flight: AtomicUsize,
     progress: AtomicUsize,
     failed: Mutex<Vec<(ErrorKind, Call)>>,
+    /// Whether a call has failed so that a case may repeat it; without that no call looks at what
+    /// follows, and none waits for another.
+    has_retries: AtomicBool,
+    retries: Mutex<Retries>,
     overlaps: AtomicUsize,
     calls: AtomicUsize,
     tracing: AtomicBool,
     trace: Mutex<Trace>,
+}
+
+/// The calls that a case makes again because the backend did not answer.
+#[derive(Debug, Default)]
+struct Retries {
+    /// How often a call failed since it last succeeded, and how at last.
+    failed: HashMap<(Call, StoreKey), (usize, ErrorKind)>,
+    running: Vec<Retry>,
+}
+
+/// A call that failed before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Retry {
+    call: Call,
+    attempt: usize,
+    after: ErrorKind,
 }
 
 #[derive(Debug, Default)]
@@ -115,18 +135,66 @@ impl Meter {
         self.progress.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The calls that have not ended, in words.
+    /// The calls that have not ended, in words, and which of them the case itself has made before.
     pub(crate) fn unfinished(&self) -> String {
-        let calls: Vec<_> = Call::ALL
-            .iter()
-            .zip(&self.running)
-            .map(|(call, running)| (call.name(), running.load(Ordering::SeqCst)))
+        let running: Vec<_> = Call::ALL
+            .into_iter()
+            .map(|call| (call, self.running[call as usize].load(Ordering::SeqCst)))
             .filter(|(_, running)| *running > 0)
-            .map(|(name, running)| format!("{running} {name}"))
+            .map(|(call, running)| format!("{running} {}{}", call.name(), self.attempts(call)))
             .collect();
-        match calls.as_slice() {
+        match running.as_slice() {
             [] => "nothing has happened, and no call is running".into(),
             calls => format!("still running: {}", calls.join(", ")),
+        }
+    }
+
+    /// Whose idea it was to make these calls that are running.
+    fn attempts(&self, call: Call) -> String {
+        let retries = &self.retries().running;
+        let retries: Vec<_> = retries
+            .iter()
+            .filter(|retry| retry.call == call)
+            .map(|retry| format!("attempt {} after {:?}", retry.attempt, retry.after))
+            .collect();
+        match retries.as_slice() {
+            [] => " (no retry of the case)".into(),
+            retries => format!(" (the case's own retry: {})", retries.join(", ")),
+        }
+    }
+
+    fn retries(&self) -> MutexGuard<'_, Retries> {
+        self.retries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a call begins which failed before.
+    fn repeated(&self, call: Call, token: &Token) -> Option<Retry> {
+        if !self.has_retries.load(Ordering::SeqCst) {
+            return None;
+        }
+        let mut retries = self.retries();
+        let (failures, after) = *retries.failed.get(&(call, token.key()))?;
+        let retry = Retry {
+            call,
+            attempt: failures + 1,
+            after,
+        };
+        retries.running.push(retry);
+        Some(retry)
+    }
+
+    /// Notes whether the backend answered a call.
+    fn answered(&self, call: Call, token: &Token, error: Option<ErrorKind>) {
+        let lost =
+            error.filter(|kind| matches!(kind, ErrorKind::Unavailable | ErrorKind::Ambiguous));
+        if let Some(kind) = lost {
+            self.has_retries.store(true, Ordering::SeqCst);
+            let mut retries = self.retries();
+            let failed = retries.failed.entry((call, token.key()));
+            let (failures, after) = failed.or_insert((0, kind));
+            (*failures, *after) = (*failures + 1, kind);
+        } else if self.has_retries.load(Ordering::SeqCst) {
+            self.retries().failed.remove(&(call, token.key()));
         }
     }
 
@@ -144,7 +212,7 @@ impl Meter {
         self.locked().lines.clone()
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, Trace> {
+    fn locked(&self) -> MutexGuard<'_, Trace> {
         self.trace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -170,7 +238,13 @@ impl Meter {
             self.overlaps.fetch_add(1, Ordering::SeqCst);
         }
         self.running[call as usize].fetch_add(1, Ordering::SeqCst);
-        InFlight { meter: self, call }
+        let token = tokens.first().map(|token| Token::clone(token));
+        InFlight {
+            meter: self,
+            call,
+            retry: token.as_ref().and_then(|token| self.repeated(call, token)),
+            token,
+        }
     }
 }
 
@@ -178,6 +252,8 @@ impl Meter {
 struct InFlight<'a> {
     meter: &'a Meter,
     call: Call,
+    token: Option<Token>,
+    retry: Option<Retry>,
 }
 
 impl InFlight<'_> {
@@ -189,12 +265,23 @@ impl InFlight<'_> {
             failed.retain(|(kind, _)| *kind != error.kind());
             failed.push((error.kind(), self.call));
         }
+        if let Some(token) = &self.token {
+            let error = answer.as_ref().err().map(Error::kind);
+            self.meter.answered(self.call, token, error);
+        }
         answer
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
+        if let Some(retry) = self.retry {
+            let mut retries = self.meter.retries();
+            let position = retries.running.iter().position(|other| *other == retry);
+            if let Some(position) = position {
+                retries.running.swap_remove(position);
+            }
+        }
         self.meter.running[self.call as usize].fetch_sub(1, Ordering::SeqCst);
         self.meter.in_flight.fetch_sub(1, Ordering::SeqCst);
         self.meter.progressed();

@@ -1,5 +1,6 @@
 //! What came of a run, for people and for machines.
 
+mod badge;
 mod json;
 mod junit;
 mod markdown;
@@ -12,6 +13,7 @@ use sessionkit::Capabilities;
 
 use crate::{Case, CaseReport, Group, Verdict, context::NO_HOOK};
 
+pub use badge::badge;
 pub use json::json;
 pub use junit::junit;
 pub use markdown::catalogue;
@@ -73,6 +75,20 @@ impl Level {
         }
     }
 
+    /// The level with this name, in any case of letters; the lowest one has none.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let mut levels = Self::ALL.into_iter();
+        levels.find(|level| level.name().eq_ignore_ascii_case(name))
+    }
+
+    /// Whether a group is part of this level or of none.
+    pub(crate) fn includes(self, group: Group) -> bool {
+        let mut higher = Self::ALL.into_iter().filter(|level| *level > self);
+        !higher.any(|level| level.groups().contains(&group))
+    }
+
+    const ALL: [Self; 4] = [Self::Core, Self::Concurrent, Self::Faults, Self::Secure];
+
     const fn groups(self) -> &'static [Group] {
         use Group::{Canc, Conc, Fid, Flow, Flt, Iso, Key, Life, Lim, Meta, Sec, Time};
         match self {
@@ -104,7 +120,7 @@ impl StoreReport {
             };
             !verdicts.is_empty() && verdicts.iter().all(fine)
         };
-        [Level::Core, Level::Concurrent, Level::Faults, Level::Secure]
+        Level::ALL
             .into_iter()
             .take_while(|level| level.groups().iter().all(holds))
             .last()

@@ -78,11 +78,14 @@ pub fn run_case(case: &'static Case, make: &MakeHarness, options: &Options) -> C
     // A thread that is stuck in a blocking call does not see the watchdog inside its runtime.
     let ran = match spawned {
         Ok(_) => {
-            let mut watch = Watch::new(&meter, limit + Duration::from_secs(5));
+            let limit_outside = limit + Duration::from_secs(5);
+            let mut watch = Watch::new(limit_outside, meter.progress(), Instant::now());
             loop {
                 match receive.recv_timeout(watch.pause()) {
                     Ok(ran) => break ran,
-                    Err(_) if watch.is_stuck() => break Ran::from(stuck(limit, &meter)),
+                    Err(_) if watch.is_stuck(meter.progress(), Instant::now()) => {
+                        break Ran::from(stuck(limit, &meter));
+                    }
                     Err(_) => {}
                 }
             }
@@ -127,25 +130,23 @@ pub fn probe(make: &MakeHarness) -> Result<Capabilities> {
 }
 
 /// Tells a case that is stuck from one that is slow.
-struct Watch<'a> {
-    meter: &'a Meter,
+struct Watch {
     limit: Duration,
     begun: Instant,
     seen: usize,
     since: Instant,
 }
 
-impl<'a> Watch<'a> {
+impl Watch {
     /// No case makes calls for so many times the limit, unless it runs in a circle.
     const CIRCLES: u32 = 30;
 
-    fn new(meter: &'a Meter, limit: Duration) -> Self {
+    fn new(limit: Duration, progress: usize, now: Instant) -> Self {
         Self {
-            meter,
             limit,
-            begun: Instant::now(),
-            seen: meter.progress(),
-            since: Instant::now(),
+            begun: now,
+            seen: progress,
+            since: now,
         }
     }
 
@@ -155,22 +156,27 @@ impl<'a> Watch<'a> {
     }
 
     /// Whether nothing has ended for as long as the limit.
-    fn is_stuck(&mut self) -> bool {
-        let progress = self.meter.progress();
+    fn is_stuck(&mut self, progress: usize, now: Instant) -> bool {
         if progress != self.seen {
-            (self.seen, self.since) = (progress, Instant::now());
+            (self.seen, self.since) = (progress, now);
         }
-        self.since.elapsed() >= self.limit || self.begun.elapsed() >= self.limit * Self::CIRCLES
+        now.duration_since(self.since) >= self.limit
+            || now.duration_since(self.begun) >= self.limit * Self::CIRCLES
     }
+}
 
-    /// Waits for a future while there is progress.
-    async fn wait<F: Future + Unpin>(&mut self, mut future: F) -> Option<F::Output> {
-        loop {
-            match tokio::time::timeout(self.pause(), &mut future).await {
-                Ok(output) => return Some(output),
-                Err(_) if self.is_stuck() => return None,
-                Err(_) => {}
-            }
+/// Waits for a future while there is progress.
+async fn watched<F: Future + Unpin>(
+    meter: &Meter,
+    limit: Duration,
+    mut future: F,
+) -> Option<F::Output> {
+    let mut watch = Watch::new(limit, meter.progress(), Instant::now());
+    loop {
+        match tokio::time::timeout(watch.pause(), &mut future).await {
+            Ok(output) => return Some(output),
+            Err(_) if watch.is_stuck(meter.progress(), Instant::now()) => return None,
+            Err(_) => {}
         }
     }
 }
@@ -245,9 +251,7 @@ async fn run_in(case: &'static Case, context: Arc<Context>, limit: Duration) -> 
         Err(failure) => Err(failure),
     };
     context.meter().progressed();
-    let cleaned = Watch::new(context.meter(), limit)
-        .wait(pin!(context.clean_up()))
-        .await;
+    let cleaned = watched(context.meter(), limit, pin!(context.clean_up())).await;
     let hangs = || Err(Failure::error("destroying the namespaces hangs"));
     let clean = cleaned.unwrap_or_else(hangs);
     let verdict = match (outcome, clean) {
@@ -270,7 +274,7 @@ async fn run_caught(case: &'static Case, context: &Arc<Context>, limit: Duration
     let inside = Arc::clone(context);
     let mut task = tokio::spawn(async move { (case.run)(&inside).await });
     let meter = context.meter();
-    match Watch::new(meter, limit).wait(&mut task).await {
+    match watched(meter, limit, &mut task).await {
         Some(Ok(outcome)) => outcome
             .map_err(|failure| failure.named(|kind| meter.failed_with(kind).map(Call::name)))
             .and_then(|()| proved_something(case, context)),
@@ -363,5 +367,43 @@ impl fmt::Display for Explained<'_> {
         writeln!(f, "  why:      {}", case.why)?;
         writeln!(f, "  seed:     {}", self.seed)?;
         write!(f, "  again:    {}", self.again)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_case_that_goes_on_is_not_stuck_however_slow_it_is() {
+        let start = Instant::now();
+        let mut watch = Watch::new(LIMIT, 0, start);
+        for calls in 1..30 {
+            let late = start + LIMIT * 9 / 10 * u32::try_from(calls).expect("there are few");
+            assert!(!watch.is_stuck(calls, late), "after {calls} calls");
+        }
+    }
+
+    #[test]
+    fn a_case_in_which_nothing_ends_is_stuck_after_the_limit() {
+        let start = Instant::now();
+        let mut watch = Watch::new(LIMIT, 0, start);
+        let last = start + LIMIT * 5;
+        assert!(!watch.is_stuck(7, last));
+        assert!(!watch.is_stuck(7, last + LIMIT - Duration::from_millis(1)));
+        assert!(watch.is_stuck(7, last + LIMIT));
+    }
+
+    #[test]
+    fn a_case_that_runs_in_a_circle_is_stuck_in_the_end() {
+        let start = Instant::now();
+        let mut watch = Watch::new(LIMIT, 0, start);
+        let stuck = (1..).find(|calls| {
+            let now = start + Duration::from_secs(1) * u32::try_from(*calls).expect("not for ever");
+            watch.is_stuck(*calls, now)
+        });
+        assert_eq!(stuck, Some(30 * 60));
     }
 }

@@ -1,29 +1,45 @@
-use std::env;
+use std::{
+    env::{self, VarError},
+    io::{self, Write},
+    time::Duration,
+};
 
-use crate::{MakeHarness, Options, Verdict, Waivers, find_case, run_case, runner::Explained};
+use crate::{
+    Case, MakeHarness, Options, Verdict, Waivers, find_case, report::Level, run_case,
+    runner::Explained,
+};
 
 /// The variable that sets the seed of a suite.
 const SEED: &str = "SESSIONKIT_CONFORMANCE_SEED";
+/// The variable that sets after how many seconds without the end of a call a case is given up.
+const WATCHDOG: &str = "SESSIONKIT_CONFORMANCE_WATCHDOG";
+/// The variable that leaves out the cases above a level.
+const LEVEL: &str = "SESSIONKIT_CONFORMANCE_LEVEL";
 
 /// Runs one case of a suite as a test.
 ///
 /// # Panics
-/// When the verdict is neither a pass nor a skip.
+/// When the verdict is neither a pass nor a skip, and when a variable has no valid value.
 #[doc(hidden)]
 pub fn run_suite_test(name: &str, package: &str, target: &str, make: &MakeHarness, waivers: &str) {
     let case = find_case(name).expect("the registry has every case of the suite");
-    let mut options = Options::default();
-    if let Ok(seed) = env::var(SEED) {
-        options.seed = seed.parse().expect("the seed is a number");
+    let settings = Settings::from_env().unwrap_or_else(|error| panic!("{error}"));
+    if !settings.level.includes(case.group) {
+        let level = settings.level.name();
+        return show(
+            case,
+            "skip",
+            &format!("it is above the level {level}, which {LEVEL} sets"),
+        );
     }
-    let seed = options.seed;
-    let mut report = run_case(case, make, &options);
+    let seed = settings.options.seed;
+    let mut report = run_case(case, make, &settings.options);
     let waivers = Waivers::parse(waivers).expect("the waivers can be read");
     waivers.apply(package, std::slice::from_mut(&mut report));
     match &report.verdict {
         Verdict::Pass => {}
         verdict @ (Verdict::Skip(_) | Verdict::Waived { .. }) => {
-            eprintln!("{} {}: {}", case.id(), verdict.word(), verdict.reason());
+            show(case, verdict.word(), &verdict.reason());
         }
         verdict => {
             let again = format!("{SEED}={seed} cargo test -p {package} --test {target} {name}");
@@ -41,12 +57,67 @@ pub fn run_suite_test(name: &str, package: &str, target: &str, make: &MakeHarnes
     }
 }
 
+/// Says why a test passes that has proved nothing. The test runner holds back what the macros print
+/// in a test that passes, but not what is written to the stream itself.
+fn show(case: &Case, word: &str, reason: &str) {
+    let line = format!("{} {word}: {reason}\n", case.id());
+    // A closed stream is no fault of the store.
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// What the environment says about the run.
+struct Settings {
+    options: Options,
+    level: Level,
+}
+
+impl Settings {
+    fn from_env() -> Result<Self, String> {
+        let mut options = Options::default();
+        if let Some(seed) = variable(SEED)? {
+            options.seed = seed
+                .parse()
+                .map_err(|_| format!("{SEED} is a number from 0 to {}, not {seed:?}", u64::MAX))?;
+        }
+        if let Some(seconds) = variable(WATCHDOG)? {
+            let number = seconds.parse().ok().filter(|seconds| *seconds > 0);
+            let number = number.ok_or_else(|| {
+                format!("{WATCHDOG} is a number of seconds from 1 on, not {seconds:?}")
+            })?;
+            options.watchdog = Duration::from_secs(number);
+        }
+        let level = match variable(LEVEL)? {
+            None => Level::Secure,
+            Some(name) => Level::named(&name).ok_or_else(|| {
+                format!("{LEVEL} is core, concurrent, faults or secure, not {name:?}")
+            })?,
+        };
+        Ok(Self { options, level })
+    }
+}
+
+fn variable(name: &str) -> Result<Option<String>, String> {
+    match env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(format!("{name} is no text")),
+    }
+}
+
 /// Makes one test of every case: the argument is an expression of a
 /// [`Harness`](crate::Harness), evaluated once for each test, in async code.
 ///
 /// The tests are named after the cases (`l01_create_then_load_is_equal`), so that `cargo test` and
-/// `cargo nextest` can filter them. Those that do not apply to the store pass and say why with
-/// `--nocapture`. The variable `SESSIONKIT_CONFORMANCE_SEED` sets the seed, which is 1 by default.
+/// `cargo nextest` can filter them. Those that do not apply to the store pass, and say why on the
+/// standard error of the test run, one line each, whether or not output is captured.
+///
+/// Three variables of the environment change a run; a value that means nothing fails every test:
+///
+/// | variable | what it sets | by default |
+/// |---|---|---|
+/// | `SESSIONKIT_CONFORMANCE_SEED` | the seed of the random choices, a number | 1 |
+/// | `SESSIONKIT_CONFORMANCE_WATCHDOG` | the seconds after which a case is given up in which no call has ended, at least 1 | 60 |
+/// | `SESSIONKIT_CONFORMANCE_LEVEL` | the highest [`Level`](crate::report::Level) whose cases run: `core`, `concurrent`, `faults` or `secure`; groups that belong to no level always do | `secure` |
 ///
 /// A second argument, `waivers = include_str!("waivers.txt")`, names failures that are known; see
 /// [`Waivers`](crate::Waivers).

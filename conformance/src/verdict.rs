@@ -1,18 +1,26 @@
-use std::fmt;
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hasher},
+    panic::Location,
+};
 
-use sessionkit::{Error, ErrorKind, Record, Result as StoreResult, Timestamp};
+use sessionkit::{Error, ErrorKind, Record, Result as StoreResult, Subject, Timestamp};
 
 /// What a case returns.
 pub type Outcome<T = ()> = Result<T, Failure>;
 
 /// Why a case did not pass.
 #[derive(Debug)]
-pub struct Failure(Verdict);
+pub struct Failure {
+    verdict: Verdict,
+    /// Where a case passed on the error of a call without saying which call it was.
+    unnamed: Option<&'static Location<'static>>,
+}
 
 impl Failure {
     /// The store does something else than the contract says.
     pub fn new(expected: impl fmt::Display, actual: impl fmt::Display) -> Self {
-        Self(Verdict::Fail {
+        Self::from_verdict(Verdict::Fail {
             expected: expected.to_string(),
             actual: actual.to_string(),
         })
@@ -20,49 +28,56 @@ impl Failure {
 
     /// The case does not apply, and this is why.
     pub fn skip(reason: impl Into<String>) -> Self {
-        Self(Verdict::Skip(reason.into()))
+        Self::from_verdict(Verdict::Skip(reason.into()))
     }
 
     /// The case ran and proved nothing, for instance because no calls overlapped.
     pub fn inconclusive(reason: impl Into<String>) -> Self {
-        Self(Verdict::Inconclusive(reason.into()))
+        Self::from_verdict(Verdict::Inconclusive(reason.into()))
     }
 
     /// The harness broke, not the store.
     pub fn error(reason: impl Into<String>) -> Self {
-        Self(Verdict::Error(reason.into()))
+        Self::from_verdict(Verdict::Error(reason.into()))
     }
 
     pub(crate) const fn from_verdict(verdict: Verdict) -> Self {
-        Self(verdict)
+        Self {
+            verdict,
+            unnamed: None,
+        }
     }
 
-    /// The same with the call's name, where the case did not give it.
+    /// The same with the name of the call that failed in this way, where the case did not give it and
+    /// one of a store did.
     pub(crate) fn named(self, name: impl FnOnce(&str) -> Option<&'static str>) -> Self {
-        match self.0 {
-            Verdict::Fail { expected, actual } if expected == UNNAMED => {
-                let kind = actual.split(':').next().unwrap_or_default();
-                let call = name(kind).unwrap_or("the call");
-                Self::new(format_args!("{call} succeeds"), actual)
-            }
-            other => Self(other),
+        let (Verdict::Fail { actual, .. }, Some(place)) = (&self.verdict, self.unnamed) else {
+            return self;
+        };
+        let kind = actual.split(':').next().unwrap_or_default();
+        match name(kind) {
+            Some(call) => Self::new(format_args!("{call} succeeds, at {place}"), actual),
+            None => self,
         }
     }
 
     /// The verdict that this makes.
     #[must_use]
     pub fn into_verdict(self) -> Verdict {
-        self.0
+        self.verdict
     }
 }
 
-/// What is expected of a call whose name the runner puts in.
-const UNNAMED: &str = "a call succeeds";
-
 /// A call failed that the contract has succeed.
 impl From<Error> for Failure {
+    #[track_caller]
     fn from(error: Error) -> Self {
-        Self::new(UNNAMED, describe_error(&error))
+        let place = Location::caller();
+        let expected = format_args!("what is called at {place} succeeds");
+        Self {
+            unnamed: Some(place),
+            ..Self::new(expected, describe_error(&error))
+        }
     }
 }
 
@@ -137,23 +152,18 @@ pub(crate) fn describe_error(error: &Error) -> String {
     text
 }
 
-/// A record for people.
+/// A record for people: two that differ are two texts.
 pub(crate) fn describe(record: Option<&Record>) -> String {
     let Some(record) = record else {
         return "None".into();
     };
-    let shown = &record.data[..record.data.len().min(24)];
-    let dots = if shown.len() < record.data.len() {
-        "…"
-    } else {
-        ""
-    };
+    let fields = fields(record);
+    let fields = fields.map(|(name, value)| format!("{name} {value}"));
     format!(
-        "a record of {} bytes \"{}{dots}\", revision {:016x}, expiry {:?}",
+        "a record of {} bytes {}, {}",
         record.data.len(),
-        shown.escape_ascii(),
-        record.revision.to_bits(),
-        record.expires_at,
+        excerpt(&record.data),
+        fields.join(", ")
     )
 }
 
@@ -163,43 +173,69 @@ pub(crate) fn describe_difference(expected: &Record, found: Option<&Record>) -> 
     let Some(found) = found else {
         return text;
     };
-    let subject = |record: &Record| match &record.subject {
-        Some(subject) => format!("{:?}", subject.as_str()),
+    let data = (found.data != expected.data).then(|| {
+        let at = first_difference(&found.data, &expected.data);
+        format!("another data from byte {at} on")
+    });
+    let texts = [
+        (subject(found), subject(expected)),
+        (found.label.as_str(), expected.label.as_str()),
+    ];
+    let mut texts = texts
+        .map(|(found, expected)| first_difference(found.as_bytes(), expected.as_bytes()))
+        .into_iter();
+    let others = fields(found).into_iter().zip(fields(expected));
+    let others = others.filter_map(|((name, found), (_, expected))| {
+        let at = match name {
+            "subject" | "label" => texts.next(),
+            _ => None,
+        };
+        let at = at
+            .filter(|at| *at > 0)
+            .map_or_else(String::new, |at| format!(" from byte {at} on"));
+        (found != expected).then(|| format!("another {name}{at}, {found} instead of {expected}"))
+    });
+    let differences: Vec<_> = data.into_iter().chain(others).collect();
+    format!("{text} ({})", differences.join("; "))
+}
+
+/// The fields of a record other than its data.
+fn fields(record: &Record) -> [(&'static str, String); 5] {
+    let millis = |at: Timestamp| format!("{} ms", at.as_millis());
+    let subject = match &record.subject {
+        Some(subject) => excerpt(subject.as_str().as_bytes()),
         None => "none".into(),
     };
-    let label = |record: &Record| format!("{:?}", record.label.as_str());
-    let millis = |at: Timestamp| format!("{} ms", at.as_millis());
-    let revision = |record: &Record| format!("{:016x}", record.revision.to_bits());
-    let fields = [
-        ("revision", revision(found), revision(expected)),
-        (
-            "created_at",
-            millis(found.created_at),
-            millis(expected.created_at),
-        ),
-        (
-            "expires_at",
-            millis(found.expires_at),
-            millis(expected.expires_at),
-        ),
-        ("subject", subject(found), subject(expected)),
-        ("label", label(found), label(expected)),
-    ];
-    let data = (found.data != expected.data).then(|| {
-        let same = found
-            .data
-            .iter()
-            .zip(&expected.data)
-            .take_while(|(a, b)| a == b);
-        format!("another data from byte {} on", same.count())
-    });
-    let others = fields
-        .iter()
-        .filter(|(_, found, expected)| found != expected);
-    let others = others
-        .map(|(name, found, expected)| format!("another {name}, {found} instead of {expected}"));
-    let others: Vec<_> = data.into_iter().chain(others).collect();
-    format!("{text} ({})", others.join("; "))
+    [
+        ("revision", format!("{:016x}", record.revision.to_bits())),
+        ("created_at", millis(record.created_at)),
+        ("expires_at", millis(record.expires_at)),
+        ("subject", subject),
+        ("label", excerpt(record.label.as_str().as_bytes())),
+    ]
+}
+
+fn subject(record: &Record) -> &str {
+    record.subject.as_ref().map_or("", Subject::as_str)
+}
+
+fn first_difference(one: &[u8], other: &[u8]) -> usize {
+    let same = one.iter().zip(other).take_while(|(a, b)| a == b);
+    same.count()
+}
+
+/// The beginning of what may be long, with a hash of the whole. What looks alike to people, such as a
+/// letter and the same letter in two parts, does not here.
+fn excerpt(bytes: &[u8]) -> String {
+    const SHOWN: usize = 24;
+    match bytes.get(..SHOWN) {
+        Some(shown) if bytes.len() > SHOWN => {
+            let mut hash = DefaultHasher::new();
+            hash.write(bytes);
+            format!("\"{}…\" #{:016x}", shown.escape_ascii(), hash.finish())
+        }
+        _ => format!("\"{}\"", bytes.escape_ascii()),
+    }
 }
 
 /// The answer of a delete as the answers of other writes are: [`Missing`](ErrorKind::Missing) when

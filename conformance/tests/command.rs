@@ -158,6 +158,29 @@ fn the_matrix_is_printed() {
 }
 
 #[test]
+fn a_badge_has_the_level_or_the_failures() {
+    let badge = |arguments: &[&str]| -> (i32, Value) {
+        let output = run(&[&["--format", "badge"], arguments].concat());
+        let badge = serde_json::from_str(&text(&output)).expect("a badge is JSON");
+        (status(&output), badge)
+    };
+    let (status, of_one) = badge(&["--case", "l01", "memory:"]);
+    assert_eq!(
+        (status, &of_one["message"]),
+        (0, &"none".into()),
+        "{of_one}"
+    );
+    assert_eq!(of_one["schemaVersion"], 1);
+    let (status, failed) = badge(&["--case", "l04", "memory:", "broken:delete-does-nothing"]);
+    assert_eq!(
+        (status, &failed["message"]),
+        (1, &"1 case fails".into()),
+        "{failed}"
+    );
+    assert_eq!(failed["color"], "red");
+}
+
+#[test]
 fn the_list_names_every_case() {
     let output = run(&["--list"]);
     assert_eq!(status(&output), 0);

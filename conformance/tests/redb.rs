@@ -41,8 +41,15 @@ impl Redb {
 #[async_trait::async_trait]
 impl Harness for Redb {
     async fn open(&self, namespace: &str) -> Result<Arc<dyn SessionStore>> {
-        let store = RedbStore::open(self.database.clone(), namespace, self.clock.clone())?;
-        Ok(Arc::new(store))
+        if namespace.is_empty() {
+            // redb panics at a table without a name.
+            return Err(ErrorKind::InvalidConfig.into());
+        }
+        Ok(Arc::new(RedbStore {
+            database: self.database.clone(),
+            table: namespace.into(),
+            clock: self.clock.clone(),
+        }))
     }
 
     async fn destroy(&self, namespace: &str) -> Result<()> {

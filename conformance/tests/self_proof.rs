@@ -8,10 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
-use sessionkit::{Result, SessionStore};
 use sessionkit_conformance::{
-    Case, Harness, MakeHarness, MemoryHarness, Options, RawEntry, Verdict,
+    Case, Harness, MakeHarness, MemoryHarness, Options, Verdict,
     broken::{BUGS, BrokenHarness, Bug},
     find_case, registry, run_case,
 };
@@ -239,44 +237,6 @@ fn a_failure_is_shortened_to_the_calls_that_matter() {
         .split(", ")
         .count();
     assert!(calls <= 8, "{reason}");
-}
-
-/// A harness that takes its time, and so makes a case last longer than the watchdog waits.
-struct Slow(BrokenHarness);
-
-#[async_trait]
-impl Harness for Slow {
-    async fn open(&self, namespace: &str) -> Result<Arc<dyn SessionStore>> {
-        self.0.open(namespace).await
-    }
-
-    async fn destroy(&self, namespace: &str) -> Result<()> {
-        self.0.destroy(namespace).await
-    }
-
-    async fn raw_dump(&self, namespace: &str) -> Result<Vec<RawEntry>> {
-        self.0.raw_dump(namespace).await
-    }
-
-    async fn raw_write(&self, namespace: &str, entry: &RawEntry) -> Result<()> {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        self.0.raw_write(namespace, entry).await
-    }
-}
-
-#[test]
-fn a_slow_case_is_not_a_stuck_one() {
-    let make: MakeHarness = Arc::new(|| {
-        Box::pin(async { Ok(Arc::new(Slow(BrokenHarness::new("")?)) as Arc<dyn Harness>) })
-    });
-    let options = Options {
-        watchdog: Duration::from_secs(1),
-        ..Options::default()
-    };
-    let case = find_case("B02").expect("the catalogue has B02");
-    let report = run_case(case, &make, &options);
-    assert_eq!(report.verdict, Verdict::Pass);
-    assert!(report.duration > options.watchdog, "not slow enough");
 }
 
 #[test]

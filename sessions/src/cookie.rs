@@ -209,7 +209,7 @@ impl CookieOptions {
         } else if self.partitioned && !self.secure {
             "Partitioned needs Secure"
         } else if !places().all(|place| is_path(&place.path)) {
-            "a cookie path begins with / and has at most 1024 visible ASCII characters"
+            "a cookie path begins with /, has at most 1024 visible ASCII characters and no blank at the end"
         } else if !places().all(|place| place.domain.as_deref().is_none_or(is_domain)) {
             "a cookie domain is not a host name"
         } else if self.old_places.iter().any(|old| old.is(&self.place)) {
@@ -600,9 +600,12 @@ impl Prefix {
     }
 }
 
+/// Browsers drop a blank at the end (draft-ietf-httpbis-rfc6265bis, section 5.6), which would give the
+/// cookie another path.
 fn is_path(path: &str) -> bool {
     let visible = |byte: u8| matches!(byte, b' '..=b'~') && byte != b';';
-    path.starts_with('/') && path.len() <= MAX_ATTRIBUTE && path.bytes().all(visible)
+    let fits = path.len() <= MAX_ATTRIBUTE && path.bytes().all(visible);
+    path.starts_with('/') && !path.ends_with(' ') && fits
 }
 
 fn is_domain(domain: &str) -> bool {

@@ -82,17 +82,23 @@ impl Envelope {
         Some(Self {
             family: Family(wire.family),
             generation: wire.generation,
-            issued_at: Timestamp::from_millis(wire.issued_at),
+            issued_at: instant(wire.issued_at)?,
             record: Record {
                 data: encoded.slice_ref(wire.data),
                 revision: Revision::from_bits(u64::from_le_bytes(wire.revision)),
-                created_at: Timestamp::from_millis(wire.created_at),
-                expires_at: Timestamp::from_millis(wire.expires_at),
+                created_at: instant(wire.created_at)?,
+                expires_at: instant(wire.expires_at)?,
                 subject: wire.subject.map(Subject::new).transpose().ok()?,
                 label: Label::new(wire.label).ok()?,
             },
         })
     }
+}
+
+/// The instant of this many milliseconds, if a record can have it.
+fn instant(millis: i64) -> Option<Timestamp> {
+    let instant = Timestamp::from_millis(millis);
+    (instant.as_millis() == millis).then_some(instant)
 }
 
 #[cfg(test)]
@@ -193,6 +199,31 @@ mod tests {
         assert_eq!(with_subject(b"\x02"), None, "no such variant");
         let long = [&[1, 0x80, 0x02][..], &[b'a'; 256]].concat();
         assert_eq!(with_subject(&long), None, "256 bytes");
+    }
+
+    #[test]
+    fn decode_refuses_instants_that_no_record_can_have() {
+        let encoded = |issued_at, created_at, expires_at| {
+            let wire = Wire {
+                family: [7; 16],
+                generation: 0,
+                revision: [1; 8],
+                issued_at,
+                created_at,
+                expires_at,
+                subject: None,
+                label: "",
+                data: b"",
+            };
+            let encoded = postcard::to_extend(&wire, vec![FORMAT]).unwrap();
+            Envelope::decode(&encoded.into())
+        };
+        assert!(encoded(0, 0, Timestamp::MAX.as_millis()).is_some());
+        for outside in [-1, i64::MIN, Timestamp::MAX.as_millis() + 1, i64::MAX] {
+            assert_eq!(encoded(outside, 0, 0), None);
+            assert_eq!(encoded(0, outside, 0), None);
+            assert_eq!(encoded(0, 0, outside), None);
+        }
     }
 
     #[test]

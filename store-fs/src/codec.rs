@@ -113,16 +113,17 @@ impl Header {
         }
         let key = StoreKey::from_bytes(fields.take()?);
         let revision = Revision::from_bits(u64::from_le_bytes(fields.take()?));
-        let created_at = Timestamp::from_millis(i64::from_le_bytes(fields.take()?));
-        let expires_at = Timestamp::from_millis(i64::from_le_bytes(fields.take()?));
+        let created_at = fields.instant()?;
+        let expires_at = fields.instant()?;
         let data_len = u32::from_le_bytes(fields.take()?) as usize;
         let [subject_len, label_len] = fields.take()?.map(usize::from);
-        let _zero: [u8; 2] = fields.take()?;
+        let zero: [u8; 2] = fields.take()?;
         let data_sum = fields.take()?;
         let subject = fields.text(subject_len)?;
         let label = fields.text(label_len)?;
         let len = FIXED + subject_len + label_len + SUM;
-        if fields.take()? != checksum(&bytes[..len - SUM]) || data_len > MAX_DATA {
+        let is_whole = fields.take()? == checksum(&bytes[..len - SUM]);
+        if !is_whole || data_len > MAX_DATA || zero != [0; 2] {
             return Err(damaged());
         }
         Ok(Self {
@@ -184,6 +185,16 @@ impl<'a> Fields<'a> {
         let (field, rest) = self.0.split_first_chunk().ok_or_else(damaged)?;
         self.0 = rest;
         Ok(*field)
+    }
+
+    /// An instant that a record can have; no other is written.
+    fn instant(&mut self) -> Result<Timestamp> {
+        let millis = i64::from_le_bytes(self.take()?);
+        let instant = Timestamp::from_millis(millis);
+        match instant.as_millis() == millis {
+            true => Ok(instant),
+            false => Err(damaged()),
+        }
     }
 
     fn text(&mut self, len: usize) -> Result<&'a str> {

@@ -39,7 +39,7 @@ async fn until_impatient_callers_are_served(store: &RedisStore, token: &Token, r
             _ => answers = 0,
         }
         assert!(
-            begun.elapsed() < WATCHDOG / 3,
+            begun.elapsed() < WATCHDOG,
             "the connections are not replaced"
         );
     }
@@ -103,7 +103,7 @@ async fn a_demoted_master_is_noticed_by_those_who_only_read() {
     container.exec(&command).await.unwrap();
     let begun = Instant::now();
     while store.load(&token).await.is_ok() {
-        assert!(begun.elapsed() < WATCHDOG / 2, "a replica is read for ever");
+        assert!(begun.elapsed() < WATCHDOG, "a replica is read for ever");
         tokio::task::yield_now().await;
     }
 }
@@ -162,7 +162,7 @@ async fn a_cluster_whose_nodes_all_have_other_addresses_is_found_by_its_seeds() 
     let begun = Instant::now();
     for token in &tokens {
         while store.load(token).await.ok().flatten().as_ref() != Some(&record) {
-            assert!(begun.elapsed() < WATCHDOG / 2, "the nodes are not found");
+            assert!(begun.elapsed() < WATCHDOG, "the nodes are not found");
         }
     }
     eprintln!(

@@ -259,7 +259,8 @@ async fn a_lock_held_too_long_is_unavailable_and_nothing_is_done(url: String) {
         .update(&token, before.revision, &lasting(b"after"))
         .await;
     assert_eq!(kind(update), Some(ErrorKind::Unavailable));
-    assert!(start.elapsed() < deadline);
+    // Time for a machine that is ten times slower; the server would wait for 50 seconds.
+    assert!(start.elapsed() < deadline * 10);
     assert_eq!(store.load(&token).await.unwrap(), Some(before.clone()));
     drop_after(20, store.touch(&token, Timestamp::MAX)).await;
     execute(&mut other, "ROLLBACK").await;

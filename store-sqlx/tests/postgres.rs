@@ -692,7 +692,8 @@ async fn a_server_that_is_not_there_is_unavailable() {
     let start = Instant::now();
     let error = PostgresStore::connect(&url, options).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(start.elapsed() < Duration::from_secs(2));
+    // Time for a machine that is ten times slower, and then some.
+    assert!(start.elapsed() < Duration::from_secs(30));
 
     for url in [
         "postgres://h:x/d",

@@ -701,7 +701,6 @@ async fn a_locked_database_is_unavailable_in_time_and_recovers() {
     let token = store.create(token(), &lasting(b"x")).await.unwrap();
     let mut other = dir.raw().await;
     execute(&mut other, "BEGIN IMMEDIATE").await;
-    let start = std::time::Instant::now();
     let calls = (0..20).map(|_| {
         let store = store.clone();
         async move {
@@ -711,10 +710,11 @@ async fn a_locked_database_is_unavailable_in_time_and_recovers() {
                 .unwrap_err()
         }
     });
-    for error in all(calls).await {
+    // Time for a machine that is ten times slower.
+    let errors = tokio::time::timeout(deadline * 10, all(calls)).await;
+    for error in errors.expect("no call waits for the lock for ever") {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     }
-    assert!(start.elapsed() < deadline * 2, "{:?}", start.elapsed());
     // Those who read are not kept waiting.
     assert!(store.load(&token).await.unwrap().is_some());
     execute(&mut other, "ROLLBACK").await;

@@ -14,7 +14,11 @@ use store::RedbStore;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = env::temp_dir().join(format!("sessions-{}.redb", std::process::id()));
     let database = Arc::new(Database::create(&path)?);
-    let store = RedbStore::open(database, "sessions", Arc::new(SystemClock))?;
+    let store = RedbStore {
+        database,
+        table: "sessions".into(),
+        clock: Arc::new(SystemClock),
+    };
     let now = SystemClock.now();
     let record = Record {
         data: "hello from redb".into(),

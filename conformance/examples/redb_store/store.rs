@@ -9,57 +9,56 @@ use sessionkit::{
 
 const MAX_DATA: usize = 1 << 20;
 
-/// Revision, creation, expiry, subject, label and data.
-type Row = (u64, i64, i64, Option<String>, String, Vec<u8>);
-
-/// Keeps sessions in a table of a redb database.
+/// Keeps sessions in a table of a redb database, which the first write creates.
 #[derive(Clone, Debug)]
 pub(crate) struct RedbStore {
-    database: Arc<Database>,
-    table: String,
-    clock: Arc<dyn Clock>,
+    pub(crate) database: Arc<Database>,
+    pub(crate) table: String,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
-impl RedbStore {
-    /// Opens the table, which the first write creates.
-    pub(crate) fn open(
-        database: Arc<Database>,
-        table: &str,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self> {
-        if table.is_empty() {
-            return Err(Error::new(
-                ErrorKind::InvalidConfig,
-                "the table has no name",
-            ));
-        }
-        let table = table.into();
-        Ok(Self {
-            database,
-            table,
-            clock,
-        })
-    }
+/// Revision, creation, expiry, subject, label and data.
+type Row<'a> = (u64, i64, i64, Option<&'a str>, &'a str, &'a [u8]);
 
-    /// Makes a change in a transaction, of which redb runs one at a time, away from the threads of
-    /// the runtime. An error takes back what was done.
+impl RedbStore {
+    /// Works in a transaction, of which redb runs one at a time, away from the threads of the
+    /// runtime. An error takes back what was done.
     async fn write<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut Sessions<'_>) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&mut Table<'_, [u8; 32], Row<'static>>, Timestamp) -> Result<T>
+        + Send
+        + 'static,
     ) -> Result<T> {
         let store = self.clone();
         let work = tokio::task::spawn_blocking(move || {
             let transaction = store.database.begin_write().map_err(failed)?;
-            let definition = TableDefinition::new(&store.table);
-            let answer = change(&mut Sessions {
-                table: transaction.open_table(definition).map_err(failed)?,
-                // Told inside the transaction: calls have the order of their times.
-                now: store.clock.now(),
-            })?;
-            transaction.commit().map_err(ambiguous)?;
-            Ok(answer)
+            let rows = TableDefinition::new(&store.table);
+            let mut rows = transaction.open_table(rows).map_err(failed)?;
+            // Told inside the transaction: calls have the order of their times.
+            let answer = work(&mut rows, store.clock.now())?;
+            drop(rows);
+            let ambiguous = |error| Error::from(ErrorKind::Ambiguous).with_source(error);
+            transaction.commit().map(|()| answer).map_err(ambiguous)
         });
-        work.await.map_err(ambiguous)?
+        // A panic before the commit is as if nothing had happened.
+        work.await.map_err(failed)?
+    }
+
+    /// Looks at the live record of a key, and stores another one or none in its place.
+    async fn change<T: Send + 'static>(
+        &self,
+        key: StoreKey,
+        change: impl FnOnce(Result<Option<Record>>) -> Result<(T, Option<Record>)> + Send + 'static,
+    ) -> Result<T> {
+        self.write(move |rows, now| {
+            let (answer, record) = change(live(rows, &key, now))?;
+            let changed = match record {
+                Some(record) => rows.insert(key.as_bytes(), row(&record)).map(drop),
+                None => rows.remove(key.as_bytes()).map(drop),
+            };
+            changed.map(|()| answer).map_err(failed)
+        })
+        .await
     }
 }
 
@@ -71,77 +70,70 @@ impl SessionStore for RedbStore {
 
     async fn create(&self, token: Token, record: &Record) -> Result<Token> {
         record.check_size(MAX_DATA)?;
-        let (key, record) = (token.key(), record.clone());
-        self.write(move |sessions| sessions.insert(&key, record))
-            .await?;
-        Ok(token)
+        let record = record.clone();
+        self.change(token.key(), move |live| match live? {
+            Some(_) => Err(ErrorKind::Exists.into()),
+            None => Ok((token, Some(record))),
+        })
+        .await
     }
 
     async fn load(&self, token: &Token) -> Result<Option<Record>> {
         let (store, key) = (self.clone(), token.key());
         let work = tokio::task::spawn_blocking(move || {
-            let now = store.clock.now();
             let transaction = store.database.begin_read().map_err(failed)?;
             match transaction.open_table(TableDefinition::new(&store.table)) {
-                Ok(table) => live(&table, &key, now),
+                Ok(rows) => live(&rows, &key, store.clock.now()),
                 Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
                 Err(error) => Err(failed(error)),
             }
         });
-        work.await.map_err(ambiguous)?
+        work.await.map_err(failed)?
     }
 
     async fn update(&self, token: &Token, expected: Revision, record: &Record) -> Result<Token> {
         record.check_size(MAX_DATA)?;
-        let (key, record) = (token.key(), record.clone());
-        self.write(move |sessions| {
-            sessions.check(&key, expected)?;
-            sessions.put(&key, record)
+        let (token, record) = (token.clone(), record.clone());
+        self.change(token.key(), move |live| match live? {
+            Some(live) if live.revision == expected => Ok((token, Some(record))),
+            Some(_) => Err(ErrorKind::Conflict.into()),
+            None => Err(ErrorKind::Missing.into()),
         })
-        .await?;
-        Ok(token.clone())
+        .await
     }
 
     async fn touch(&self, token: &Token, expires_at: Timestamp) -> Result<Token> {
-        let key = token.key();
-        self.write(move |sessions| {
-            let record = sessions.live(&key)?.ok_or(ErrorKind::Missing)?;
-            sessions.put(
-                &key,
-                Record {
-                    expires_at,
-                    ..record
-                },
-            )
+        let token = token.clone();
+        self.change(token.key(), move |live| {
+            let mut record = live?.ok_or(ErrorKind::Missing)?;
+            record.expires_at = expires_at;
+            Ok((token, Some(record)))
         })
-        .await?;
-        Ok(token.clone())
+        .await
     }
 
     async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
-        let key = token.key();
-        self.write(move |sessions| match expected {
-            Some(expected) => sessions.end(&key, expected),
-            None => sessions.remove(&key),
+        self.change(token.key(), move |live| match (live, expected) {
+            (Ok(Some(live)), Some(at)) if live.revision != at => Err(ErrorKind::Conflict.into()),
+            (Err(unreadable), Some(_)) => Err(unreadable),
+            // Without a revision also what cannot be read.
+            (live, _) => Ok((matches!(live, Ok(Some(_))), None)),
         })
         .await
     }
 
     async fn sweep(&self, limit: usize) -> Result<u64> {
-        self.write(move |Sessions { table, now }| {
-            let expired = table
-                .extract_if(|_, row| row.2 <= now.as_millis())
-                .map_err(failed)?;
-            expired
-                .take(limit)
-                .try_fold(0, |count, row| row.map(|_| count + 1))
-                .map_err(failed)
+        self.write(move |rows, now| {
+            let removed = rows.extract_if(|_, row| row.2 <= now.as_millis());
+            let mut removed = removed.map_err(failed)?.take(limit);
+            let count = removed.try_fold(0, |count, row| row.map(|_| count + 1));
+            count.map_err(failed)
         })
         .await
     }
 
     async fn ping(&self) -> Result<()> {
-        self.write(|_| Ok(())).await
+        self.write(|_, _| Ok(())).await
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
@@ -149,91 +141,39 @@ impl SessionStore for RedbStore {
     }
 }
 
-/// The table and the time, during a transaction.
-struct Sessions<'a> {
-    table: Table<'a, [u8; 32], Row>,
-    now: Timestamp,
-}
-
-impl Sessions<'_> {
-    fn live(&self, key: &StoreKey) -> Result<Option<Record>> {
-        live(&self.table, key, self.now)
-    }
-
-    fn check(&self, key: &StoreKey, expected: Revision) -> Result<()> {
-        match self.live(key)? {
-            Some(record) if record.revision == expected => Ok(()),
-            Some(_) => Err(ErrorKind::Conflict.into()),
-            None => Err(ErrorKind::Missing.into()),
-        }
-    }
-
-    fn insert(&mut self, key: &StoreKey, record: Record) -> Result<()> {
-        match self.live(key)? {
-            Some(_) => Err(ErrorKind::Exists.into()),
-            None => self.put(key, record),
-        }
-    }
-
-    fn put(&mut self, key: &StoreKey, record: Record) -> Result<()> {
-        let row = (
-            record.revision.to_bits(),
-            record.created_at.as_millis(),
-            record.expires_at.as_millis(),
-            record.subject.map(|subject| subject.as_str().into()),
-            record.label.as_str().into(),
-            record.data.into(),
-        );
-        self.table
-            .insert(key.as_bytes(), row)
-            .map(drop)
-            .map_err(failed)
-    }
-
-    /// Ends a live record at this revision.
-    fn end(&mut self, key: &StoreKey, expected: Revision) -> Result<bool> {
-        match self.live(key)? {
-            Some(record) if record.revision != expected => Err(ErrorKind::Conflict.into()),
-            _ => self.remove(key),
-        }
-    }
-
-    /// Removes whatever is there, also what cannot be read, and says whether it was live.
-    fn remove(&mut self, key: &StoreKey) -> Result<bool> {
-        let live = matches!(self.live(key), Ok(Some(_)));
-        self.table.remove(key.as_bytes()).map_err(failed)?;
-        Ok(live)
-    }
-}
-
 fn live(
-    table: &impl ReadableTable<[u8; 32], Row>,
+    rows: &impl ReadableTable<[u8; 32], Row<'static>>,
     key: &StoreKey,
     now: Timestamp,
 ) -> Result<Option<Record>> {
-    let Some(row) = table.get(key.as_bytes()).map_err(failed)? else {
-        return Ok(None);
-    };
-    let (revision, created_at, expires_at, subject, label, data) = row.value();
-    let record = Record {
-        data: data.into(),
+    let row = rows.get(key.as_bytes()).map_err(failed)?;
+    let record = row.map(|row| record(row.value())).transpose()?;
+    Ok(record.filter(|record| record.is_live(now)))
+}
+
+fn row(record: &Record) -> Row<'_> {
+    (
+        record.revision.to_bits(),
+        record.created_at.as_millis(),
+        record.expires_at.as_millis(),
+        record.subject.as_ref().map(Subject::as_str),
+        record.label.as_str(),
+        &record.data,
+    )
+}
+
+fn record((revision, created_at, expires_at, subject, label, data): Row<'_>) -> Result<Record> {
+    let subject = subject.map(Subject::new).transpose();
+    Ok(Record {
+        data: data.to_vec().into(),
         revision: Revision::from_bits(revision),
         created_at: Timestamp::from_millis(created_at),
         expires_at: Timestamp::from_millis(expires_at),
-        subject: subject
-            .map(Subject::new)
-            .transpose()
-            .map_err(|_| ErrorKind::Corrupt)?,
-        label: Label::new(&label).map_err(|_| ErrorKind::Corrupt)?,
-    };
-    Ok(Some(record).filter(|record| record.is_live(now)))
+        subject: subject.map_err(|_| ErrorKind::Corrupt)?,
+        label: Label::new(label).map_err(|_| ErrorKind::Corrupt)?,
+    })
 }
 
-/// Nothing was changed.
-fn failed(error: impl Into<redb::Error>) -> Error {
-    Error::new(ErrorKind::Unavailable, "the database failed").with_source(error.into())
-}
-
-fn ambiguous(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorKind::Ambiguous, "the transaction has no known end").with_source(error)
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::from(ErrorKind::Unavailable).with_source(error)
 }

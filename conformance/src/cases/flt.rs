@@ -1,4 +1,5 @@
 use std::{
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -137,13 +138,13 @@ pub(super) async fn in_time<T>(
     call: impl Future<Output = T>,
 ) -> Outcome<T> {
     let limit = patience(cx);
-    let begun = Instant::now();
     let late = format!("{what} ends within {:?}", cx.harness().deadline());
-    match tokio::time::timeout(limit, call).await {
+    let mut call = pin!(call);
+    match tokio::time::timeout(limit, &mut call).await {
         Ok(answer) => Ok(answer),
         Err(_) => Err(Failure::new(
             late,
-            format!("still running after {:?}", begun.elapsed()),
+            format!("after {limit:?} {}", cx.meter().unfinished()),
         )),
     }
 }

@@ -137,7 +137,7 @@ impl Browser {
                 .await
                 != Ok(Value::Bool(true))
             {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::task::yield_now().await;
             }
         };
         let arrived = tokio::time::timeout(PATIENCE, arrival).await;

@@ -129,6 +129,8 @@ fn impossible_combinations_are_refused_when_the_manager_is_built() {
         plain().partitioned(true),
         CookieOptions::new("id").unwrap().path("app"),
         CookieOptions::new("id").unwrap().path("/a;b"),
+        // A browser reads it without the blank (rfc6265bis, section 5.6).
+        CookieOptions::new("id").unwrap().path("/a "),
         CookieOptions::new("id").unwrap().path("/a\r\nb"),
         CookieOptions::new("id").unwrap().path("/\u{e9}"),
         CookieOptions::new("id")

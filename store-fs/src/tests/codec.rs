@@ -1,4 +1,5 @@
 use sessionkit::{ErrorKind, StoreKey};
+use sha2::{Digest, Sha256};
 
 use super::{A, B, call, create, load, record, tree};
 use crate::codec::{Encoded, Header};
@@ -24,6 +25,30 @@ fn every_flipped_bit_and_every_cut_is_noticed() {
     for more in [&b"\0"[..], &whole] {
         let longer = [&whole[..], more].concat();
         assert_eq!(read(&A, &longer).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
+
+/// The checksums are right: only another program can have written such a file.
+#[test]
+fn a_file_with_a_field_that_nobody_writes_is_damaged() {
+    let whole = Encoded::new(&A, &record(1, Some("alice"))).unwrap().bytes;
+    let before_1970 = (-1_i64).to_le_bytes();
+    let after_9999 = 253_402_300_800_000_i64.to_le_bytes();
+    for (at, field) in [
+        (48, &before_1970[..]),
+        (48, &after_9999),
+        (56, &before_1970),
+        (56, &after_9999),
+        (70, &[1, 0]),
+        (70, &[0, 1]),
+    ] {
+        let mut file = whole.clone();
+        file[at..at + field.len()].copy_from_slice(field);
+        let sum_at = 88 + "alice".len() + "label 1".len();
+        let sum = Sha256::digest(&file[..sum_at]);
+        file[sum_at..sum_at + 16].copy_from_slice(&sum[..16]);
+        let error = read(&A, &file).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{at}: {field:?}");
     }
 }
 
