@@ -56,8 +56,14 @@ impl fmt::Debug for BrokenStore {
     }
 }
 
+/// Closing a handle.
 impl Drop for BrokenStore {
     fn drop(&mut self) {
+        if self.has("a-closed-handle-writes-back") {
+            let cached = std::mem::take(&mut *lock(&self.cache)).into_iter();
+            self.disk()
+                .extend(cached.map(|(key, record)| (key, encode(&record))));
+        }
         if self.has("drop-loses-what-it-wrote") && self.shared.fault() != Fault::None {
             let prefix = self.prefix();
             self.disk().retain(|key, _| !key.starts_with(&prefix));
@@ -228,17 +234,6 @@ impl BrokenStore {
         let record = self.spoiled(record);
         lock(&self.cache).insert(self.key(token), record.clone());
         disk.insert(self.key(token), encode(&record));
-    }
-}
-
-/// Closing a handle.
-impl Drop for BrokenStore {
-    fn drop(&mut self) {
-        if self.has("a-closed-handle-writes-back") {
-            let cached = std::mem::take(&mut *lock(&self.cache)).into_iter();
-            self.disk()
-                .extend(cached.map(|(key, record)| (key, encode(&record))));
-        }
     }
 }
 
