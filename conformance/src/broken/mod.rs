@@ -20,7 +20,8 @@ use std::{
 use async_trait::async_trait;
 use sessionkit::{
     Clock, CookieOptions, Entropy, Error, ErrorKind, Key, Keyring, ManualClock, Record, Result,
-    SessionConfig, SessionManager, SessionManagerBuilder, SessionStore, Subject, Token,
+    SessionConfig, SessionManager, SessionManagerBuilder, SessionStore, Subject, SubjectSession,
+    Timestamp, Token,
 };
 
 pub use table::{BUGS, Bug};
@@ -54,6 +55,14 @@ struct Shared {
     indexed: Mutex<BTreeSet<Vec<u8>>>,
     former: Mutex<Vec<(Subject, Vec<u8>)>>,
     seen: Mutex<HashMap<Subject, usize>>,
+    /// The last whole list of a subject.
+    remembered: Mutex<HashMap<Subject, Vec<SubjectSession>>>,
+    /// The expiries that records were created with, and the latest that they had.
+    expiries: Mutex<HashMap<Vec<u8>, [Timestamp; 2]>>,
+    /// The tokens that records were created with.
+    tokens: Mutex<HashMap<Vec<u8>, Token>>,
+    /// What the last call was about.
+    last: Mutex<Option<Token>>,
     keyrings: Mutex<HashMap<String, Keyring>>,
 }
 
@@ -101,6 +110,10 @@ impl BrokenHarness {
             indexed: Mutex::default(),
             former: Mutex::default(),
             seen: Mutex::default(),
+            remembered: Mutex::default(),
+            expiries: Mutex::default(),
+            tokens: Mutex::default(),
+            last: Mutex::default(),
             keyrings: Mutex::default(),
         })))
     }

@@ -149,7 +149,7 @@ pub(super) async fn in_time<T>(
 }
 
 /// Tries until the backend has recovered, within the deadline and a bit.
-async fn recovered(cx: &Context, store: &Store, token: &Token) -> Outcome {
+pub(super) async fn recovered(cx: &Context, store: &Store, token: &Token) -> Outcome {
     let begun = Instant::now();
     loop {
         match store.load(token).await {

@@ -1,10 +1,11 @@
-//! The catalogue, a file for each group.
+//! The catalogue, a file for each group, or two where a theme fills its own.
 
 use crate::Case;
 
 mod canc;
 mod client;
 mod conc;
+mod discreet;
 mod fid;
 mod flow;
 mod flt;
@@ -15,8 +16,10 @@ mod life;
 mod lim;
 mod list;
 mod meta;
+mod mixture;
 mod rounds;
 mod sec;
+mod subject;
 mod sweep;
 mod time;
 
@@ -57,8 +60,11 @@ pub(crate) const ALL: &[&[Case]] = &[
     lim::CASES,
     flt::CASES,
     sec::CASES,
+    discreet::CASES,
     sweep::CASES,
+    mixture::CASES,
     list::CASES,
+    subject::CASES,
     flow::CASES,
     client::CASES,
     meta::CASES,
