@@ -297,17 +297,14 @@ impl<DB: Dialect> Remote<DB> {
         after: Option<&StoreKey>,
         limit: usize,
     ) -> Result<Vec<SubjectSession>> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let statement = || {
+        let statement = |after: &[u8], rows| {
             Statement::new(&self.sql.list)
                 .bytes(subject.as_str().as_bytes())
-                .bytes(key_or_empty(after))
+                .bytes(after)
                 .time(self.now())
-                .number(limit)
+                .number(rows)
         };
-        let answer = self.caller.read(statement).await?;
-        let rows = answer.rows.iter();
-        rows.map(record::subject_session::<DB>).collect()
+        record::list(&self.caller, after, limit, statement).await
     }
 
     pub(crate) async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {

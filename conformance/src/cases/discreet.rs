@@ -150,11 +150,15 @@ async fn unreadable(cx: &Context, store: &Store, eye: &mut Eye) -> Outcome {
         subject: Some(alice.clone()),
         ..cx.record(CANARY)
     };
+    // What an index keeps for the subject is there before the record that is to be damaged.
+    let first = store.create(cx.token(), &record).await?;
+    eye.hide(&first);
     let before = cx.raw_dump().await?;
     let token = store.create(cx.token(), &record).await?;
     eye.hide(&token);
     let entries = cx.raw_dump().await?;
-    let new = |entry: &&RawEntry| !before.contains(entry) && !entry.value.is_empty();
+    let before: Vec<_> = before.iter().map(|entry| &entry.name).collect();
+    let new = |entry: &&RawEntry| !before.contains(&&entry.name) && !entry.value.is_empty();
     let stored: Vec<_> = entries.iter().filter(new).collect();
     for damage in [cut, turned, garbage] {
         for entry in &stored {
