@@ -7,7 +7,7 @@ use futures_util::{
     future::{BoxFuture, join_all},
 };
 use sessionkit::{Error, ErrorKind, Record, Result, SessionStore, Subject, Sweep, Token};
-use tracing::instrument::WithSubscriber;
+use tracing::{instrument::WithSubscriber, subscriber::NoSubscriber};
 
 use super::{
     case,
@@ -100,7 +100,7 @@ async fn s40_what_a_store_refuses_or_cannot_read_is_not_quoted(cx: &Context) -> 
     let capture = eye.capture.clone();
     async {
         too_large(cx, &store, &mut eye).await?;
-        match cx.raw_dump().await.map_err(Failure::into_verdict) {
+        match unseen(cx.raw_dump()).await.map_err(Failure::into_verdict) {
             Ok(_) => unreadable(cx, &store, &mut eye).await,
             // What cannot be got at cannot be damaged.
             Err(Verdict::Skip(_)) => Ok(()),
@@ -153,17 +153,17 @@ async fn unreadable(cx: &Context, store: &Store, eye: &mut Eye) -> Outcome {
     // What an index keeps for the subject is there before the record that is to be damaged.
     let first = store.create(cx.token(), &record).await?;
     eye.hide(&first);
-    let before = cx.raw_dump().await?;
+    let before = unseen(cx.raw_dump()).await?;
     let token = store.create(cx.token(), &record).await?;
     eye.hide(&token);
-    let entries = cx.raw_dump().await?;
+    let entries = unseen(cx.raw_dump()).await?;
     let before: Vec<_> = before.iter().map(|entry| &entry.name).collect();
     let new = |entry: &&RawEntry| !before.contains(&&entry.name) && !entry.value.is_empty();
     let stored: Vec<_> = entries.iter().filter(new).collect();
     for damage in [cut, turned, garbage] {
         for entry in &stored {
             let (name, value) = (entry.name.clone(), damage(&entry.value));
-            cx.raw_write(&RawEntry { name, value }).await?;
+            unseen(cx.raw_write(&RawEntry { name, value })).await?;
         }
         // As a process that was started later.
         let store = cx.open().await?;
@@ -184,12 +184,17 @@ async fn unreadable(cx: &Context, store: &Store, eye: &mut Eye) -> Outcome {
         eye.look_at(&store);
         eye.check(cx, "where a record cannot be read")?;
         for entry in &stored {
-            cx.raw_write(entry).await?;
+            unseen(cx.raw_write(entry)).await?;
         }
         eye.note(store.delete(&token, None).await);
         store.create(token.clone(), &record).await?;
     }
     Ok(())
+}
+
+/// What a hook logs is the harness's affair.
+fn unseen<F: Future>(hook: F) -> impl Future<Output = F::Output> {
+    hook.with_subscriber(NoSubscriber::default())
 }
 
 /// The end is missing.
