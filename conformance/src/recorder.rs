@@ -296,10 +296,17 @@ pub(crate) struct Recorder {
     jitter: Option<Random>,
 }
 
-/// As the store inside, so that the kit sees what it shows of itself.
+/// As the store inside and its index, so that the kit sees what they show of themselves.
 impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
+        self.inner.fmt(f)?;
+        match self.inner.subjects() {
+            Some(index) => {
+                f.write_str(" ")?;
+                index.fmt(f)
+            }
+            None => Ok(()),
+        }
     }
 }
 

@@ -269,9 +269,9 @@ macro_rules! __suite_names {
             i01_two_namespaces_know_nothing_of_each_other
             i02_namespaces_with_similar_names_do_not_leak
             i03_strangers_in_the_backend_are_left_alone
-            i40_long_namespaces_that_differ_in_the_last_letter_are_two
             x60_a_dropped_call_of_any_kind_is_whole_or_not_made
             i50_no_call_reaches_into_another_namespace
+            i60_long_namespaces_are_apart_to_the_last_byte
             b01_too_large_is_refused_and_changes_nothing
             b02_lengths_in_stored_values_are_not_believed
             b03_a_hostile_namespace_is_refused_or_a_namespace
@@ -303,12 +303,17 @@ macro_rules! __suite_names {
             s04_no_secret_is_shown_or_logged
             s05_hostile_texts_are_only_texts
             s07_a_removed_key_opens_no_session
+            s40_what_a_store_refuses_or_cannot_read_is_not_quoted
+            s41_lists_revocations_and_sweeps_show_no_secret
+            s42_lost_and_late_answers_show_no_secret
             w01_a_sweep_removes_what_has_expired_and_nothing_else
             w02_sweeps_at_the_same_time_share_the_work
             w04_a_sweep_steps_over_what_it_cannot_read
             w05_a_backend_that_sweeps_by_itself_does_it
             w06_a_store_without_a_sweep_refuses_it
             w07_try_sweep_sweeps_or_leaves_it_to_another
+            w40_a_sweep_that_fails_says_so
+            w41_a_sweep_counts_every_record_once_whatever_became_of_it
             n01_a_list_has_the_live_sessions_and_opens_none
             n02_paging_shows_what_stays_exactly_once
             n03_the_index_follows_every_write
@@ -316,6 +321,13 @@ macro_rules! __suite_names {
             n05_revoking_everything_is_not_outrun
             n06_a_store_without_an_index_keeps_the_subject
             n07_revoking_everything_ends_while_the_subject_signs_in
+            n40_an_index_that_cannot_be_asked_is_an_error_never_empty
+            n41_subjects_that_look_alike_are_different_people
+            n42_a_page_begins_behind_its_position_whatever_became_of_it
+            n43_hundreds_of_sessions_are_all_listed_and_all_ended
+            n44_revoking_looks_at_the_sessions_as_they_are_now
+            n45_the_index_forgets_what_was_before
+            n46_an_unreadable_record_stands_in_nobodys_way
             r01_a_renewal_keeps_the_session_and_makes_the_old_cookie_dead
             r02_a_late_request_gets_no_cookie_for_thirty_seconds
             r03_a_change_beside_a_renewal_is_refused_and_reported

@@ -197,6 +197,7 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
 ///
 /// The index follows every write: a record is found under the subject of its last write from the
 /// `Ok` of that write on, and is not found once it is not live. Subjects are compared byte for byte.
+/// A record that cannot be read stands in nobody's way: the others are listed and ended.
 #[async_trait]
 pub trait SubjectIndex: Debug + Send + Sync {
     /// The live sessions of a subject in ascending order of their keys, at most `limit` of them,

@@ -4,7 +4,10 @@ use sessionkit::{
     Error, ErrorKind, Label, Record, Result, Revision, StoreKey, Subject, SubjectSession, Timestamp,
 };
 
-use crate::statement::{Driver, Statement};
+use crate::{
+    failure::Effect,
+    statement::{Driver, Runner, Statement},
+};
 
 /// The largest payload of every store of this crate, in bytes: within the smallest packet that a
 /// MySQL or MariaDB server takes unless configured otherwise.
@@ -28,13 +31,42 @@ pub(crate) fn record<DB: Driver>(row: &DB::Row, first: usize) -> Result<Record> 
 }
 
 /// Reads the columns `session_key, created_at, expires_at, label`.
-pub(crate) fn subject_session<DB: Driver>(row: &DB::Row) -> Result<SubjectSession> {
+fn subject_session<DB: Driver>(row: &DB::Row) -> Result<SubjectSession> {
     Ok(SubjectSession {
         key: key::<DB>(row, 0)?,
         created_at: timestamp::<DB>(row, 1)?,
         expires_at: timestamp::<DB>(row, 2)?,
         label: label::<DB>(row, 3)?,
     })
+}
+
+/// Lists the sessions in the rows of a statement, which is given the key to begin behind and the
+/// number of rows. Rows that cannot be read are nobody's sessions, and leave room for others.
+pub(crate) async fn list<DB: Driver>(
+    runner: &Runner<DB>,
+    after: Option<&StoreKey>,
+    limit: usize,
+    statement: impl Fn(&[u8], i64) -> Statement<DB> + Send + Sync,
+) -> Result<Vec<SubjectSession>> {
+    let end = runner.end();
+    let mut after = after.map_or(Vec::new(), |key| key.as_bytes().to_vec());
+    let mut sessions = Vec::new();
+    loop {
+        let wanted = limit - sessions.len();
+        let rows = i64::try_from(wanted).unwrap_or(i64::MAX);
+        let answer = runner
+            .call_until(end, Effect::Read, || statement(&after, rows))
+            .await
+            .map_err(|failure| failure.into_error(Effect::Read))?;
+        let readable = |row| subject_session::<DB>(row).ok();
+        sessions.extend(answer.rows.iter().filter_map(readable));
+        match answer.rows.last() {
+            Some(last) if answer.rows.len() == wanted && sessions.len() < limit => {
+                after = bytes::<DB>(last, 0)?;
+            }
+            _ => return Ok(sessions),
+        }
+    }
 }
 
 pub(crate) fn key<DB: Driver>(row: &DB::Row, index: usize) -> Result<StoreKey> {

@@ -296,17 +296,14 @@ impl<DB: Dialect> Remote<DB> {
         after: Option<&StoreKey>,
         limit: usize,
     ) -> Result<Vec<SubjectSession>> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let statement = || {
+        let statement = |after: &[u8], rows| {
             Statement::new(&self.sql.list)
                 .bytes(subject.as_str().as_bytes())
-                .bytes(key_or_empty(after))
+                .bytes(after)
                 .time(self.now())
-                .number(limit)
+                .number(rows)
         };
-        let answer = self.runner.read(statement).await?;
-        let rows = answer.rows.iter();
-        rows.map(codec::subject_session::<DB>).collect()
+        codec::list(&self.runner, after, limit, statement).await
     }
 
     pub(crate) async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use sessionkit::{
     Clock, CookieOptions, Entropy, Error, ErrorKind, Key, Keyring, ManualClock, Record, Result,
     SessionConfig, SessionManager, SessionManagerBuilder, SessionStore, StoreKey, Subject,
-    Timestamp, Token,
+    SubjectSession, Timestamp, Token,
 };
 
 pub use table::{BUGS, Bug};
@@ -56,6 +56,14 @@ struct Shared {
     indexed: Mutex<BTreeSet<Vec<u8>>>,
     former: Mutex<Vec<(Subject, Vec<u8>)>>,
     seen: Mutex<HashMap<Subject, usize>>,
+    /// The last whole list of a subject.
+    remembered: Mutex<HashMap<Subject, Vec<SubjectSession>>>,
+    /// The expiries that records were created with, and the latest that they had.
+    expiries: Mutex<HashMap<Vec<u8>, [Timestamp; 2]>>,
+    /// The tokens that records were created with.
+    tokens: Mutex<HashMap<Vec<u8>, Token>>,
+    /// What the last call was about.
+    last: Mutex<Option<Token>>,
     keyrings: Mutex<HashMap<String, Keyring>>,
     /// Keys that a call holds a lock for.
     locked: Mutex<HashSet<Vec<u8>>>,
@@ -111,6 +119,10 @@ impl BrokenHarness {
             indexed: Mutex::default(),
             former: Mutex::default(),
             seen: Mutex::default(),
+            remembered: Mutex::default(),
+            expiries: Mutex::default(),
+            tokens: Mutex::default(),
+            last: Mutex::default(),
             keyrings: Mutex::default(),
             locked: Mutex::default(),
             namesakes: Mutex::default(),

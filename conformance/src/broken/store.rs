@@ -10,14 +10,15 @@ use std::{
 
 use async_trait::async_trait;
 use sessionkit::{
-    Capabilities, Clock, Durability, ErrorKind, Label, Record, Result, Revision, SessionStore,
-    SubjectIndex, SubjectSession, Sweep, SystemClock, Timestamp, Token,
+    Capabilities, Clock, Durability, Error, ErrorKind, Label, Record, Result, Revision,
+    SessionStore, SubjectIndex, SubjectSession, Sweep, SystemClock, Timestamp, Token,
 };
 use tokio::{sync::Semaphore, task::yield_now};
 
 use super::{
     Shared,
     codec::{decode, encode},
+    index::TalkativeIndex,
     wire::Access,
 };
 use crate::Fault;
@@ -39,6 +40,8 @@ pub(super) struct BrokenStore {
     pub(super) pages: Mutex<VecDeque<Vec<SubjectSession>>>,
     pub(super) busy: AtomicBool,
     pool: Semaphore,
+    /// The index, where it is an object of its own.
+    index: Option<Box<TalkativeIndex>>,
 }
 
 impl fmt::Debug for BrokenStore {
@@ -73,8 +76,20 @@ impl Drop for BrokenStore {
 
 impl BrokenStore {
     pub(super) fn new(shared: Arc<Shared>, namespace: &str, odd: bool) -> Self {
+        let index = shared.bug == "index-debug-shows-keys";
+        let index = index.then(|| Box::new(TalkativeIndex::new(&shared, namespace)));
+        Self::with_index(shared, namespace, odd, index)
+    }
+
+    pub(super) fn with_index(
+        shared: Arc<Shared>,
+        namespace: &str,
+        odd: bool,
+        index: Option<Box<TalkativeIndex>>,
+    ) -> Self {
         Self {
             shared,
+            index,
             namespace: namespace.into(),
             odd,
             cache: Mutex::default(),
@@ -124,6 +139,10 @@ impl BrokenStore {
         }
         if self.has("namespace-as-pattern") && self.namespace.contains(['_', '*', '%']) {
             return self.namespace.replace(['_', '*', '%'], "").into_bytes();
+        }
+        if self.has("namespaces-are-cut") {
+            let end = self.namespace.len().min(31);
+            return format!("{}/", &self.namespace[..end]).into_bytes();
         }
         format!("{}/", self.namespace).into_bytes()
     }
@@ -181,6 +200,10 @@ impl BrokenStore {
             {
                 Err(ErrorKind::TooLarge.into())
             }
+            "corrupt-quotes-what-is-stored" => decode(bytes).map(Some).map_err(|_| {
+                let text = format!("no record: {}", bytes.escape_ascii());
+                Error::new(ErrorKind::Corrupt, text)
+            }),
             "newer-format-is-none" if bytes.first() > Some(&1) => Ok(None),
             _ => decode(bytes).map(Some),
         }
@@ -230,8 +253,21 @@ impl BrokenStore {
         }
     }
 
+    fn check_size(&self, record: &Record) -> Result<()> {
+        let checked = record.check_size(MAX_DATA);
+        if checked.is_err() && self.has("too-large-quotes-the-data") {
+            let text = format!("no room for {}", record.data[..64].escape_ascii());
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        checked
+    }
+
     fn put(&self, disk: &mut Disk, token: &Token, record: &Record) {
         let record = self.spoiled(record);
+        let expiry = record.expires_at;
+        let mut expiries = lock(&self.shared.expiries);
+        let [_, latest] = expiries.entry(self.key(token)).or_insert([expiry, expiry]);
+        *latest = expiry.max(*latest);
         lock(&self.cache).insert(self.key(token), record.clone());
         disk.insert(self.key(token), encode(&record));
     }
@@ -257,7 +293,7 @@ impl SessionStore for BrokenStore {
         if self.has("too-large-is-cut") {
             record.data.truncate(MAX_DATA);
         }
-        record.check_size(MAX_DATA)?;
+        self.check_size(&record)?;
         self.arrive(Access::Write, Some(&token)).await?;
         let found = self.live(&self.disk(), &token)?;
         self.gap("create-checks-then-inserts").await;
@@ -280,10 +316,18 @@ impl SessionStore for BrokenStore {
                 _ if live.is_some() => return Err(ErrorKind::Exists.into()),
                 _ => {}
             }
+            if let (Some(subject), "create-keeps-the-old-entry") = (
+                old.as_ref().and_then(|old| old.subject.clone()),
+                self.shared.bug,
+            ) {
+                lock(&self.shared.former).push((subject, self.key(&token)));
+            }
             if let (Some(old), "create-inherits") = (old, self.shared.bug) {
                 record.subject = old.subject;
                 record.data = old.data;
             }
+            lock(&self.shared.expiries).remove(&self.key(&token));
+            lock(&self.shared.tokens).insert(self.key(&token), token.clone());
             self.put(&mut disk, &token, &record);
         }
         self.gap("index-is-written-later").await;
@@ -374,7 +418,7 @@ impl SessionStore for BrokenStore {
         if record.data.len() > MAX_DATA && self.has("too-large-clears") {
             self.disk().remove(&self.key(token));
         }
-        record.check_size(MAX_DATA)?;
+        self.check_size(record)?;
         self.arrive(Access::Write, Some(token)).await?;
         if self.has("update-on-a-thread") {
             self.update_on_a_thread(token, expected, record).await?;
@@ -417,12 +461,22 @@ impl SessionStore for BrokenStore {
                         "update-keeps-the-creation" => record.created_at = stored.created_at,
                         _ => {}
                     }
-                    if let (Some(old), true) = (stored.subject, self.has("index-keeps-the-old")) {
+                    let keeps = [
+                        "index-keeps-the-old",
+                        "index-lists-twice",
+                        "revoke-all-follows-the-old",
+                    ];
+                    if let (Some(old), true) = (stored.subject, keeps.contains(&self.shared.bug)) {
                         lock(&self.shared.former).push((old, self.key(token)));
                     }
                     if self.has("keeps-what-another-handle-wrote") && self.odd {
                         let copy = [self.key(token), b"~".to_vec()].concat();
                         disk.insert(copy, encode(&record));
+                    }
+                    if let Some(first) = lock(&self.shared.tokens).get_mut(&self.key(token))
+                        && first != token
+                    {
+                        *first = Token::from_bytes(Vec::new(), token.cookie());
                     }
                     self.put(&mut disk, token, &record);
                 }
@@ -615,6 +669,10 @@ impl SessionStore for BrokenStore {
                 true => early,
                 false => split.unwrap_or_else(|| self.expired(&disk, now))?,
             };
+            if self.has("sweep-looks-no-further-than-its-limit") {
+                let first: Vec<_> = disk.keys().take(limit).cloned().collect();
+                expired.retain(|key| first.contains(key));
+            }
             if !self.has("sweep-ignores-the-limit") {
                 expired.truncate(limit);
             }
@@ -622,10 +680,23 @@ impl SessionStore for BrokenStore {
                 return Ok(expired.len() as u64);
             }
             for key in &expired {
-                let record = disk.remove(key);
-                removed += u64::from(record.is_some());
-                if let (Some(bytes), true) = (record, self.has("swept-records-come-back")) {
-                    lock(&self.shared.aside).insert(key.clone(), decode(&bytes)?);
+                let stored = disk.remove(key);
+                removed += u64::from(stored.is_some());
+                let Some(bytes) = stored else { continue };
+                let subject = decode(&bytes).ok().and_then(|record| record.subject);
+                match self.shared.bug {
+                    "swept-records-come-back" => {
+                        lock(&self.shared.aside).insert(key.clone(), decode(&bytes)?);
+                    }
+                    "sweep-counts-entries-too" => removed += u64::from(subject.is_some()),
+                    "sweep-leaves-the-entries" if subject.is_some() => {
+                        let entry = [&key[..], b"@"].concat();
+                        disk.insert(entry, Vec::new());
+                    }
+                    "sweep-logs-what-it-removes" => {
+                        tracing::debug!("removed {}", key.escape_ascii());
+                    }
+                    _ => {}
                 }
             }
             match self.shared.bug {
@@ -637,7 +708,10 @@ impl SessionStore for BrokenStore {
                 _ => {}
             }
         }
-        self.answer().await?;
+        match self.answer().await {
+            Err(_) if self.has("sweep-hides-lost-answers") => return Ok(0),
+            answer => answer?,
+        }
         match self.shared.bug {
             "sweep-miscounts" => Ok(removed + 1),
             "sweep-counts-half" => Ok(removed / 2),
@@ -647,9 +721,11 @@ impl SessionStore for BrokenStore {
     }
 
     async fn try_sweep(&self, limit: usize) -> Result<Option<u64>> {
-        match self.has("try-sweep-leaves-it-to-others") {
-            true => Ok(None),
-            false => self.sweep(limit).await.map(Some),
+        match self.shared.bug {
+            "try-sweep-leaves-it-to-others" => Ok(None),
+            // The lock of the sweepers could not be had.
+            "try-sweep-hides-errors" if self.shared.fault() == Fault::Down => Ok(None),
+            _ => self.sweep(limit).await.map(Some),
         }
     }
 
@@ -662,7 +738,10 @@ impl SessionStore for BrokenStore {
     }
 
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
-        (!self.has("keeps-no-subject")).then_some(self as &dyn SubjectIndex)
+        match &self.index {
+            Some(index) => Some(&**index),
+            None => (!self.has("keeps-no-subject")).then_some(self as &dyn SubjectIndex),
+        }
     }
 }
 
@@ -724,8 +803,21 @@ impl BrokenStore {
         let prefix = self.prefix();
         let mut expired = Vec::new();
         let range = disk.range::<[u8], _>((Bound::Included(&*prefix), Bound::Unbounded));
+        let expiries = lock(&self.shared.expiries);
         for (key, bytes) in range.take_while(|(key, _)| key.starts_with(&prefix)) {
-            match decode(bytes) {
+            let record = decode(bytes).map(|mut record| {
+                let [first, latest] = expiries.get(key).copied().unwrap_or([now; 2]);
+                match self.shared.bug {
+                    "sweep-goes-by-the-first-expiry" => record.expires_at = first,
+                    "sweep-goes-by-the-latest-expiry" => record.expires_at = latest,
+                    "sweep-leaves-those-with-a-subject" if record.subject.is_some() => {
+                        record.expires_at = Timestamp::MAX;
+                    }
+                    _ => {}
+                }
+                record
+            });
+            match record {
                 Ok(record) if !record.is_live(now) => expired.push(key.clone()),
                 Err(error) if self.has("sweep-stops-at-rot") => return Err(error),
                 _ => {}

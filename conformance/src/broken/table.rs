@@ -329,6 +329,11 @@ pub const BUGS: &[Bug] = &[
     ),
     server("namespace-as-pattern", &["I02"], "the namespace beside"),
     server("sweep-removes-strangers", &["I03"], "what lives beside is"),
+    server(
+        "namespaces-are-cut",
+        &["I60"],
+        "of a token of the other is None",
+    ),
     server("too-large-clears", &["B01"], "load after that"),
     server(
         "trusts-lengths",
@@ -422,6 +427,41 @@ pub const BUGS: &[Bug] = &[
         "a cookie under the newest key",
     ),
     server(
+        "too-large-quotes-the-data",
+        &["S40"],
+        "errors and Debug without secrets where data are too large",
+    ),
+    server(
+        "corrupt-quotes-what-is-stored",
+        &["S40"],
+        "errors and Debug without secrets where a record cannot be read",
+    ),
+    server(
+        "logs-what-it-revokes",
+        &["S41"],
+        "log lines without secrets where sessions are listed and revoked",
+    ),
+    server(
+        "sweep-logs-what-it-removes",
+        &["S41"],
+        "log lines without secrets where expired records are swept",
+    ),
+    server(
+        "index-debug-shows-keys",
+        &["S41"],
+        "errors and Debug without secrets where sessions are listed",
+    ),
+    server(
+        "lost-answers-name-the-key",
+        &["S42"],
+        "errors and Debug without secrets under the fault LoseReplies",
+    ),
+    server(
+        "late-answers-name-the-key",
+        &["S42"],
+        "errors and Debug without secrets under the fault Hang",
+    ),
+    server(
         "sweep-is-early",
         &["W01", "T12"],
         "the number of swept records is",
@@ -466,6 +506,46 @@ pub const BUGS: &[Bug] = &[
         "try-sweep-leaves-it-to-others",
         &["W07"],
         "try_sweep that nobody stands in the way of",
+    ),
+    server(
+        "try-sweep-hides-errors",
+        &["W40"],
+        "try_sweep on a backend with the fault Down",
+    ),
+    server(
+        "sweep-hides-lost-answers",
+        &["W40"],
+        "sweep on a backend with the fault LoseReplies",
+    ),
+    server(
+        "sweep-leaves-those-with-a-subject",
+        &["W41"],
+        "sweeps of at most 7 records remove",
+    ),
+    server(
+        "sweep-looks-no-further-than-its-limit",
+        &["W41"],
+        "sweeps of at most 7 records remove",
+    ),
+    server(
+        "sweep-goes-by-the-first-expiry",
+        &["W41"],
+        "sweeps of at most 7 records remove",
+    ),
+    server(
+        "sweep-goes-by-the-latest-expiry",
+        &["W41"],
+        "sweeps of at most 7 records remove",
+    ),
+    server(
+        "sweep-counts-entries-too",
+        &["W41"],
+        "a sweep of at most 7 records",
+    ),
+    server(
+        "sweep-leaves-the-entries",
+        &["W41"],
+        "stored entries when everything has ended",
     ),
     server("list-shows-expired", &["N01", "N03"], "the list is"),
     server("list-drops-the-label", &["N01"], "the label is"),
@@ -628,7 +708,7 @@ pub const BUGS: &[Bug] = &[
     ),
     server(
         "namespaces-are-cut",
-        &["I40"],
+        &["I60"],
         "in a namespace of 32 letters",
     ),
     server(
@@ -671,6 +751,104 @@ pub const BUGS: &[Bug] = &[
         "a-dropped-revoke-keeps-its-lock",
         &["X40"],
         "after a Revoke of its token was dropped at poll",
+    ),
+    server(
+        "list-answers-from-memory",
+        &["N40"],
+        "list on a backend with the fault Down",
+    ),
+    server(
+        "revoke-hides-lost-answers",
+        &["N40"],
+        "revoke on a backend with the fault LoseReplies",
+    ),
+    server(
+        "revokes-on-a-replica",
+        &["N40"],
+        "revoke on a backend with the fault ReadOnly",
+    ),
+    server(
+        "subjects-are-normalized",
+        &["N41"],
+        "the sessions of the subject",
+    ),
+    server("subjects-are-cut", &["N41"], "the sessions of the subject"),
+    server(
+        "subjects-end-at-nul",
+        &["N41"],
+        "the sessions of the subject",
+    ),
+    server("list-cuts-the-label", &["N41"], "the label in the list of"),
+    server("list-trims-the-label", &["N41"], "the label in the list of"),
+    server(
+        "list-looks-its-position-up",
+        &["N42"],
+        "behind a session that was deleted, the list is",
+    ),
+    server(
+        "list-asks-for-one-more",
+        &["N42"],
+        "the list of at most 18446744073709551615 sessions is",
+    ),
+    server(
+        "list-shows-a-hundred",
+        &["N43"],
+        "behind 100 sessions, a page of 100 has",
+    ),
+    server(
+        "revoke-all-ends-a-hundred",
+        &["N43"],
+        "of 257 sessions but one, revoke_all ends",
+    ),
+    server(
+        "revoke-ends-what-is-nobodys",
+        &["N44"],
+        "whether revoke ended nobody's is",
+    ),
+    server(
+        "revoke-says-true-of-the-expired",
+        &["N44"],
+        "whether revoke ended an expired session is",
+    ),
+    server(
+        "revoke-all-needs-its-exception",
+        &["N44"],
+        "with the exception of somebody else's, revoke_all ends",
+    ),
+    server(
+        "revoke-all-spares-the-first-secret",
+        &["N44"],
+        "with the exception of a renewed session, revoke_all ends",
+    ),
+    server(
+        "revoke-all-follows-the-old",
+        &["N45"],
+        "that has changed hands, for its owner, the list is",
+    ),
+    server(
+        "index-lists-twice",
+        &["N45"],
+        "that has changed hands back, for its owner, the list is",
+    ),
+    server(
+        "create-keeps-the-old-entry",
+        &["N45"],
+        "under a key whose session has expired, for the former subject",
+    ),
+    server(
+        "list-only-extends",
+        &["N45"],
+        "after touch, the expiry in the list is",
+    ),
+    server(
+        "list-stops-at-rot",
+        &["N46"],
+        "list beside an unreadable record succeeds",
+    ),
+    server(
+        "revoke-all-stops-at-rot",
+        &["N46"],
+        "revoke_all beside an unreadable record succeeds",
     ),
     server("the-canary-is-alive", &["M01"], "the canary is alive"),
     server("handles-differ", &["M02"], "a second handle declares"),

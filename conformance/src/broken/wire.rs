@@ -114,6 +114,9 @@ impl BrokenStore {
         {
             tracing::trace!("asking for {}", token.expose().escape_ascii());
         }
+        if let Some(token) = token {
+            *lock(&self.shared.last) = Some(token.clone());
+        }
         yield_now().await;
         match (self.shared.fault(), access) {
             (Fault::Down | Fault::Vanished, _) if self.has("errors-name-the-token") => {
@@ -130,7 +133,10 @@ impl BrokenStore {
             }
             (Fault::Hang, _) => {
                 tokio::time::sleep(self.shared.deadline).await;
-                Err(ErrorKind::Unavailable.into())
+                match self.has("late-answers-name-the-key") {
+                    true => Err(self.names_the_last(ErrorKind::Unavailable)),
+                    false => Err(ErrorKind::Unavailable.into()),
+                }
             }
             (Fault::Busy, Access::Write | Access::Remove) => {
                 tokio::time::sleep(self.shared.deadline / 2).await;
@@ -164,8 +170,12 @@ impl BrokenStore {
     }
 
     /// The way of a request for the index.
-    pub(super) async fn request(&self) -> Result<()> {
-        self.arrive_or_hang(Access::Read, "index-hangs").await
+    pub(super) async fn request(&self, access: Access) -> Result<()> {
+        let access = match self.has("revokes-on-a-replica") {
+            true => Access::Read,
+            false => access,
+        };
+        self.arrive_or_hang(access, "index-hangs").await
     }
 
     /// The way of a request that a bug waits for without a deadline.
@@ -187,6 +197,9 @@ impl BrokenStore {
             }
             Fault::LoseReplies if self.has("lost-reply-is-unavailable") => {
                 Err(ErrorKind::Unavailable.into())
+            }
+            Fault::LoseReplies if self.has("lost-answers-name-the-key") => {
+                Err(self.names_the_last(ErrorKind::Ambiguous))
             }
             Fault::LoseReplies => Err(ErrorKind::Ambiguous.into()),
             _ => Ok(()),
@@ -241,6 +254,13 @@ impl BrokenStore {
             Window::Tasks => tokio::task::spawn_blocking(|| {}).await.unwrap_or_default(),
         }
         Some(checked)
+    }
+
+    /// An error whose cause names what the last call was about.
+    fn names_the_last(&self, kind: ErrorKind) -> Error {
+        let key = lock(&self.shared.last).as_ref().map(Token::key);
+        let key = key.map(|key| key.to_hex()).unwrap_or_default();
+        Error::from(kind).with_source(format!("no answer about {key}"))
     }
 
     /// Between a check and what depends on it, where only a broken store can be interrupted.

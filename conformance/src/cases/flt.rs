@@ -128,7 +128,7 @@ impl Target {
 pub(super) const GONE: [ErrorKind; 2] = [ErrorKind::Unavailable, ErrorKind::Ambiguous];
 
 /// What the deadline allows, and what a machine that is ten times slower needs on top.
-fn patience(cx: &Context) -> Duration {
+pub(super) fn patience(cx: &Context) -> Duration {
     2 * cx.harness().deadline() + Duration::from_secs(5)
 }
 

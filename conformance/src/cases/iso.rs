@@ -15,9 +15,9 @@ pub(super) const CASES: &[Case] = &[
     case!(Iso i03_strangers_in_the_backend_are_left_alone [Server]
         "whatever else lives beside them is neither read as a session nor removed"
         "The sweeper deletes what belongs to somebody else (Django, CVE-2011-4136)."),
-    case!(Iso i40_long_namespaces_that_differ_in_the_last_letter_are_two [Server]
+    case!(Iso i60_long_namespaces_are_apart_to_the_last_byte [Server]
         "Two namespaces (prefix, table, directory) never see or change each other's records"
-        "A name that is cut makes one of two: tenants with long names share their sessions."),
+        "A name that is cut to the length of a column or a key makes two applications one."),
 ];
 
 type Store = Arc<dyn SessionStore>;
@@ -82,9 +82,17 @@ async fn act_beside(cx: &Context, here: &Store, there: &Store, names: &str) -> O
     } else {
         here.delete(&token, Some(second.revision)).await?;
     }
+    if let Some(index) = here.subjects() {
+        let revoked = cx.ok("revoke", index.revoke(&subject, &token.key()).await)?;
+        cx.equal(
+            &format!("whether revoke in {names} ended the other's session is"),
+            &revoked,
+            &false,
+        )?;
+    }
     here.delete(&token, None).await?;
     cx.holds(
-        "in the other namespace after delete",
+        "in the other namespace after revoke and delete",
         there,
         &token,
         &theirs,
@@ -210,13 +218,38 @@ async fn i03_strangers_in_the_backend_are_left_alone(cx: &Context) -> Outcome {
     cx.equal("what lives beside is", &cx.foreign().await?, &before)
 }
 
-/// The longest name that a harness has to take.
+/// The longest namespace of the kit, in bytes.
 const LONGEST: usize = 32;
 
-async fn i40_long_namespaces_that_differ_in_the_last_letter_are_two(cx: &Context) -> Outcome {
-    let stem = format!("{}_{}", cx.namespace(), "x".repeat(LONGEST));
-    let [here, there] = ["a", "b"].map(|last| format!("{}{last}", &stem[..LONGEST - 1]));
-    let (one, two) = (cx.open_in(&here).await?, cx.open_in(&there).await?);
-    act_beside(cx, &one, &two, "a namespace of 32 letters").await?;
-    act_beside(cx, &two, &one, "the one that differs in the last").await
+async fn i60_long_namespaces_are_apart_to_the_last_byte(cx: &Context) -> Outcome {
+    let own = cx.namespace();
+    let padding = "x".repeat(LONGEST - own.len() - 1);
+    // They differ in the last byte, in the first, in the one in the middle, and in their length.
+    let names = [
+        format!("{own}{padding}a"),
+        format!("{own}{padding}b"),
+        format!("a{padding}{own}"),
+        format!("b{padding}{own}"),
+        format!("{own}a{}", &padding),
+        format!("{own}b{}", &padding),
+        format!("{own}{padding}"),
+    ];
+    let mut stores = Vec::new();
+    for name in &names {
+        let opened = cx.try_open_in(name).await;
+        stores.push(cx.ok(&format!("open of the namespace {name:?}"), opened)?);
+    }
+    let neighbours = (0..names.len()).map(|here| (here, (here + 1) % names.len()));
+    for (here, there) in neighbours {
+        for (here, there) in [(here, there), (there, here)] {
+            act_beside(
+                cx,
+                &stores[here],
+                &stores[there],
+                &format!("{:?}", names[here]),
+            )
+            .await?;
+        }
+    }
+    Ok(())
 }

@@ -46,25 +46,29 @@ pub(super) const CASES: &[Case] = &[
 
 type Store = Arc<dyn SessionStore>;
 
-fn index(store: &Store) -> Outcome<&dyn SubjectIndex> {
+pub(super) fn index(store: &Store) -> Outcome<&dyn SubjectIndex> {
     store
         .subjects()
         .ok_or_else(|| Failure::error("the index has disappeared"))
 }
 
-fn owned(cx: &Context, subject: &Subject, label: &str) -> Outcome<Record> {
+pub(super) fn owned(cx: &Context, subject: &Subject, label: &str) -> Outcome<Record> {
     let mut record = cx.record("hello");
     record.subject = Some(subject.clone());
     record.label = Label::new(label)?;
     Ok(record)
 }
 
-async fn listed(cx: &Context, store: &Store, subject: &Subject) -> Outcome<Vec<SubjectSession>> {
+pub(super) async fn listed(
+    cx: &Context,
+    store: &Store,
+    subject: &Subject,
+) -> Outcome<Vec<SubjectSession>> {
     cx.ok("list", index(store)?.list(subject, None, 1000).await)
 }
 
 /// Exactly these tokens are listed.
-async fn lists(
+pub(super) async fn lists(
     cx: &Context,
     when: &str,
     store: &Store,

@@ -1,4 +1,4 @@
-//! The catalogue, a file for each group.
+//! The catalogue, a file for each group, or two where a theme fills its own.
 
 use crate::Case;
 
@@ -7,6 +7,7 @@ mod beside;
 mod canc;
 mod client;
 mod conc;
+mod discreet;
 mod fid;
 mod flow;
 mod flt;
@@ -17,10 +18,12 @@ mod life;
 mod lim;
 mod list;
 mod meta;
+mod mixture;
 mod race;
 mod rounds;
 mod sec;
 mod states;
+mod subject;
 mod sweep;
 mod time;
 
@@ -69,8 +72,11 @@ pub(crate) const ALL: &[&[Case]] = &[
     answers::CASES,
     states::FLT,
     sec::CASES,
+    discreet::CASES,
     sweep::CASES,
+    mixture::CASES,
     list::CASES,
+    subject::CASES,
     flow::CASES,
     client::CASES,
     states::CLIENT,

@@ -38,7 +38,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// What a secret may look like in a text, cut into pieces that no chance produces.
-fn spellings(secret: &[u8]) -> Vec<Vec<u8>> {
+pub(super) fn spellings(secret: &[u8]) -> Vec<Vec<u8>> {
     let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let decimals: Vec<_> = secret.iter().map(u8::to_string).collect();
     let whole = [
@@ -57,7 +57,7 @@ fn spellings(secret: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn finds(haystack: &[u8], needles: &[Vec<u8>]) -> bool {
+pub(super) fn finds(haystack: &[u8], needles: &[Vec<u8>]) -> bool {
     needles.iter().any(|needle| {
         haystack
             .windows(needle.len())
@@ -96,7 +96,7 @@ async fn s01_a_copy_of_the_backend_opens_no_session(cx: &Context) -> Outcome {
     Ok(())
 }
 
-const CANARY: &str = "canary-0123456789-canary";
+pub(super) const CANARY: &str = "canary-0123456789-canary";
 
 async fn s02_what_an_application_stores_is_not_readable_in_the_backend(cx: &Context) -> Outcome {
     let store = cx.open().await?;

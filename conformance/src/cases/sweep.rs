@@ -31,7 +31,7 @@ pub(super) const CASES: &[Case] = &[
 
 type Store = Arc<dyn SessionStore>;
 
-fn expired(cx: &Context, data: &'static str) -> Record {
+pub(super) fn expired(cx: &Context, data: &'static str) -> Record {
     let expires_at = cx.now() - cx.moment();
     Record {
         expires_at,

@@ -398,21 +398,14 @@ impl SubjectIndex for SqliteStore {
         after: Option<&StoreKey>,
         limit: usize,
     ) -> Result<Vec<SubjectSession>> {
-        let after = after.map_or(&[][..], |key| key.as_bytes());
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let statement = || {
+        let statement = |after: &[u8], rows| {
             Statement::new(&self.0.statements.list)
                 .time(self.now())
                 .bytes(subject.as_str().as_bytes())
                 .bytes(after)
-                .number(limit)
+                .number(rows)
         };
-        let answer = self.0.reader.read(statement).await?;
-        answer
-            .rows
-            .iter()
-            .map(codec::subject_session::<Sqlite>)
-            .collect()
+        codec::list(&self.0.reader, after, limit, statement).await
     }
 
     async fn revoke(&self, subject: &Subject, key: &StoreKey) -> Result<bool> {
