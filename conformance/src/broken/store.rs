@@ -778,6 +778,7 @@ impl BrokenStore {
             if stored.revision != expected {
                 return Err(ErrorKind::Conflict.into());
             }
+            std::thread::yield_now();
             lock(&shared.disk).insert(key, encode(&record));
             Ok(())
         };
