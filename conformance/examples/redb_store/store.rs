@@ -221,10 +221,10 @@ fn live(
         created_at: Timestamp::from_millis(created_at),
         expires_at: Timestamp::from_millis(expires_at),
         subject: subject
-            .map(Subject::new)
+            .map(Subject::from_stored)
             .transpose()
             .map_err(|_| ErrorKind::Corrupt)?,
-        label: Label::new(&label).map_err(|_| ErrorKind::Corrupt)?,
+        label: Label::from_stored(&label).map_err(|_| ErrorKind::Corrupt)?,
     };
     Ok(Some(record).filter(|record| record.is_live(now)))
 }
