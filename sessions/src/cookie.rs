@@ -105,7 +105,8 @@ impl CookieOptions {
 
     /// Lets a value that is too long for one cookie take up to `max_chunks` cookies, 1 to 16. One
     /// by default: each further one costs up to 4 KiB in every request, and many servers refuse
-    /// more than 8 KiB of headers.
+    /// more than 8 KiB of headers. More than one full cookie needs a larger
+    /// [`cookie_budget`](crate::SessionManagerBuilder::cookie_budget).
     #[must_use]
     pub fn max_chunks(mut self, max_chunks: usize) -> Self {
         self.max_chunks = max_chunks;
@@ -221,6 +222,20 @@ impl CookieOptions {
         })
     }
 
+    /// How many bytes the cookies of a token of this many bytes take in the `Cookie` header of a
+    /// request, with what separates them.
+    pub(crate) fn size_in_requests(&self, token_len: usize) -> usize {
+        let encoded = base64::encoded_len(token_len, false).unwrap_or(usize::MAX);
+        let name = self.name.as_str();
+        if name.len().saturating_add(encoded) <= MAX_COOKIE {
+            return pair_size(name.len(), encoded);
+        }
+        let names = (0..encoded.div_ceil(self.chunk_room())).map(|index| chunk_name(name, index));
+        names.fold(encoded, |size, name| {
+            size.saturating_add(pair_size(name.len(), 0))
+        })
+    }
+
     /// How much of a value one of several cookies takes.
     fn chunk_room(&self) -> usize {
         MAX_COOKIE - chunk_name(self.name.as_str(), self.max_chunks - 1).len()
@@ -324,6 +339,15 @@ impl Incoming {
             .collect()
     }
 
+    /// How many bytes of the header are the session's, with what separates the cookies.
+    pub(crate) fn size(&self, options: &CookieOptions) -> usize {
+        let names = self.names(options);
+        self.pairs()
+            .filter(|(name, _)| names.iter().any(|own| own.as_bytes() == *name))
+            .map(|(name, value)| pair_size(name.len(), value.len()))
+            .sum()
+    }
+
     pub(crate) fn has(&self, options: &CookieOptions) -> bool {
         !self.names(options).is_empty()
     }
@@ -404,6 +428,11 @@ fn is_domain(domain: &str) -> bool {
 fn whole_seconds(age: Duration) -> cookie::time::Duration {
     let seconds = age.as_millis().div_ceil(1000);
     cookie::time::Duration::seconds(i64::try_from(seconds).unwrap_or(i64::MAX))
+}
+
+/// `name=value` and the `; ` before the next one.
+fn pair_size(name: usize, value: usize) -> usize {
+    name + 1 + value + 2
 }
 
 fn chunk_name(name: &str, index: usize) -> String {

@@ -22,12 +22,14 @@ mod mistakes;
 mod payload;
 mod queues;
 mod record;
+mod response;
 mod save;
 mod session;
 mod store;
 #[cfg(feature = "tokio")]
 mod sweeper;
 mod token;
+mod value;
 mod web;
 
 pub use cache::CacheControl;
