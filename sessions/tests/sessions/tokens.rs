@@ -256,6 +256,20 @@ async fn signing_in_gives_a_new_token_and_ends_the_old_one() {
 }
 
 #[tokio::test]
+async fn a_copy_of_the_cookie_is_worth_nothing_after_a_logout() {
+    let world = World::new();
+    let mut browser = world.signed_in().await;
+    let mut copy = browser.clone();
+    browser.visit(|session| session.destroy()).await;
+    // The record first: a response that is lost leaves a cookie that opens nothing.
+    assert_eq!(world.store.calls(), ["load", "delete"]);
+    assert!(world.store.inner.is_empty());
+    assert!(browser.jar.is_empty());
+    assert_eq!(copy.visit(Session::origin).await, Origin::Ended);
+    assert_eq!(copy.get::<String>("user").await, None);
+}
+
+#[tokio::test]
 async fn what_is_written_after_a_logout_begins_another_session() {
     let world = World::new();
     let mut browser = world.signed_in().await;
