@@ -32,11 +32,15 @@ async fn respond(
     manager: SessionManager,
     request: Request<Incoming>,
 ) -> Result<Response<String>, Infallible> {
-    let sessions = manager.begin(request.headers());
+    let sessions = manager.begin_for(request.method(), request.headers());
     let text = nutshell(&sessions, request.uri()).await;
     let mut response = Response::new(text.as_ref().cloned().unwrap_or_default());
     // The cookies of what was saved go out also with an answer that is an error.
-    if sessions.finish(response.headers_mut()).await.is_err() || text.is_err() {
+    let finished = match text {
+        Ok(_) => sessions.finish(response.headers_mut()).await,
+        Err(_) => sessions.finish_failed(response.headers_mut()).await,
+    };
+    if finished.is_err() || text.is_err() {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         response.body_mut().clear();
     }

@@ -57,6 +57,8 @@ pub(crate) struct Policy {
     pub(crate) rotate_every: Option<Duration>,
     pub(crate) protection: Protection,
     pub(crate) max_data: usize,
+    pub(crate) max_keys: usize,
+    pub(crate) max_flashes: usize,
 }
 
 impl Policy {
@@ -80,6 +82,43 @@ impl Policy {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
                 "browsers keep a cookie for at most 400 days",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether a value of this many bytes, or a message, has room when it is alone.
+    pub(crate) fn check_value(&self, key: &str, len: usize) -> Result<()> {
+        if key.len().saturating_add(len) > self.max_data {
+            let max = self.max_data;
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("{key:?} takes {len} bytes, and the session has at most {max}"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether the session may have a value under this key beside those that it has.
+    pub(crate) fn check_key(&self, key: &str, content: &Content) -> Result<()> {
+        let values = &content.values;
+        if values.len() >= self.max_keys && !values.contains_key(key) {
+            let max = self.max_keys;
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("the session has {max} keys, and takes no {key:?} beside them"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether another message may wait to be read.
+    pub(crate) fn check_flashes(&self, queue: &str, content: &Content) -> Result<()> {
+        let waiting: usize = content.flashes.values().map(Vec::len).sum();
+        if waiting >= self.max_flashes {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("{waiting} messages wait to be read, and {queue:?} takes no more"),
             ));
         }
         Ok(())
@@ -703,6 +742,11 @@ impl Draft {
                 || self.doomed.is_some()
                 || !self.doomed_twins.is_empty()
                 || self.stored.is_none() && !self.snapshot.is_vacant())
+    }
+
+    /// Whether a session is to be ended that the store has.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.doomed.is_some()
     }
 
     /// Whether the handler has asked for anything that was dropped.

@@ -155,8 +155,9 @@ impl CookieOptions {
 
     /// Lets a value that is too long for one cookie take up to `max_chunks` cookies, 1 to 16. One
     /// by default: each further one costs up to 4 KiB in every request, and many servers refuse
-    /// more than 8 KiB of headers. When fewer are allowed than before, what is left over of the
-    /// others is removed from the browser.
+    /// more than 8 KiB of headers. More than one full cookie needs a larger
+    /// [`cookie_budget`](crate::SessionManagerBuilder::cookie_budget). When fewer are allowed than
+    /// before, what is left over of the others is removed from the browser.
     #[must_use]
     pub fn max_chunks(mut self, max_chunks: usize) -> Self {
         self.max_chunks = max_chunks;
@@ -313,6 +314,20 @@ impl CookieOptions {
         Err(TooLong {
             size,
             limit: limit + name,
+        })
+    }
+
+    /// How many bytes the cookies of a token of this many bytes take in the `Cookie` header of a
+    /// request, with what separates them.
+    pub(crate) fn size_in_requests(&self, token_len: usize) -> usize {
+        let encoded = base64::encoded_len(token_len, false).unwrap_or(usize::MAX);
+        let name = self.name.as_str();
+        if name.len().saturating_add(encoded) <= MAX_COOKIE {
+            return pair_size(name.len(), encoded);
+        }
+        let names = (0..encoded.div_ceil(self.chunk_room())).map(|index| chunk_name(name, index));
+        names.fold(encoded, |size, name| {
+            size.saturating_add(pair_size(name.len(), 0))
         })
     }
 
@@ -479,6 +494,15 @@ impl Incoming {
         names.collect()
     }
 
+    /// How many bytes of the header are the session's, with what separates the cookies.
+    pub(crate) fn size(&self, options: &CookieOptions) -> usize {
+        let names = self.names(options);
+        self.pairs()
+            .filter(|(name, _)| names.iter().any(|own| own.as_bytes() == *name))
+            .map(|(name, value)| pair_size(name.len(), value.len()))
+            .sum()
+    }
+
     fn chunks(&self, options: &CookieOptions) -> BTreeSet<usize> {
         self.own(options).filter_map(Own::index).collect()
     }
@@ -619,6 +643,11 @@ fn is_domain(domain: &str) -> bool {
 /// Rounded up: some milliseconds have passed since the expiry was computed.
 fn whole_seconds(age: Duration) -> u128 {
     age.as_millis().div_ceil(1000)
+}
+
+/// `name=value` and the `; ` before the next one.
+fn pair_size(name: usize, value: usize) -> usize {
+    name + 1 + value + 2
 }
 
 fn chunk_name(name: &str, index: usize) -> String {

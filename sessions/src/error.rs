@@ -75,6 +75,7 @@ impl Error {
             | ErrorKind::Corrupt
             | ErrorKind::InvalidValue
             | ErrorKind::InvalidConfig
+            | ErrorKind::Reentrant
             | ErrorKind::Unsupported => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -137,6 +138,9 @@ pub enum ErrorKind {
     /// A value of the session cannot be serialized, or not be read as the type asked for. The
     /// message names its key.
     InvalidValue,
+    /// A closure that a session runs has called the session: the call would wait for itself. It did
+    /// nothing.
+    Reentrant,
     /// The configuration cannot work, or is unsafe.
     InvalidConfig,
     /// The store cannot do this, as its [`Capabilities`](crate::Capabilities) say.
@@ -156,6 +160,7 @@ impl ErrorKind {
             Self::Full => "the session store is full",
             Self::Corrupt => "the stored session cannot be read",
             Self::InvalidValue => "the value cannot be stored in a session",
+            Self::Reentrant => "a closure given to a session cannot use the session",
             Self::InvalidConfig => "the session configuration is invalid",
             Self::Unsupported => "the session store cannot do this",
         }

@@ -199,6 +199,8 @@ impl Stage {
                 Protection::Readable
             },
             max_data: MemoryStore::MAX_DATA,
+            max_keys: 256,
+            max_flashes: 100,
         }
     }
 

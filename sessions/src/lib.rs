@@ -24,6 +24,7 @@ mod patterns;
 mod payload;
 mod queues;
 mod record;
+mod response;
 mod save;
 mod session;
 mod store;
@@ -31,6 +32,7 @@ mod store;
 mod sweeper;
 mod token;
 mod traces;
+mod value;
 mod web;
 
 pub use cache::CacheControl;

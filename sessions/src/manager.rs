@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header::SET_COOKIE};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header::SET_COOKIE};
 use tokio::sync::OnceCell;
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     cookie::Incoming,
     payload::Protection,
     queues::Queues,
+    response::ResponseState,
 };
 
 /// What the signature of a server-side token is for.
@@ -31,6 +32,13 @@ const MAX_CANDIDATES: usize = 3;
 /// For how long after its request a response may remove the cookie of a session that has ended. One
 /// that comes later could remove what the browser has got meanwhile under the same name.
 const PROMPT: Duration = Duration::from_secs(5);
+
+/// What browsers and servers are sure to take of headers, by default for cookies alone.
+const COOKIE_BUDGET: usize = 8192;
+
+const MAX_KEYS: usize = 256;
+
+const MAX_FLASHES: usize = 100;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -56,6 +64,9 @@ pub struct SessionConfig {
     end_on_reuse: bool,
     on_unreadable: OnUnreadable,
     sealed: bool,
+    max_data: usize,
+    max_keys: usize,
+    max_flashes: usize,
 }
 
 /// What becomes of a request whose session is stored and cannot be read: damaged, written by a newer
@@ -87,6 +98,9 @@ impl SessionConfig {
             end_on_reuse: false,
             on_unreadable: OnUnreadable::Fail,
             sealed: true,
+            max_data: usize::MAX,
+            max_keys: MAX_KEYS,
+            max_flashes: MAX_FLASHES,
         }
     }
 
@@ -168,6 +182,34 @@ impl SessionConfig {
         self
     }
 
+    /// Sets the largest data of a session, in bytes as they are stored; by default, and at most, what
+    /// the store takes. A larger session is [`ErrorKind::TooLarge`], naming the keys that take the
+    /// most room, and is not stored.
+    #[must_use]
+    pub fn max_data(mut self, bytes: usize) -> Self {
+        self.max_data = bytes;
+        self
+    }
+
+    /// Sets how many keys a session may have; 256 by default, so that a key made of user input does
+    /// not fill the store. Another one is [`ErrorKind::TooLarge`], naming it. Requests at the same
+    /// time do not see each other's keys, and may pass the number together.
+    #[must_use]
+    pub fn max_keys(mut self, keys: usize) -> Self {
+        self.max_keys = keys;
+        self
+    }
+
+    /// Sets how many flash messages may wait to be read, in all queues together; 100 by default, so
+    /// that a page that forgets to show them does not fill the store. Another one is
+    /// [`ErrorKind::TooLarge`], naming its queue. Requests at the same time do not see each other's
+    /// messages, and may pass the number together.
+    #[must_use]
+    pub fn max_flashes(mut self, messages: usize) -> Self {
+        self.max_flashes = messages;
+        self
+    }
+
     fn build(self, name: &str) -> Result<Setup> {
         self.cookie.validate()?;
         if self.touch_after_percent > 90 {
@@ -188,7 +230,9 @@ impl SessionConfig {
                 (Custody::Server, true) => Protection::Sealed,
                 (Custody::Server, false) => Protection::Readable,
             },
-            max_data: capabilities.max_data,
+            max_data: capabilities.max_data.min(self.max_data),
+            max_keys: self.max_keys,
+            max_flashes: self.max_flashes,
         };
         policy.check(Persistence::Browser)?;
         policy.check(policy.persistence)?;
@@ -259,8 +303,9 @@ impl Setup {
 /// The sessions of an application: their stores, cookies and keys. Built once, shared by all
 /// requests; clones are cheap.
 ///
-/// With a framework that has no adapter here, call [`begin`](Self::begin) with the headers of a
-/// request and [`Sessions::finish`] with those of the response:
+/// With a framework that has no adapter here, call [`begin_for`](Self::begin_for) with the method
+/// and the headers of a request, and with the headers of the response [`Sessions::finish`], or
+/// [`Sessions::finish_failed`] where its status is 5xx:
 ///
 /// ```
 /// # futures_util::FutureExt::now_or_never(async {
@@ -271,7 +316,7 @@ impl Setup {
 ///
 /// let request = http::HeaderMap::new();
 /// let mut response = http::HeaderMap::new();
-/// let sessions = manager.begin(&request);
+/// let sessions = manager.begin_for(&http::Method::GET, &request);
 /// sessions.session().await?.insert("user", "alice")?;
 /// sessions.finish(&mut response).await?;
 /// assert!(response["set-cookie"].to_str()?.starts_with("__Host-id="));
@@ -289,8 +334,9 @@ pub(crate) struct Manager {
     keyring: Keyring,
     cache_control: CacheControl,
     on_failure: Option<Box<FailureHook>>,
+    pub(crate) cookie_budget: usize,
     /// The first one is the default.
-    setups: Vec<Arc<Setup>>,
+    pub(crate) setups: Vec<Arc<Setup>>,
 }
 
 impl SessionManager {
@@ -312,20 +358,36 @@ impl SessionManager {
             entropy: Arc::new(OsEntropy),
             cache_control: CacheControl::default(),
             on_failure: None,
+            cookie_budget: COOKIE_BUDGET,
             configs: Vec::new(),
         }
     }
 
     /// The sessions of the request with these headers. No store is called yet.
+    ///
+    /// [`begin_for`](Self::begin_for) also looks at the method.
     #[must_use]
     pub fn begin(&self, headers: &HeaderMap) -> Sessions {
+        self.begin_with(headers, false)
+    }
+
+    /// The sessions of the request with this method and these headers. No store is called yet.
+    ///
+    /// A `HEAD` request, whose response shows nothing, consumes no flash messages.
+    #[must_use]
+    pub fn begin_for(&self, method: &Method, headers: &HeaderMap) -> Sessions {
+        self.begin_with(headers, method == Method::HEAD)
+    }
+
+    fn begin_with(&self, headers: &HeaderMap, is_head: bool) -> Sessions {
+        let incoming = Arc::new(Incoming::new(headers));
         Sessions(Arc::new(Registry {
             manager: Arc::clone(&self.0),
-            incoming: Incoming::new(headers),
             began_at: self.0.clock.now(),
             cells: self.0.setups.iter().map(|_| OnceCell::new()).collect(),
             used: AtomicBool::new(false),
-            head_sent: Arc::default(),
+            response: Arc::new(ResponseState::new(&incoming, is_head)),
+            incoming,
         }))
     }
 
@@ -427,7 +489,7 @@ impl Manager {
     }
 
     /// What the cookie of a session carries.
-    fn cookie_value(&self, setup: &Setup, token: &Token) -> Vec<u8> {
+    pub(crate) fn cookie_value(&self, setup: &Setup, token: &Token) -> Vec<u8> {
         match setup.custody {
             Custody::Server => {
                 self.keyring
@@ -446,6 +508,7 @@ pub struct SessionManagerBuilder {
     entropy: Arc<dyn Entropy>,
     cache_control: CacheControl,
     on_failure: Option<Box<FailureHook>>,
+    cookie_budget: usize,
     configs: Vec<(String, SessionConfig)>,
 }
 
@@ -474,6 +537,18 @@ impl SessionManagerBuilder {
     /// default.
     pub fn cache_control(mut self, cache_control: CacheControl) -> Self {
         self.cache_control = cache_control;
+        self
+    }
+
+    /// Sets how many bytes of a request's `Cookie` header the cookies of all sessions may take
+    /// together, chunks included; 8192 by default, which is what many servers and proxies take of all
+    /// headers. It counts what a response sets and what the browser has already.
+    ///
+    /// A session whose cookie would pass it is [`ErrorKind::TooLarge`] when it is saved, and nothing
+    /// of it is stored. Of several sessions that grow in one request those that the manager was given
+    /// first are saved.
+    pub fn cookie_budget(mut self, bytes: usize) -> Self {
+        self.cookie_budget = bytes;
         self
     }
 
@@ -525,6 +600,7 @@ impl SessionManagerBuilder {
             keyring: self.keyring,
             cache_control: self.cache_control,
             on_failure: self.on_failure,
+            cookie_budget: self.cookie_budget,
             setups,
         })))
     }
@@ -551,7 +627,7 @@ pub enum Failure<'a> {
     /// [`Gone`](ErrorKind::Gone). The handler was not told, unless it has saved the session itself.
     Gone(&'a SaveErrors),
     /// The handler has answered with this error, by `?` for example. What it changed before is
-    /// saved.
+    /// stored unless the error's [`status`](Error::status) is a 5xx, as with every response.
     Handler(&'a Error),
 }
 
@@ -581,11 +657,11 @@ pub struct Sessions(Arc<Registry>);
 
 struct Registry {
     manager: Arc<Manager>,
-    incoming: Incoming,
+    incoming: Arc<Incoming>,
     began_at: Timestamp,
     cells: Vec<OnceCell<Session>>,
     used: AtomicBool,
-    head_sent: Arc<AtomicBool>,
+    response: Arc<ResponseState>,
 }
 
 impl Sessions {
@@ -664,13 +740,36 @@ impl Sessions {
     /// Each session is then saved or not.
     pub async fn finish(&self, headers: &mut HeaderMap) -> Result<(), SaveErrors> {
         let given = self.given();
-        let saves = join_all(given.iter().map(Session::save_at_end)).await;
+        self.finish_those(given.iter().collect(), headers).await
+    }
+
+    async fn finish_those(
+        &self,
+        sessions: Vec<&Session>,
+        headers: &mut HeaderMap,
+    ) -> Result<(), SaveErrors> {
+        let saves = join_all(sessions.iter().map(|session| session.save_at_end())).await;
         self.write_headers(headers);
-        let failed = given.iter().zip(saves).filter_map(|(session, saved)| {
+        let failed = sessions.iter().zip(saves).filter_map(|(session, saved)| {
             let error = saved.err()?;
             Some((session.0.setup.name.clone(), error))
         });
         SaveErrors::check(failed.collect())
+    }
+
+    /// As [`finish`](Self::finish), for a response that says that the server has failed (5xx): of
+    /// what the handler has changed and not [saved](Session::save) itself, nothing is stored. A
+    /// session that it has [ended](Session::destroy) is ended all the same.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish), for sessions that were to be ended.
+    ///
+    /// # Cancel safety
+    /// Each session is then ended or not.
+    pub async fn finish_failed(&self, headers: &mut HeaderMap) -> Result<(), SaveErrors> {
+        let ending = self.given();
+        let ending = ending.iter().filter(|session| session.drop_all_but_end());
+        self.finish_those(ending.collect(), headers).await
     }
 
     /// Writes the cookies and cache headers of sessions that were saved.
@@ -680,19 +779,25 @@ impl Sessions {
             .iter()
             .flat_map(|session| self.cookies(session))
             .collect();
-        if self.is_used() {
-            let cache_control = self.0.manager.cache_control;
-            cache_control.apply(headers, !cookies.is_empty());
+        // A cookie is for one visitor, whatever the application says of the page.
+        if self.is_used() && !(self.0.response.is_for_everybody() && cookies.is_empty()) {
+            self.0.manager.cache_control.apply(headers);
         }
         for cookie in cookies {
             headers.append(SET_COOKIE, cookie);
         }
     }
 
+    /// Says that the response is the same for everybody, although a session was asked for: as
+    /// [`Session::insecure_response_for_everybody`].
+    pub fn insecure_response_for_everybody(&self) {
+        self.0.response.set_for_everybody();
+    }
+
     /// To be called when the head of the response is on its way: no cookie can be sent any more, and
     /// what would need one is an error from now on. The tower layer does it.
     pub fn head_sent(&self) {
-        self.0.head_sent.store(true, Ordering::Relaxed);
+        self.0.response.set_head_sent();
     }
 
     /// Whether a session was asked for, so that the response depends on it.
@@ -914,7 +1019,7 @@ impl Sessions {
             Arc::clone(setup),
             origin,
             draft,
-            Arc::clone(&self.0.head_sent),
+            Arc::clone(&self.0.response),
         )
     }
 
@@ -927,7 +1032,9 @@ impl Sessions {
         let setup = &session.0.setup;
         let incoming = &self.0.incoming;
         let now = self.0.manager.clock.now();
-        let draft = session.0.draft();
+        let Some(draft) = session.0.enter_or_refuse() else {
+            return Vec::new();
+        };
         let options = draft.cookie_options.as_ref().unwrap_or(&setup.cookie);
         match &draft.cookie {
             CookieAction::Keep => {

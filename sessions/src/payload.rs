@@ -1,12 +1,12 @@
-use std::{any::type_name, collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use aes_gcm::{Aes256Gcm, aead::KeyInit};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::{
-    Entropy, Error, ErrorKind, Persistence, Record, Result, Token,
+    Entropy, ErrorKind, Persistence, Record, Result, Token,
     header::{Header, derive_key},
     keyring::{decrypt, encrypt_onto},
 };
@@ -235,28 +235,4 @@ fn associated_data(before: &[u8], record: &Record) -> Vec<u8> {
     data.extend_from_slice(label.as_bytes());
     data.extend_from_slice(before);
     data
-}
-
-/// MessagePack with field names: it describes itself, so that a struct may gain a defaulted field.
-pub(crate) fn encode_value<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Bytes> {
-    // The serializer's own error may quote the value.
-    rmp_serde::to_vec_named(value)
-        .map(Bytes::from)
-        .map_err(|_| invalid_value(key, "cannot be serialized from", type_name::<T>()))
-}
-
-pub(crate) fn decode_value<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T> {
-    let mut deserializer = rmp_serde::Deserializer::new(bytes);
-    T::deserialize(&mut deserializer)
-        .ok()
-        // A longer sequence read as a shorter tuple leaves something over.
-        .filter(|_| deserializer.get_ref().is_empty())
-        .ok_or_else(|| invalid_value(key, "cannot be read as", type_name::<T>()))
-}
-
-fn invalid_value(key: &str, what: &str, type_name: &str) -> Error {
-    Error::new(
-        ErrorKind::InvalidValue,
-        format!("the value of {key:?} {what} {type_name}"),
-    )
 }

@@ -6,7 +6,9 @@ use crate::{Entropy, Error, ErrorKind, Result};
 
 /// What a store keeps for one session.
 ///
-/// A store treats [`data`](Self::data) as opaque bytes and returns every field as it was given.
+/// A store treats [`data`](Self::data) as opaque bytes and returns every field as it was given. It
+/// makes subject and label of what it reads with [`Subject::from_stored`] and
+/// [`Label::from_stored`].
 ///
 /// ```
 /// use sessionkit::{OsEntropy, Record, Revision, Timestamp};
@@ -182,7 +184,11 @@ impl fmt::Debug for Timestamp {
 /// byte.
 ///
 /// Backends keep it readable, to find a subject's sessions by it; use an internal number or a
-/// pseudonym where a leaked database must not name people.
+/// pseudonym where a leaked database must not name people. It has no character that steers how a
+/// text is shown instead of being seen itself, since it gets into lists and logs: control characters
+/// (U+0000 to U+001F, U+007F to U+009F), the separators of lines and paragraphs (U+2028, U+2029), and
+/// those that embed, override or isolate a direction (U+202A to U+202E, U+2066 to U+2069; Unicode
+/// Standard Annex #9). The layers of this crate mark records with some of them.
 ///
 /// ```
 /// use sessionkit::{ErrorKind, Subject};
@@ -199,12 +205,30 @@ impl Subject {
     /// The longest subject, in bytes.
     pub const MAX_LEN: usize = 255;
 
-    /// Checks the length.
+    /// Checks the length and the characters.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidValue`] when `subject` is empty, longer than
+    /// [`MAX_LEN`](Self::MAX_LEN) bytes, or has a character that steers.
+    pub fn new(subject: impl Into<Arc<str>>) -> Result<Self> {
+        let subject = subject.into();
+        if subject.contains(steers) {
+            return Err(Error::new(
+                ErrorKind::InvalidValue,
+                "a subject has no control characters",
+            ));
+        }
+        Self::from_stored(subject)
+    }
+
+    /// The subject of a record that a store has kept: checks the length alone, so that records stay
+    /// readable that are older than a rule for characters, or were written by a layer. An
+    /// application calls [`new`](Self::new).
     ///
     /// # Errors
     /// [`ErrorKind::InvalidValue`] when `subject` is empty or longer than
     /// [`MAX_LEN`](Self::MAX_LEN) bytes.
-    pub fn new(subject: impl Into<Arc<str>>) -> Result<Self> {
+    pub fn from_stored(subject: impl Into<Arc<str>>) -> Result<Self> {
         let subject = subject.into();
         if subject.is_empty() || subject.len() > Self::MAX_LEN {
             return Err(Error::new(
@@ -230,7 +254,8 @@ impl fmt::Debug for Subject {
 
 /// A short readable text for the list of a subject's sessions, such as the name of the browser.
 ///
-/// Backends keep it readable. The empty label is the default.
+/// Backends keep it readable. The empty label is the default. It has no character that steers how
+/// text is shown, as a [`Subject`].
 ///
 /// ```
 /// use sessionkit::Label;
@@ -246,11 +271,26 @@ impl Label {
     /// The longest label, in bytes.
     pub const MAX_LEN: usize = 255;
 
-    /// Checks the length.
+    /// Checks the length and the characters.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidValue`] when `label` is longer than [`MAX_LEN`](Self::MAX_LEN) bytes, or
+    /// has a character that steers.
+    pub fn new(label: &str) -> Result<Self> {
+        if label.contains(steers) {
+            return Err(Error::new(
+                ErrorKind::InvalidValue,
+                "a label has no control characters",
+            ));
+        }
+        Self::from_stored(label)
+    }
+
+    /// The label of a record that a store has kept, as [`Subject::from_stored`].
     ///
     /// # Errors
     /// [`ErrorKind::InvalidValue`] when `label` is longer than [`MAX_LEN`](Self::MAX_LEN) bytes.
-    pub fn new(label: &str) -> Result<Self> {
+    pub fn from_stored(label: &str) -> Result<Self> {
         if label.len() > Self::MAX_LEN {
             return Err(Error::new(
                 ErrorKind::InvalidValue,
@@ -271,4 +311,10 @@ impl fmt::Debug for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Label(..)")
     }
+}
+
+/// Whether a character changes how others are shown, or where a line ends.
+fn steers(character: char) -> bool {
+    let unseen = ['\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
+    character.is_control() || unseen.iter().any(|range| range.contains(&character))
 }

@@ -66,7 +66,7 @@ async fn save_all(session: &Inner) -> Result<Saved> {
         let Some(planned) = planned else {
             break;
         };
-        match perform(session, &planned.action).await {
+        match perform(session, &planned).await {
             Ok(token) => {
                 session.draft().done(planned, token);
                 saved = Saved::Stored;
@@ -117,9 +117,12 @@ fn warn_of_upkeep(session: &Inner, error: &Error) {
     );
 }
 
-async fn perform(session: &Inner, action: &Action) -> Result<Token> {
+async fn perform(session: &Inner, planned: &Planned) -> Result<Token> {
     let store = &session.setup.store;
-    let token = match action {
+    if !session.is_with_client() && planned.changes_token() {
+        take_room(session, planned.token())?;
+    }
+    let token = match &planned.action {
         Action::Create(token, record) => store.create(token.clone(), record).await?,
         Action::Update(_, token, expected, record) => {
             store.update(token, *expected, record).await?
@@ -136,21 +139,20 @@ async fn perform(session: &Inner, action: &Action) -> Result<Token> {
         }
         Action::Touch(token, expires_at) => store.touch(token, *expires_at).await?,
         Action::Delete(token, expected) => {
-            return match store.delete(token, *expected).await {
+            match store.delete(token, *expected).await {
                 Err(error)
-                    if session.is_with_client() && error.kind() == ErrorKind::Unsupported =>
-                {
-                    Ok(token.clone())
-                }
+                    if session.is_with_client() && error.kind() == ErrorKind::Unsupported => {}
                 #[cfg(test)]
                 Err(error)
                     if error.kind() == ErrorKind::Conflict
-                        && mistakes::made(Mistake::SignOutStopsAtConflict) =>
-                {
-                    Ok(token.clone())
+                        && mistakes::made(Mistake::SignOutStopsAtConflict) => {}
+                deleted => {
+                    deleted?;
                 }
-                deleted => deleted.map(|_| token.clone()),
-            };
+            }
+            let response = &session.response;
+            response.give_room(&session.manager, &session.setup);
+            return Ok(token.clone());
         }
         Action::EndTwin(token) => return end_twin(session, token).await.map(|()| token.clone()),
         Action::EndSuccessor(token, subject) => {
@@ -212,7 +214,20 @@ fn check_fit(session: &Inner, token: &Token) -> Result<()> {
     let options = options.unwrap_or(&session.setup.cookie);
     options
         .check_fit(token.expose().len())
-        .map_err(|long| too_large(long.size, long.limit, &draft.snapshot))
+        .map_err(|long| too_large(long.size, long.limit, &draft.snapshot))?;
+    drop(draft);
+    take_room(session, token)
+}
+
+/// Sees to it that the cookie of this token has room beside those of the other sessions.
+fn take_room(session: &Inner, token: &Token) -> Result<()> {
+    let (manager, setup) = (&session.manager, &session.setup);
+    let value = manager.cookie_value(setup, token);
+    let draft = session.draft();
+    let options = draft.cookie_options.as_ref().unwrap_or(&setup.cookie);
+    session
+        .response
+        .take_room(manager, setup, options, value.len())
 }
 
 /// Requests of one process that change one session at the same time take turns after the first

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use axum::{
     Router,
     body::{Body, to_bytes},
-    http::{Request, Response, StatusCode, header},
+    extract::Path,
+    http::{HeaderMap, Request, Response, StatusCode, header},
     middleware,
     routing::get,
 };
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use sessionkit::{
     Capabilities, Error, ErrorKind, Failure, Key, Keyring, MemoryStore, Record, Result, Revision,
     Session, SessionConfig, SessionLayer, SessionManager, SessionManagerBuilder, SessionRejection,
-    SessionStore, Sessions, SubjectIndex, Timestamp, Token,
+    SessionStore, Sessions, Subject, SubjectIndex, Timestamp, Token,
 };
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_http::{
@@ -28,6 +29,7 @@ struct Breakable {
     inner: MemoryStore,
     broken: std::sync::atomic::AtomicBool,
     ends_before_update: std::sync::atomic::AtomicBool,
+    fails_on_delete: std::sync::atomic::AtomicBool,
 }
 
 impl Breakable {
@@ -38,6 +40,11 @@ impl Breakable {
     /// As if another request signed out at the worst moment.
     fn end_before_the_next_update(&self) {
         self.ends_before_update
+            .store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    fn fail_the_next_delete(&self) {
+        self.fails_on_delete
             .store(true, std::sync::atomic::Ordering::SeqCst);
     }
 
@@ -83,6 +90,12 @@ impl SessionStore for Breakable {
 
     async fn delete(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
         self.check()?;
+        if self
+            .fails_on_delete
+            .swap(false, std::sync::atomic::Ordering::SeqCst)
+        {
+            return Err(ErrorKind::Unavailable.into());
+        }
         self.inner.delete(token, expected).await
     }
 
@@ -131,6 +144,31 @@ async fn read(session: Session) -> Result<String> {
     session.update("count", |count: Option<u32>| count.unwrap_or(0) + 1)?;
     let text = session.get::<String>("count")?;
     Ok(text.unwrap_or_default())
+}
+
+/// A handler that changes its session, reads the messages and fails.
+async fn fail(session: Session, Path(way): Path<String>) -> StatusCode {
+    session.insert("half", &1).expect("a number is a value");
+    let messages = session.flashes::<String>();
+    assert_eq!(messages.expect("messages are texts").len(), 1);
+    match way.as_str() {
+        "saved" => drop(session.save().await.expect("it is saved")),
+        "renewed" => session.renew(),
+        "signed-in" => {
+            let alice = Subject::new("alice").expect("a name is a subject");
+            session.sign_in(alice).expect("the store has an index");
+        }
+        "ended" => {
+            session.destroy();
+            session
+                .flash("you have been signed out")
+                .expect("a text is a value");
+        }
+        "panicking" => panic!("a test of panics"),
+        "not-found" => return StatusCode::NOT_FOUND,
+        _ => {}
+    }
+    StatusCode::BAD_GATEWAY
 }
 
 /// A handler that does without its session when there is none to be had.
@@ -408,7 +446,8 @@ async fn an_error_of_the_library_answers_for_itself() {
     let app = app(|builder| builder);
     let response = app.get("/read", None).await;
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
-    assert!(response.headers().contains_key(header::SET_COOKIE));
+    // As any response of 5xx it stores nothing.
+    assert!(!response.headers().contains_key(header::SET_COOKIE));
     assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
     assert!(body(response).await.is_empty());
 }
@@ -425,17 +464,8 @@ async fn the_application_chooses_what_is_answered_to_an_error_of_its_handler() {
         })
     });
     let response = app.get("/read", None).await;
-    assert!(response.headers().contains_key(header::SET_COOKIE));
     let text = body(response).await;
     assert!(text.starts_with(b"InvalidValue: "), "{text:?}");
-}
-
-#[tokio::test]
-async fn a_save_that_fails_counts_for_more_than_the_error_of_the_handler() {
-    let app = app(|builder| builder);
-    app.store.break_down();
-    let response = app.get("/read", None).await;
-    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
 }
 
 /// The layers of tower-http around the sessions and inside of them, over a body that was boxed.
@@ -484,4 +514,113 @@ async fn the_layers_of_tower_http_fit_on_both_sides() {
         .await
         .expect("the body is in memory");
     assert!(empty.is_empty(), "{empty:?}");
+}
+
+/// An app, the cookie of a session with a count and a message, and a way to look into it.
+async fn with_a_message() -> (App, String, SessionManager) {
+    let store = Arc::new(Breakable::default());
+    let keyring = Keyring::new([Key::generate().expect("random bytes")]).expect("one key");
+    let manager = SessionManager::new(Arc::clone(&store), keyring).expect("it works");
+    let router = Router::new()
+        .route("/count", get(count))
+        .route("/fail/{way}", get(fail))
+        .layer(SessionLayer::new(manager.clone()));
+    let app = App { store, router };
+    let cookie = app.cookie().await;
+    let sessions = manager.begin(&cookies(&cookie));
+    let session = sessions.session().await.expect("memory does not fail");
+    session.flash("hello").expect("a text is a value");
+    let mut headers = HeaderMap::new();
+    sessions
+        .finish(&mut headers)
+        .await
+        .expect("memory does not fail");
+    (app, cookie, manager)
+}
+
+fn cookies(cookie: &str) -> HeaderMap {
+    let value = cookie.parse().expect("cookies are ASCII");
+    [(header::COOKIE, value)].into_iter().collect()
+}
+
+async fn session(manager: &SessionManager, cookie: &str) -> Session {
+    let sessions = manager.begin(&cookies(cookie));
+    sessions.session().await.expect("memory does not fail")
+}
+
+#[tokio::test]
+async fn a_response_that_says_the_server_failed_stores_nothing_of_its_handler() {
+    for way in ["half-way", "signed-in", "renewed"] {
+        let (app, cookie, manager) = with_a_message().await;
+        let response = app.get(&format!("/fail/{way}"), Some(&cookie)).await;
+        assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+        assert!(response.headers().get(header::SET_COOKIE).is_none());
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+        let after = session(&manager, &cookie).await;
+        assert_eq!(after.keys(), ["count"], "{way}");
+        assert_eq!(after.subject(), None);
+        // The page that would have shown it was not seen.
+        assert_eq!(after.flashes::<String>().expect("texts"), ["hello"]);
+    }
+}
+
+#[tokio::test]
+async fn a_panic_stores_nothing_either() {
+    let (app, cookie, manager) = with_a_message().await;
+    let router = app.router.clone();
+    let request = Request::get("/fail/panicking").header(header::COOKIE, &cookie);
+    let request = request.body(Body::empty()).expect("it is valid");
+    let panicked = tokio::spawn(router.oneshot(request)).await;
+    assert!(panicked.is_err_and(|error| error.is_panic()));
+    let after = session(&manager, &cookie).await;
+    assert_eq!(after.keys(), ["count"]);
+    assert_eq!(after.flashes::<String>().expect("texts"), ["hello"]);
+}
+
+#[tokio::test]
+async fn what_a_failing_handler_has_saved_itself_is_stored() {
+    let (app, cookie, manager) = with_a_message().await;
+    app.get("/fail/saved", Some(&cookie)).await;
+    assert_eq!(session(&manager, &cookie).await.keys(), ["count", "half"]);
+}
+
+#[tokio::test]
+async fn a_session_that_a_failing_handler_has_ended_is_ended() {
+    let (app, cookie, manager) = with_a_message().await;
+    let response = app.get("/fail/ended", Some(&cookie)).await;
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+    let removal = response.headers()[header::SET_COOKIE].to_str();
+    assert!(removal.expect("cookies are ASCII").contains("Max-Age=0"));
+    assert!(session(&manager, &cookie).await.is_new());
+    assert!(app.store.inner.is_empty(), "no other session was begun");
+    // Where it cannot be ended, the response says that.
+    let (app, cookie, _) = with_a_message().await;
+    app.store.fail_the_next_delete();
+    let response = app.get("/fail/ended", Some(&cookie)).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(response.headers().get(header::SET_COOKIE).is_none());
+}
+
+#[tokio::test]
+async fn a_response_that_says_the_client_failed_stores_what_its_handler_did() {
+    let (app, cookie, manager) = with_a_message().await;
+    let response = app.get("/fail/not-found", Some(&cookie)).await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    let after = session(&manager, &cookie).await;
+    assert_eq!(after.keys(), ["count", "half"]);
+    assert!(after.flashes::<String>().expect("texts").is_empty());
+}
+
+#[tokio::test]
+async fn the_layer_tells_a_head_request_from_others() {
+    let (app, cookie, manager) = with_a_message().await;
+    let request = Request::head("/fail/not-found").header(header::COOKIE, &cookie);
+    let request = request.body(Body::empty()).expect("it is valid");
+    let response = app.router.clone().oneshot(request).await;
+    assert_eq!(
+        response.expect("axum does not fail").status(),
+        StatusCode::NOT_FOUND
+    );
+    let after = session(&manager, &cookie).await;
+    assert_eq!(after.flashes::<String>().expect("texts"), ["hello"]);
 }

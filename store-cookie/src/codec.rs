@@ -88,8 +88,8 @@ impl Envelope {
                 revision: Revision::from_bits(u64::from_le_bytes(wire.revision)),
                 created_at: instant(wire.created_at)?,
                 expires_at: instant(wire.expires_at)?,
-                subject: wire.subject.map(Subject::new).transpose().ok()?,
-                label: Label::new(wire.label).ok()?,
+                subject: wire.subject.map(Subject::from_stored).transpose().ok()?,
+                label: Label::from_stored(wire.label).ok()?,
             },
         })
     }

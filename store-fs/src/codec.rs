@@ -133,9 +133,9 @@ impl Header {
             expires_at,
             subject: match subject {
                 "" => None,
-                subject => Some(Subject::new(subject).map_err(|_| damaged())?),
+                subject => Some(Subject::from_stored(subject).map_err(|_| damaged())?),
             },
-            label: Label::new(label).map_err(|_| damaged())?,
+            label: Label::from_stored(label).map_err(|_| damaged())?,
             len,
             data_len,
             data_sum,

@@ -120,10 +120,10 @@ impl Head {
             len => {
                 take::<{ 2 * TIME_LEN }>(&mut rest)?;
                 number = take(&mut rest)?;
-                Some(Subject::new(text(&mut rest, len)?).ok()?)
+                Some(Subject::from_stored(text(&mut rest, len)?).ok()?)
             }
         };
-        let label = Label::new(text(&mut rest, label_len)?).ok()?;
+        let label = Label::from_stored(text(&mut rest, label_len)?).ok()?;
         let head = Self {
             revision,
             created_at,

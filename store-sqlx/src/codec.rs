@@ -144,11 +144,11 @@ pub(crate) fn timestamp<DB: Driver>(row: &DB::Row, index: usize) -> Result<Times
 
 fn label<DB: Driver>(row: &DB::Row, index: usize) -> Result<Label> {
     let text = as_text(bytes::<DB>(row, index)?)?;
-    Label::new(&text).map_err(|_| ErrorKind::Corrupt.into())
+    Label::from_stored(&text).map_err(|_| ErrorKind::Corrupt.into())
 }
 
 fn as_subject(bytes: Vec<u8>) -> Result<Subject> {
-    Subject::new(as_text(bytes)?).map_err(|_| ErrorKind::Corrupt.into())
+    Subject::from_stored(as_text(bytes)?).map_err(|_| ErrorKind::Corrupt.into())
 }
 
 fn as_text(bytes: Vec<u8>) -> Result<String> {

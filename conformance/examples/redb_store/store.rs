@@ -163,14 +163,14 @@ fn row(record: &Record) -> Row<'_> {
 }
 
 fn record((revision, created_at, expires_at, subject, label, data): Row<'_>) -> Result<Record> {
-    let subject = subject.map(Subject::new).transpose();
+    let subject = subject.map(Subject::from_stored).transpose();
     Ok(Record {
         data: data.to_vec().into(),
         revision: Revision::from_bits(revision),
         created_at: Timestamp::from_millis(created_at),
         expires_at: Timestamp::from_millis(expires_at),
         subject: subject.map_err(|_| ErrorKind::Corrupt)?,
-        label: Label::new(label).map_err(|_| ErrorKind::Corrupt)?,
+        label: Label::from_stored(label).map_err(|_| ErrorKind::Corrupt)?,
     })
 }
 

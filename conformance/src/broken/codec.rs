@@ -44,9 +44,9 @@ fn parse(bytes: &[u8]) -> Option<Record> {
         expires_at: Timestamp::from_millis(expires_at),
         subject: match subject {
             "" => None,
-            subject => Some(Subject::new(subject).ok()?),
+            subject => Some(Subject::from_stored(subject).ok()?),
         },
-        label: Label::new(label).ok()?,
+        label: Label::from_stored(label).ok()?,
     })
 }
 

@@ -50,7 +50,7 @@ impl BrokenStore {
     pub(super) fn spoiled(&self, record: &Record) -> Record {
         let mut record = record.clone();
         let text = |change: fn(&str) -> String| {
-            Label::new(&change(record.label.as_str())).expect("a shorter label")
+            Label::from_stored(&change(record.label.as_str())).expect("a shorter label")
         };
         match self.shared.bug {
             "keeps-no-subject" => record.subject = None,

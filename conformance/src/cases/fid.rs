@@ -151,8 +151,8 @@ async fn f03_texts_in_every_script_survive(cx: &Context) -> Outcome {
 async fn texts_survive(cx: &Context, store: &dyn SessionStore, texts: &[(&str, &str)]) -> Outcome {
     for (what, text) in texts {
         let mut record = cx.record(text.as_bytes().to_vec());
-        record.label = Label::new(text)?;
-        record.subject = Some(sessionkit::Subject::new(*text)?);
+        record.label = Label::from_stored(text)?;
+        record.subject = Some(sessionkit::Subject::from_stored(*text)?);
         round_trip(cx, store, what, &record).await?;
     }
     Ok(())

@@ -294,8 +294,8 @@ async fn s05_hostile_texts_are_only_texts(cx: &Context) -> Outcome {
     ];
     for text in texts {
         let mut record = cx.record(text.as_bytes().to_vec());
-        record.subject = Some(Subject::new(text)?);
-        record.label = Label::new(text)?;
+        record.subject = Some(Subject::from_stored(text)?);
+        record.label = Label::from_stored(text)?;
         let created = store.create(cx.token(), &record).await;
         let token = cx.ok(&format!("create with the texts {text:?}"), created)?;
         cx.holds(&format!("with the texts {text:?}"), &store, &token, &record)
@@ -325,7 +325,7 @@ async fn only_theirs(
     text: &str,
     key: &StoreKey,
 ) -> Outcome {
-    let subject = Subject::new(text)?;
+    let subject = Subject::from_stored(text)?;
     let listed = cx.ok("list", index.list(&subject, None, 100).await)?;
     let listed: Vec<_> = listed.iter().map(|session| session.key.to_hex()).collect();
     cx.equal(

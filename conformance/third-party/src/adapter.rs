@@ -73,8 +73,8 @@ impl Row {
             revision: Revision::from_bits(self.data.get("revision")?.as_u64()?),
             created_at: Timestamp::from_millis(self.data.get("created_at")?.as_i64()?),
             expires_at: Timestamp::from_millis(i64::try_from(millis).ok()?),
-            subject: text("subject").map(Subject::new).transpose().ok()?,
-            label: Label::new(text("label")?).ok()?,
+            subject: text("subject").map(Subject::from_stored).transpose().ok()?,
+            label: Label::from_stored(text("label")?).ok()?,
         })
     }
 }

@@ -19,7 +19,8 @@ use crate::{
     SessionStore, StoreKey, Subject, SubjectIndex, SubjectSession, Timestamp, Token,
     commit::{CookieAction, Policy},
     header::Standing,
-    payload::{self, Content, decode_value},
+    payload::{self, Content},
+    value::decode_value,
 };
 
 /// What must hold.

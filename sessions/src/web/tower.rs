@@ -22,6 +22,11 @@ use crate::{SessionManager, Sessions};
 /// what it changes is saved only by [`Session::save`](crate::Session::save), and not if the session
 /// is new then, or renewed, or kept by the client, because its cookie could not be sent.
 ///
+/// A response of 5xx stores nothing of what its handler has changed, as if it had failed with an
+/// error or a panic: the visitor is told that it did not work, and flash messages on a page that was
+/// not shown are still there. A session that the handler has ended is ended, and what it has
+/// [saved](crate::Session::save) itself is stored.
+///
 /// Twice around one handler, on a nested router for example, the layers of one manager are one: the
 /// outer one loads and saves.
 ///
@@ -86,7 +91,8 @@ where
         let sessions = if begun.is_some_and(|sessions| sessions.belong_to(&self.manager)) {
             None
         } else {
-            let sessions = self.manager.begin(request.headers());
+            let manager = &self.manager;
+            let sessions = manager.begin_for(request.method(), request.headers());
             request.extensions_mut().insert(sessions.clone());
             Some(sessions)
         };
@@ -150,7 +156,11 @@ async fn finish<B: Send>(
     mut response: Response<B>,
 ) -> Response<SessionBody<B>> {
     let answered = Answered::take(&mut response);
-    let saved = sessions.finish(response.headers_mut()).await;
+    let saved = if response.status().is_server_error() {
+        sessions.finish_failed(response.headers_mut()).await
+    } else {
+        sessions.finish(response.headers_mut()).await
+    };
     let replacement = match (&saved, &answered) {
         (Err(errors), _) => sessions.failure_response(&errors.failure()),
         (Ok(()), Some(answered)) => sessions.failure_response(&answered.failure()),

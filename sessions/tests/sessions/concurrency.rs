@@ -140,6 +140,29 @@ async fn an_update_of_a_value_that_became_another_type_is_an_error_naming_the_ke
 }
 
 #[tokio::test]
+async fn no_request_waits_for_the_handler_of_another() {
+    let world = World::new();
+    let browser = world.signed_in().await;
+    // Its handler has the session, has changed it, and is nowhere near its end.
+    let (mut slow, in_flight) = (browser.clone(), browser.begin());
+    in_flight
+        .session()
+        .await
+        .unwrap()
+        .insert("slow", &1)
+        .unwrap();
+    for number in 0..200 {
+        let mut quick = browser.clone();
+        let visit = quick.visit(|session| session.insert("quick", &number));
+        // The memory store waits for nothing, and neither does anything above it.
+        assert!(visit.now_or_never().is_some(), "request {number} waits");
+    }
+    slow.finish(&in_flight).await.unwrap();
+    let keys = slow.visit(|session| session.keys()).await;
+    assert_eq!(keys, ["quick", "slow", "user"]);
+}
+
+#[tokio::test]
 async fn a_request_in_flight_does_not_undo_a_logout() {
     let world = World::new();
     let browser = world.signed_in().await;

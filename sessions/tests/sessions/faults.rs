@@ -389,13 +389,17 @@ async fn a_session_too_large_for_the_store_names_its_largest_keys() {
     let mut browser = world.signed_in().await;
     let sessions = browser.begin();
     let session = sessions.session().await.unwrap();
-    session.insert("large", &vec![7_u8; 5 << 20]).unwrap();
+    // Each has room alone.
+    session.insert("large", &vec![7_u8; 3 << 20]).unwrap();
+    session.insert("medium", &vec![7_u8; 2 << 20]).unwrap();
     session.insert("small", "secret").unwrap();
     let errors = browser.finish(&sessions).await.unwrap_err();
     let (_, error) = errors.iter().next().unwrap();
     assert_eq!(error.kind(), ErrorKind::TooLarge);
     assert!(
-        error.to_string().contains("\"large\" 5242885 bytes"),
+        error
+            .to_string()
+            .contains("\"large\" 3145733 bytes, \"medium\" 2097157 bytes"),
         "{error}"
     );
     assert!(!error.to_string().contains("secret"));

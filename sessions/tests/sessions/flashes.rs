@@ -1,3 +1,4 @@
+use http::Method;
 use serde::{Deserialize, Serialize};
 use sessionkit::{ErrorKind, Session};
 
@@ -161,4 +162,42 @@ async fn messages_that_nobody_reads_have_a_limit() {
     assert!(error.to_string().contains("\"notices\""), "{error}");
     assert_eq!(session.flashes_from::<u32>("queue 0").unwrap().len(), 34);
     session.flash_to("notices", &1).unwrap();
+}
+
+#[tokio::test]
+async fn a_head_request_consumes_no_messages() {
+    let world = World::new();
+    let mut browser = world.signed_in().await;
+    browser
+        .visit(|session| session.flash("hello"))
+        .await
+        .unwrap();
+    world.store.forget_calls();
+    for method in [Method::HEAD, Method::HEAD, Method::GET] {
+        let sessions = browser.manager.begin_for(&method, &browser.request());
+        let session = sessions.session().await.unwrap();
+        // The head of its response is that of the page.
+        assert_eq!(session.flashes::<String>().unwrap(), ["hello"], "{method}");
+        browser.finish(&sessions).await.unwrap();
+    }
+    assert_eq!(world.store.calls(), ["load", "load", "load", "update"]);
+    let left = browser.visit(|session| session.flashes::<String>()).await;
+    assert!(left.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_head_request_that_changes_something_else_leaves_the_messages() {
+    let mut browser = World::new().signed_in().await;
+    browser
+        .visit(|session| session.flash("hello"))
+        .await
+        .unwrap();
+    let sessions = browser.manager.begin_for(&Method::HEAD, &browser.request());
+    let session = sessions.session().await.unwrap();
+    session.flashes::<String>().unwrap();
+    session.insert("seen", &true).unwrap();
+    session.flash("again").unwrap();
+    browser.finish(&sessions).await.unwrap();
+    let left = browser.visit(|session| session.flashes::<String>()).await;
+    assert_eq!(left.unwrap(), ["hello", "again"]);
 }

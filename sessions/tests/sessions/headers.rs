@@ -68,19 +68,101 @@ async fn vary_is_added_once() {
 }
 
 #[tokio::test]
-async fn the_applications_cache_control_stays_unless_a_cookie_would_be_shared() {
+async fn the_applications_cache_control_stays_unless_a_cache_would_share_the_response() {
     let mut browser = World::new().browser();
-    let public = [("cache-control", "public, max-age=60")];
-    let private = [("cache-control", "max-age=60, Private")];
-    assert_eq!(
-        caching(&mut browser, &public, false).await.1,
-        "public, max-age=60"
-    );
-    assert_eq!(
-        caching(&mut browser, &private, true).await.1,
-        "max-age=60, Private"
-    );
-    assert_eq!(caching(&mut browser, &public, true).await.1, "no-store");
+    for kept in [
+        "no-store",
+        "private",
+        "max-age=60, Private",
+        "private, max-age=60, must-revalidate, no-transform",
+        "PRIVATE , immutable",
+    ] {
+        for write in [false, true] {
+            let preset = [("cache-control", kept)];
+            assert_eq!(caching(&mut browser, &preset, write).await.1, kept);
+        }
+    }
+    for replaced in [
+        "public, max-age=60",
+        "max-age=60",
+        "max-age=60, immutable",
+        "s-maxage=60",
+        "S-MaxAge = 60",
+        "no-cache",
+        "must-revalidate",
+        "",
+        "public, private",
+        "private, s-maxage=60",
+        "private=\"set-cookie\", max-age=60",
+        "max-age=60, extension=\"a, private, b\"",
+        "no-store, must-understand",
+        "x-private",
+        "private-ish",
+    ] {
+        for write in [false, true] {
+            let preset = [("cache-control", replaced)];
+            let (vary, cache_control) = caching(&mut browser, &preset, write).await;
+            assert_eq!(cache_control, "no-store", "in place of {replaced:?}");
+            assert_eq!(vary, "cookie");
+        }
+    }
+    let two = [("cache-control", "private"), ("cache-control", "public")];
+    assert_eq!(caching(&mut browser, &two, false).await.1, "no-store");
+}
+
+#[tokio::test]
+async fn headers_for_some_caches_alone_do_not_share_the_response_either() {
+    let mut browser = World::new().browser();
+    for (name, value, stays) in [
+        ("cdn-cache-control", "max-age=600", false),
+        ("cloudflare-cdn-cache-control", "public", false),
+        ("surrogate-control", "max-age=600", false),
+        ("edge-control", "max-age=600", false),
+        ("x-accel-expires", "600", false),
+        ("expires", "Thu, 01 Jan 2099 00:00:00 GMT", false),
+        ("cdn-cache-control", "no-store", true),
+        ("x-cache-controller", "something else", true),
+    ] {
+        let sessions = browser.begin();
+        sessions.session().await.unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value.parse().unwrap());
+        headers.insert("cache-control", "public".parse().unwrap());
+        sessions.finish(&mut headers).await.unwrap();
+        assert_eq!(headers.contains_key(name), stays, "{name}: {value}");
+        assert_eq!(headers["cache-control"], "no-store");
+        browser.receive(headers);
+    }
+}
+
+#[tokio::test]
+async fn a_response_for_everybody_keeps_its_headers_unless_it_sets_a_cookie() {
+    let world = World::new();
+    let mut browser = world.browser();
+    for (write, expected) in [
+        (false, pair("", "public, max-age=60")),
+        (true, pair("cookie", "no-store")),
+        (false, pair("", "public, max-age=60")),
+    ] {
+        let sessions = browser.begin();
+        let session = sessions.session().await.unwrap();
+        if write {
+            session.insert("key", &1).unwrap();
+            session.insecure_response_for_everybody();
+        } else {
+            sessions.insecure_response_for_everybody();
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("cache-control", "public, max-age=60".parse().unwrap());
+        sessions.finish(&mut headers).await.unwrap();
+        let text = |name| {
+            headers
+                .get(name)
+                .map_or("", |value| value.to_str().unwrap())
+        };
+        assert_eq!(pair(text("vary"), text("cache-control")), expected);
+        browser.receive(headers);
+    }
 }
 
 #[tokio::test]

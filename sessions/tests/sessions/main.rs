@@ -13,6 +13,8 @@ mod headers;
 mod keys;
 mod late;
 mod lifetimes;
+mod limits;
+mod reentrance;
 mod registry;
 mod removals;
 mod renewals;

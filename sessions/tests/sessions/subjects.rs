@@ -120,6 +120,71 @@ async fn a_request_in_flight_does_not_undo_a_revocation() {
     assert!(world.store.inner.is_empty());
 }
 
+#[test]
+fn characters_that_steer_how_a_text_is_shown_are_refused() {
+    let refused = ('\0'..='\u{1f}')
+        .chain('\u{7f}'..='\u{9f}')
+        .chain(['\u{2028}', '\u{2029}'])
+        .chain('\u{202a}'..='\u{202e}')
+        .chain('\u{2066}'..='\u{2069}');
+    for character in refused {
+        for text in [
+            format!("{character}"),
+            format!("alice{character}"),
+            format!("{character}a"),
+        ] {
+            let error = Subject::new(text.clone()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidValue, "{text:?}");
+            assert_eq!(error.to_string(), "a subject has no control characters");
+            assert_eq!(
+                Label::new(&text).unwrap_err().kind(),
+                ErrorKind::InvalidValue
+            );
+            // A record from before the rule can be read, and listed.
+            assert_eq!(Subject::from_stored(text.clone()).unwrap().as_str(), text);
+            assert_eq!(Label::from_stored(&text).unwrap().as_str(), text);
+        }
+    }
+    for text in [
+        "Größe 10",
+        "\u{200f}\u{5d0}",
+        "e\u{301}",
+        "👩\u{200d}💻",
+        "a b",
+        "\u{a0}",
+        "\u{fffd}",
+    ] {
+        assert!(
+            Subject::new(text).is_ok() && Label::new(text).is_ok(),
+            "{text:?}"
+        );
+    }
+    assert!(Subject::from_stored("").is_err() && Subject::from_stored("a".repeat(256)).is_err());
+    assert!(Label::from_stored(&"a".repeat(256)).is_err());
+}
+
+#[tokio::test]
+async fn a_session_with_a_label_from_before_the_rule_for_characters_lives_on() {
+    let world = World::new();
+    let mut browser = world.signed_in().await;
+    let label = Label::from_stored("a\u{1}b\u{202e}").unwrap();
+    browser
+        .visit(|session| {
+            session.set_label(label.clone());
+            session.set_subject(Some(Subject::from_stored("a\nb").unwrap()))
+        })
+        .await
+        .unwrap();
+    browser
+        .visit(|session| session.insert("key", &1))
+        .await
+        .unwrap();
+    assert_eq!(browser.visit(|session| session.label()).await, label);
+    let subject = browser.visit(|session| session.subject()).await.unwrap();
+    let listed = browser.manager.subject_sessions(&subject).await.unwrap();
+    assert_eq!(listed.len(), 1);
+}
+
 #[tokio::test]
 async fn subjects_and_labels_have_limits() {
     assert_eq!(

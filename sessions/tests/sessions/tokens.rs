@@ -222,15 +222,14 @@ async fn a_value_that_the_cookie_header_pads_with_spaces_or_quotes_is_still_one_
 #[tokio::test]
 async fn a_cookie_signed_for_another_name_is_a_forgery() {
     let world = World::new();
-    let other =
-        World::configured(|config| config.cookie(sessionkit::CookieOptions::new("other").unwrap()));
+    let other = World::configured(|config| config.cookie(CookieOptions::new("other").unwrap()));
     let keys = || world.keyring.clone();
     // The same keys, another cookie name.
     let manager = sessionkit::SessionManager::builder(keys())
         .session(
             "session",
             sessionkit::SessionConfig::new(std::sync::Arc::clone(&world.store))
-                .cookie(sessionkit::CookieOptions::new("other").unwrap()),
+                .cookie(CookieOptions::new("other").unwrap()),
         )
         .build()
         .unwrap();
@@ -322,6 +321,20 @@ async fn signing_in_gives_a_new_token_and_ends_the_old_one() {
     );
     world.clock.advance(MINUTE);
     assert_eq!(planted.clone().visit(Session::origin).await, Origin::Ended);
+}
+
+#[tokio::test]
+async fn a_copy_of_the_cookie_is_worth_nothing_after_a_logout() {
+    let world = World::new();
+    let mut browser = world.signed_in().await;
+    let mut copy = browser.clone();
+    browser.visit(|session| session.destroy()).await;
+    // The record first: a response that is lost leaves a cookie that opens nothing.
+    assert_eq!(world.store.calls(), ["load", "delete"]);
+    assert!(world.store.inner.is_empty());
+    assert!(browser.jar.is_empty());
+    assert_eq!(copy.visit(Session::origin).await, Origin::Ended);
+    assert_eq!(copy.get::<String>("user").await, None);
 }
 
 #[tokio::test]

@@ -1,7 +1,15 @@
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned, ser};
-use sessionkit::ErrorKind;
+use serde::{
+    Deserialize, Serialize, Serializer,
+    de::DeserializeOwned,
+    ser::{self, SerializeSeq},
+};
+use sessionkit::{ErrorKind, Session};
 
 use crate::support::World;
 
@@ -77,8 +85,273 @@ async fn negative_zero_and_not_a_number_come_back() {
 
 #[tokio::test]
 async fn a_deep_value_comes_back() {
-    let deep = (0..100).fold(None, |inner, depth| Some(Box::new(Nested { depth, inner })));
+    // Each has a struct and a Some.
+    let deep = (0..32).fold(None, |inner, depth| Some(Box::new(Nested { depth, inner })));
     check(deep).await;
+}
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Host {
+    address: IpAddr,
+    ports: Option<BTreeMap<u16, String>>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Nothing;
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+enum Internally {
+    Unit,
+    Empty(Nothing),
+    Newtype(Host),
+    Struct {
+        host: SocketAddr,
+        letter: char,
+        bytes: [u8; 32],
+        half: f32,
+        waits: Duration,
+        deeper: Box<Option<Self>>,
+    },
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "content")]
+enum Adjacently {
+    Unit,
+    Address(Ipv6Addr),
+    Tuple(IpAddr, Nothing),
+    Struct { host: Host, shape: Shape },
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Untagged {
+    Address(IpAddr),
+    Host(Host),
+    Tuple(SocketAddr, Internally),
+    Map(BTreeMap<IpAddr, Vec<Adjacently>>),
+    Number(i64),
+    Nothing,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Flattened {
+    name: String,
+    #[serde(flatten)]
+    host: Host,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Untagged>,
+}
+
+fn host() -> Host {
+    let ports = [(80, "http".to_owned()), (443, "https".to_owned())];
+    Host {
+        address: HERE,
+        ports: Some(ports.into()),
+    }
+}
+
+fn internally() -> [Internally; 4] {
+    [
+        Internally::Unit,
+        Internally::Empty(Nothing),
+        Internally::Newtype(host()),
+        Internally::Struct {
+            host: (HERE, 80).into(),
+            letter: 'ß',
+            bytes: [200; 32],
+            half: 0.5,
+            waits: Duration::from_millis(1_500),
+            deeper: Box::new(Some(Internally::Unit)),
+        },
+    ]
+}
+
+fn adjacently() -> [Adjacently; 4] {
+    [
+        Adjacently::Unit,
+        Adjacently::Address(Ipv6Addr::LOCALHOST),
+        Adjacently::Tuple(HERE, Nothing),
+        Adjacently::Struct {
+            host: host(),
+            shape: Shape::Tuple(1, "one".to_owned()),
+        },
+    ]
+}
+
+#[tokio::test]
+async fn enums_of_every_representation_come_back_with_addresses_in_them() {
+    check((host(), HERE, SocketAddr::from((HERE, 443)), Nothing)).await;
+    for value in internally() {
+        check(value).await;
+    }
+    for value in adjacently() {
+        check(value).await;
+    }
+    let [.., deep] = internally();
+    let map = BTreeMap::from([(HERE, adjacently().into())]);
+    for value in [
+        Untagged::Address(HERE),
+        Untagged::Host(host()),
+        Untagged::Tuple((HERE, 443).into(), deep),
+        Untagged::Map(map),
+        Untagged::Number(i64::MIN),
+        Untagged::Nothing,
+    ] {
+        check(vec![value]).await;
+    }
+    check(Flattened {
+        name: "web".to_owned(),
+        host: host(),
+        rest: [("more".to_owned(), Untagged::Address(HERE))].into(),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn options_come_back_that_hold_something() {
+    check((Some(Some(1)), None::<Option<u8>>, None::<Nothing>)).await;
+}
+
+#[tokio::test]
+async fn maps_come_back_with_keys_of_every_kind() {
+    check(BTreeMap::from([((1, 'a'), 1), ((2, 'b'), 2)])).await;
+    check(BTreeMap::from([(true, None), (false, Some(1))])).await;
+    check(BTreeMap::from([(None, 0), (Some(HERE), 1)])).await;
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Wide {
+    Number(u128),
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Transparent(Option<Box<Self>>);
+
+#[tokio::test]
+async fn what_would_not_be_read_back_is_refused_by_name_and_changes_nothing() {
+    let mut browser = World::new().signed_in().await;
+    let refuse = |session: &Session| {
+        let refused = |written: sessionkit::Result<()>, reason: &str| {
+            let error = written.expect_err(reason);
+            assert_eq!(error.kind(), ErrorKind::InvalidValue, "{error}");
+            let text = error.to_string();
+            assert!(text.contains("\"user\"") && text.contains(reason), "{text}");
+        };
+        refused(session.insert("user", &1_u128), "128 bits");
+        refused(session.insert("user", &i128::MIN), "128 bits");
+        refused(session.insert("user", &Wide::Number(7)), "Wide");
+        refused(session.insert("user", &Some(None::<u8>)), "None");
+        refused(session.insert("user", &Some(())), "None");
+        refused(session.insert("user", &Some(Nothing)), "None");
+        refused(session.insert("user", &[Some(Some(None::<u8>))]), "None");
+        refused(session.insert("user", &Some(Untagged::Nothing)), "None");
+        let nested = Transparent(Some(Box::new(Transparent(None))));
+        refused(session.insert("user", &nested), "Transparent");
+        refused(session.flash_to("user", &Some(())), "None");
+    };
+    browser.visit(refuse).await;
+    assert_eq!(
+        browser.get::<String>("user").await.as_deref(),
+        Some("alice")
+    );
+}
+
+#[tokio::test]
+async fn an_update_proves_that_its_value_is_read_back() {
+    #[derive(Debug, Default, Serialize, Deserialize)]
+    struct Forgetful {
+        #[serde(skip_serializing)]
+        kept: u8,
+    }
+    let mut browser = World::new().browser();
+    browser
+        .visit(|session| {
+            let error = session
+                .update("key", |_: Option<Forgetful>| Forgetful::default())
+                .unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidValue);
+            assert!(error.to_string().contains("\"key\""));
+            assert!(!session.contains("key"), "nothing has changed");
+            let kept = |present: Option<Forgetful>| present.map_or(0, |present| present.kept);
+            assert_eq!(session.get("key").map(kept).unwrap(), 0);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_sequence_of_another_length_than_it_says_is_refused() {
+    struct Liar(usize);
+    impl Serialize for Liar {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut parts = serializer.serialize_seq(Some(self.0))?;
+            parts.serialize_element(&1)?;
+            parts.serialize_element(&2)?;
+            parts.end()
+        }
+    }
+    let session = World::new().browser().begin().session().await.unwrap();
+    session.insert("key", &Liar(2)).unwrap();
+    for length in [1, 3] {
+        let error = session.insert("key", &Liar(length)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidValue);
+    }
+    assert_eq!(session.get::<Vec<u8>>("key").unwrap(), Some(vec![1, 2]));
+}
+
+/// Runs what may overflow the stack of a thread where there is little.
+fn on_a_small_stack<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(f);
+    thread.unwrap().join().unwrap()
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum List {
+    End,
+    More(Box<Self>),
+    Both { first: Box<Self>, second: Box<Self> },
+}
+
+/// Drops a list without recursion.
+struct Long(List);
+
+impl Long {
+    fn new(length: usize) -> Self {
+        let more = |list, _| List::More(Box::new(list));
+        Self((0..length).fold(List::End, more))
+    }
+}
+
+impl Drop for Long {
+    fn drop(&mut self) {
+        let mut list = std::mem::replace(&mut self.0, List::End);
+        while let List::More(next) = list {
+            list = *next;
+        }
+    }
+}
+
+#[tokio::test]
+async fn depth_is_bounded_when_a_value_is_written() {
+    let session = World::new().browser().begin().session().await.unwrap();
+    on_a_small_stack(move || {
+        for length in [0, 1, 64] {
+            let list = Long::new(length);
+            session.insert("list", &list.0).unwrap();
+            let read = session.get::<List>("list").unwrap().map(Long);
+            assert!(read.is_some_and(|read| read.0 == list.0));
+        }
+        for length in [65, 2_000, 100_000] {
+            let list = Long::new(length);
+            let error = session.insert("list", &list.0).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidValue);
+            assert!(error.to_string().contains("64 levels"), "{error}");
+        }
+    });
 }
 
 #[tokio::test]
@@ -271,7 +544,7 @@ async fn taking_as_another_type_leaves_the_value() {
 async fn a_value_that_cannot_be_serialized_changes_nothing() {
     struct Stubborn;
     impl Serialize for Stubborn {
-        fn serialize<S: ser::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
             Err(ser::Error::custom("secret"))
         }
     }

@@ -22,6 +22,7 @@ pub(crate) fn client(options: CookieOptions) -> Client {
     let mut browser = World::new().browser();
     browser.manager = SessionManager::builder(keyring.clone())
         .clock(clock.clone())
+        .cookie_budget(16 << 10)
         .session("session", SessionConfig::new(store).cookie(options))
         .build()
         .unwrap();

@@ -71,7 +71,7 @@ pub(crate) async fn a_record_comes_back_as_it_was(o: Opened) {
     for size in [0, 1, 255, 4096, 65_535, 65_536, 1 << 20, 4 << 20] {
         let mut stored = record(&every_byte.repeat(size / 256 + 1)[..size]);
         stored.subject = subject("söme\0 one'\"`;--");
-        stored.label = Label::new(" trailing \0 ").unwrap();
+        stored.label = Label::from_stored(" trailing \0 ").unwrap();
         stored.revision = Revision::from_bits(u64::MAX - size as u64);
         stored.expires_at = Timestamp::MAX;
         stored.created_at = Timestamp::MIN;

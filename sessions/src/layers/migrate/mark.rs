@@ -104,13 +104,13 @@ impl Moved {
         let (subject, label) = rest.split_at_checked(length.into())?;
         let subject = match str::from_utf8(subject).ok()? {
             "" => None,
-            subject => Some(Subject::new(subject).ok()?),
+            subject => Some(Subject::from_stored(subject).ok()?),
         };
         Some(Self {
             fence,
             revision: Revision::from_bits(u64::from_be_bytes(*revision)),
             subject,
-            label: Label::new(str::from_utf8(label).ok()?).ok()?,
+            label: Label::from_stored(str::from_utf8(label).ok()?).ok()?,
         })
     }
 }
@@ -133,19 +133,52 @@ pub(super) fn fence_in(label: &Label) -> Option<(Revision, Label)> {
     let rest = text.strip_prefix(MARK).or(text.strip_prefix(FENCE))?;
     let (digits, label) = rest.split_at_checked(16)?;
     let bits = u64::from_str_radix(digits, 16).ok()?;
-    Some((Revision::from_bits(bits), Label::new(label).ok()?))
+    Some((Revision::from_bits(bits), Label::from_stored(label).ok()?))
 }
 
 fn label_with(prefix: &str, fence: Revision, label: &str) -> Label {
     let prefix = format!("{prefix}{:016x}", fence.to_bits());
     let room = label.floor_char_boundary(Label::MAX_LEN - prefix.len());
-    Label::new(&format!("{prefix}{}", &label[..room])).expect("it was cut to the limit")
+    Label::from_stored(&format!("{prefix}{}", &label[..room])).expect("it was cut to the limit")
 }
 
 /// The subject of a subject's fences and marks: another one, so that they are told from its sessions
 /// in a listing, and that a revocation ends either, knows which, and can spare one of each.
 pub(super) fn on_the_way(subject: &Subject) -> Subject {
     let hash = StoreKey::from_bytes(Sha256::digest(subject.as_str()).into());
-    Subject::new(format!("\u{1}sessionkit moving {}", hash.to_hex()))
+    Subject::from_stored(format!("\u{1}sessionkit moving {}", hash.to_hex()))
         .expect("the prefix and 64 digits are within the limit")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Timestamp;
+
+    #[test]
+    fn no_application_can_write_what_the_layer_marks_records_with() {
+        let session = Record {
+            data: "data".into(),
+            revision: Revision::from_bits(1),
+            created_at: Timestamp::MIN,
+            expires_at: Timestamp::MAX,
+            subject: Some(Subject::new("alice").unwrap()),
+            label: Label::new("Firefox").unwrap(),
+        };
+        let fence = fence(&session, Revision::from_bits(2));
+        let moved = Moved::new(&session, fence.revision);
+        let mark = moved.mark(&session, Revision::from_bits(3));
+        for record in [fence, mark] {
+            let subject = record.subject.as_ref().map_or("", Subject::as_str);
+            for text in [record.label.as_str(), subject] {
+                assert!(Label::new(text).is_err(), "{text:?}");
+                assert!(Subject::new(text).is_err(), "{text:?}");
+            }
+            // Stores give them back all the same.
+            assert_eq!(
+                Label::from_stored(record.label.as_str()).ok(),
+                Some(record.label)
+            );
+        }
+    }
 }
