@@ -343,6 +343,8 @@ struct Scene {
     now: Timestamp,
     later: Timestamp,
     alone: bool,
+    /// Whether there is something to sweep, sooner or later.
+    expires: bool,
 }
 
 impl Scene {
@@ -414,6 +416,9 @@ impl Scene {
             now,
             later,
             alone,
+            expires: start
+                .iter()
+                .any(|start| matches!(start, Start::Expired | Start::Soon)),
         }))
     }
 
@@ -511,7 +516,7 @@ impl Scene {
 
     /// Leaves nothing behind that the sweep of another race would count.
     async fn clear(&self, store: &Store) -> Outcome {
-        if self.calls.iter().any(|(call, _)| call.is_sweep()) {
+        if self.expires {
             for token in &self.tokens {
                 store.delete(token, None).await?;
             }
