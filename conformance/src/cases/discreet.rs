@@ -357,12 +357,15 @@ async fn end_all(cx: &Context, store: &Store, target: &Target, eye: &mut Eye) ->
 }
 
 async fn s42_lost_and_late_answers_show_no_secret(cx: &Context) -> Outcome {
-    const FAULTS: [Fault; 5] = [
+    const FAULTS: [Fault; 8] = [
         Fault::LoseReplies,
         Fault::Hang,
         Fault::Busy,
         Fault::Vanished,
         Fault::ReadOnly,
+        Fault::Down,
+        Fault::Full,
+        Fault::LoseReply,
     ];
     let store = cx.open().await?;
     let mut eye = Eye::new();
@@ -375,9 +378,17 @@ async fn s42_lost_and_late_answers_show_no_secret(cx: &Context) -> Outcome {
                 missing.push(hook);
                 continue;
             }
-            let answers = join_all(target.calls(&store));
-            for answer in in_time(cx, "every call", answers).await? {
-                eye.note(answer);
+            if fault == Fault::LoseReply {
+                // It is lost once: the other calls get one of their own.
+                for call in target.calls(&store) {
+                    cx.fault(fault).await?;
+                    eye.note(in_time(cx, "a call", call).await?);
+                }
+            } else {
+                let answers = join_all(target.calls(&store));
+                for answer in in_time(cx, "every call", answers).await? {
+                    eye.note(answer);
+                }
             }
             eye.look_at(&store);
             cx.fault(Fault::None).await?;

@@ -362,8 +362,10 @@ async fn n41_subjects_that_look_alike_are_different_people(cx: &Context) -> Outc
     let store = cx.open().await?;
     let mut people = Vec::new();
     for text in alike() {
-        let subject = Subject::new(&*text)?;
-        let mut record = owned(cx, &subject, &text)?;
+        // An application cannot make some of them any more; older records may have them.
+        let subject = Subject::from_stored(&*text)?;
+        let mut record = owned(cx, &subject, "")?;
+        record.label = Label::from_stored(&text)?;
         // No two began at the same instant.
         record.created_at = cx.now() - cx.moment() * people.len() as u32;
         let created = store.create(cx.token(), &record).await;
@@ -831,10 +833,14 @@ async fn n46_an_unreadable_record_stands_in_nobodys_way(cx: &Context) -> Outcome
         cx.equal("whether that ended a session is", &revoked, &true)?;
         expected.remove(&first.key());
         if cx.capabilities().sweep == Sweep::Explicit {
+            let stored = cx.stored_names().await;
             let stale = expired(cx, &store, &alice).await?;
             let swept = store.sweep(100).await;
             let swept = cx.ok("sweep beside an unreadable record", swept)?;
-            cx.check((1..=2).contains(&swept), "1 expired record is swept", swept)?;
+            // The unreadable one may count or not.
+            cx.check(swept <= 2, "1 expired record is swept", swept)?;
+            let what = "the expired records that were swept are";
+            cx.swept(what, (swept.min(1), 1), stored.as_ref()).await?;
             cx.absent("after the sweep", &store, &stale).await?;
         }
 
