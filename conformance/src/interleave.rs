@@ -37,13 +37,13 @@ const PATIENCE: Duration = Duration::from_millis(25);
 #[derive(Clone, Debug)]
 pub(crate) enum Plan {
     /// An actor takes so many steps and is held. Then the others run to the end, one after the
-    /// other, each `turns` behind the one held, and then that one goes on.
+    /// other, and then that one goes on.
     Hold {
         /// Who is held.
         who: usize,
         /// After how many steps.
         steps: usize,
-        /// Who of the others is first.
+        /// Which of the others is first, counted from the one behind the one held.
         turn: usize,
     },
     /// As `Hold`, but the next one is held, too, after so many steps, until the first has ended.
@@ -66,7 +66,7 @@ pub(crate) struct Played<T> {
     pub(crate) answers: Vec<T>,
     /// When each actor began and ended, in steps of all of them.
     pub(crate) times: Vec<(usize, usize)>,
-    /// Whether each actor took more steps than it was held after.
+    /// How many steps each actor took.
     pub(crate) steps: Vec<usize>,
     script: Vec<usize>,
 }
@@ -95,7 +95,7 @@ pub(crate) async fn play<T: Send>(actors: Actors<T>, plan: &Plan) -> Played<T> {
             let count = stage.cast.len();
             stage.steps(who, steps).await;
             for other in (0..count - 1).map(|at| (who + 1 + (turn + at) % (count - 1)) % count) {
-                stage.to_the_end(other).await;
+                stage.run_out(other).await;
             }
         }
         Plan::HoldBoth { who, steps, next } => {
@@ -103,9 +103,9 @@ pub(crate) async fn play<T: Send>(actors: Actors<T>, plan: &Plan) -> Played<T> {
             stage.steps(who, steps).await;
             stage.steps((who + 1) % count, next).await;
             for other in (2..count).map(|at| (who + at) % count) {
-                stage.to_the_end(other).await;
+                stage.run_out(other).await;
             }
-            stage.to_the_end(who).await;
+            stage.run_out(who).await;
         }
         Plan::Anybody(seed) => stage.anybody(&Random::new(seed)).await,
     }
@@ -204,7 +204,7 @@ impl<T: Send> Stage<T> {
     }
 
     /// Lets an actor go on until it has ended, or waits for one that is held.
-    async fn to_the_end(&mut self, who: usize) {
+    async fn run_out(&mut self, who: usize) {
         while self.step(who).await {}
     }
 
@@ -226,7 +226,7 @@ impl<T: Send> Stage<T> {
     async fn finish(mut self) -> Played<T> {
         while !self.is_over() {
             for who in 0..self.cast.len() {
-                self.to_the_end(who).await;
+                self.run_out(who).await;
             }
         }
         Played {

@@ -32,8 +32,8 @@ const THRESHOLD: f64 = 4.5;
 /// The parts of the measurements, the shortest ones, that are looked at.
 const KEPT: [f64; 6] = [0.3, 0.5, 0.7, 0.9, 0.99, 1.0];
 
-/// How many values a class has.
-const VALUES: usize = 64;
+/// How many values a class has: every wrong value of one byte.
+const VALUES: u8 = 255;
 
 /// What a pair of classes is expected to show.
 #[derive(PartialEq)]
@@ -81,7 +81,11 @@ fn main() -> Result<ExitCode> {
             outcome.t,
         );
     }
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn outcomes(count: usize) -> Result<Vec<(&'static str, Expected, Outcome)>> {
@@ -91,7 +95,7 @@ fn outcomes(count: usize) -> Result<Vec<(&'static str, Expected, Outcome)>> {
     let (signature, tag) = (signed.len() - 32, sealed.len() - 16);
     let verify = |value: &Vec<u8>| keyring.verify("purpose", "context", value).is_none();
     let open = |value: &Vec<u8>| keyring.open("purpose", "context", value).is_none();
-    let ends = |value: &[u8], first: usize| [wrong(value, first), wrong(value, value.len() - 1)];
+    let ends = |value: &[u8], first: usize| wrong(value, [first, value.len() - 1]);
 
     let key = [9; 32];
     let mac = |message: &[u8]| -> [u8; 32] {
@@ -101,7 +105,10 @@ fn outcomes(count: usize) -> Result<Vec<(&'static str, Expected, Outcome)>> {
     let early = [&[7; 64][..], &mac(&[7; 64])].concat();
     let compare_until_different = |value: &Vec<u8>| {
         let (message, sent) = value.split_at(64);
-        mac(message).iter().zip(sent).any(|(a, b)| black_box(a) != black_box(b))
+        mac(message)
+            .iter()
+            .zip(sent)
+            .any(|(a, b)| black_box(a) != black_box(b))
     };
 
     let sessions = Lookups::new()?;
@@ -110,50 +117,73 @@ fn outcomes(count: usize) -> Result<Vec<(&'static str, Expected, Outcome)>> {
         (
             "control: a comparison that stops at the first wrong byte: the first, the last",
             Expected::Different,
-            measure(count, ends(&early, 64), compare_until_different)?,
+            measure(
+                count,
+                ends(&early, 64)?,
+                Vec::clone,
+                compare_until_different,
+            )?,
         ),
         (
             "control: the same class twice",
             Expected::Same,
-            measure(count, [wrong(&signed, signature), wrong(&signed, signature)], verify)?,
+            measure(count, wrong(&signed, [signature; 2])?, Vec::clone, verify)?,
         ),
         (
             "R41: signature wrong in its first, its last byte",
             Expected::Same,
-            measure(count, ends(&signed, signature), verify)?,
+            measure(count, ends(&signed, signature)?, Vec::clone, verify)?,
         ),
         (
             "R41: sealed value wrong in the first, the last byte of its tag",
             Expected::Same,
-            measure(count, ends(&sealed, tag), open)?,
+            measure(count, ends(&sealed, tag)?, Vec::clone, open)?,
         ),
         (
             "R44: token of a session, its secret wrong in the first, the last byte",
             Expected::Same,
-            measure(count, [sessions.cookies(16)?, sessions.cookies(31)?], rejected)?,
+            measure(count, sessions.cookies([16, 31])?, deep_copy, rejected)?,
         ),
         (
             "R44: token of no session, its id that of one but for the first, the last byte",
             Expected::Same,
-            measure(count, [sessions.cookies(0)?, sessions.cookies(15)?], rejected)?,
+            measure(count, sessions.cookies([0, 15])?, deep_copy, rejected)?,
         ),
         (
             "token of a session with a wrong secret, token of no session",
             Expected::Either,
-            measure(count, [sessions.cookies(16)?, sessions.cookies(0)?], rejected)?,
+            measure(count, sessions.cookies([16, 0])?, deep_copy, rejected)?,
         ),
     ])
 }
 
-/// Copies of `value` that differ from it at one byte, each in another way.
-fn wrong(value: &[u8], position: usize) -> Vec<Vec<u8>> {
-    (0..VALUES)
-        .map(|number| {
-            let mut wrong = value.to_vec();
-            wrong[position] ^= 1 + number as u8;
-            wrong
-        })
-        .collect()
+/// Two classes of values, made in random order, so that neither has better addresses.
+fn classes<V>(make: impl Fn(usize, u8) -> Result<V>) -> Result<[Vec<V>; 2]> {
+    let mut order = Vec::new();
+    for class in [0, 1] {
+        for number in 1..=VALUES {
+            let mut place = [0; 8];
+            OsEntropy.fill(&mut place)?;
+            order.push((place, class, number));
+        }
+    }
+    order.sort_unstable();
+    let mut classes = [Vec::new(), Vec::new()];
+    for (_, class, number) in order {
+        classes[class].push(make(class, number)?);
+    }
+    Ok(classes)
+}
+
+/// Copies of `value` that differ from it in one byte: for each class another one.
+fn wrong(value: &[u8], positions: [usize; 2]) -> Result<[Vec<Vec<u8>>; 2]> {
+    classes(|class, number| Ok(changed(value, positions[class], number)))
+}
+
+fn changed(value: &[u8], position: usize, number: u8) -> Vec<u8> {
+    let mut changed = value.to_vec();
+    changed[position] ^= number;
+    changed
 }
 
 /// A manager over a store with one session.
@@ -172,26 +202,35 @@ impl Lookups {
         now(sessions.session())?.insert("user", "alice")?;
         now(sessions.finish(&mut response))?;
         let cookie = response[SET_COOKIE].to_str()?;
-        let value = cookie.split(['=', ';']).nth(1).ok_or("a cookie has a value")?;
+        let value = cookie
+            .split(['=', ';'])
+            .nth(1)
+            .ok_or("a cookie has a value")?;
         let signed = URL_SAFE_NO_PAD.decode(value)?;
         let token = signed[5..37].try_into()?;
-        let lookups = Self { keyring, manager, token };
+        let lookups = Self {
+            keyring,
+            manager,
+            token,
+        };
         let origin = lookups.origin(&lookups.cookie(&token)?);
         assert!(origin == Origin::Stored, "the token is the session's");
         Ok(lookups)
     }
 
-    /// Requests with the token of the session, but for the byte at `position`, signed as a client
-    /// cannot do it: a lookup comes after the signature.
-    fn cookies(&self, position: usize) -> Result<Vec<HeaderMap>> {
-        let tokens = wrong(&self.token, position);
-        tokens.iter().map(|token| self.cookie(token)).collect()
+    /// Requests with the token of the session, but for one byte, signed as a client cannot do it: a
+    /// lookup comes after the signature.
+    fn cookies(&self, positions: [usize; 2]) -> Result<[Vec<HeaderMap>; 2]> {
+        classes(|class, number| self.cookie(&changed(&self.token, positions[class], number)))
     }
 
     fn cookie(&self, token: &[u8]) -> Result<HeaderMap> {
         let signed = self.keyring.sign("session token 2", "__Host-id", token);
         let cookie = format!("__Host-id={}", URL_SAFE_NO_PAD.encode(signed));
-        Ok(HeaderMap::from_iter([(COOKIE, HeaderValue::try_from(cookie)?)]))
+        Ok(HeaderMap::from_iter([(
+            COOKIE,
+            HeaderValue::try_from(cookie)?,
+        )]))
     }
 
     fn origin(&self, headers: &HeaderMap) -> Origin {
@@ -199,6 +238,15 @@ impl Lookups {
         let session = now(sessions.session()).expect("the memory store does not fail");
         session.origin()
     }
+}
+
+/// A clone of headers shares their bytes with them; this does not.
+fn deep_copy(headers: &HeaderMap) -> HeaderMap {
+    let copied = headers.iter().map(|(name, value)| {
+        let value = HeaderValue::from_bytes(value.as_bytes());
+        (name.clone(), value.expect("it is a value already"))
+    });
+    copied.collect()
 }
 
 /// The result of what never waits.
@@ -210,45 +258,61 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Measures `count` calls, with values of both classes in random order.
-fn measure<V>(count: usize, classes: [Vec<V>; 2], call: impl Fn(&V) -> bool) -> Result<Outcome> {
-    assert!(classes.iter().flatten().all(&call), "every value is refused");
-    let mut choices = vec![0; count + count / 10];
+///
+/// A value is copied before it is measured, to where the one before was: what it finds in the caches
+/// does not depend on which it is.
+fn measure<V>(
+    count: usize,
+    classes: [Vec<V>; 2],
+    copy: impl Fn(&V) -> V,
+    call: impl Fn(&V) -> bool,
+) -> Result<Outcome> {
+    assert!(
+        classes.iter().flatten().all(&call),
+        "every value is refused"
+    );
+    let mut choices = vec![0; 2 * (count + count / 10)];
     OsEntropy.fill(&mut choices)?;
+    let (choices, _) = choices.as_chunks::<2>();
     let mut times: Vec<(u64, usize)> = choices
         .iter()
-        .map(|choice| {
-            let class = usize::from(choice & 1);
-            let value = &classes[class][usize::from(choice >> 1) % VALUES];
+        .map(|[class, number]| {
+            let class = usize::from(class & 1);
+            let value = copy(&classes[class][usize::from(number % VALUES)]);
             let start = Instant::now();
-            black_box(call(black_box(value)));
+            black_box(call(black_box(&value)));
             (start.elapsed().as_nanos() as u64, class)
         })
         // The first ones find cold caches.
         .skip(count / 10)
         .collect();
     times.sort_unstable();
-    let outcomes = KEPT.map(|kept| welch(&times, kept));
-    let largest = outcomes.into_iter().max_by(|a, b| a.t.abs().total_cmp(&b.t.abs()));
+    let outcomes = KEPT.iter().filter_map(|&kept| welch(&times, kept));
+    let largest = outcomes.max_by(|a, b| a.t.abs().total_cmp(&b.t.abs()));
     largest.ok_or_else(|| "nothing was measured".into())
 }
 
-/// Welch's t of the shortest measurements.
-fn welch(sorted: &[(u64, usize)], kept: f64) -> Outcome {
+/// Welch's t of the shortest measurements; none where a class has hardly any of them, which are not
+/// the same part of it then.
+fn welch(sorted: &[(u64, usize)], kept: f64) -> Option<Outcome> {
     let limit = sorted[((sorted.len() - 1) as f64 * kept) as usize].0;
     let (mut count, mut sum, mut squares) = ([0_u64; 2], [0.0; 2], [0.0; 2]);
     for &(time, class) in sorted.iter().take_while(|(time, _)| *time <= limit) {
         count[class] += 1;
         sum[class] += time as f64;
     }
+    if count.into_iter().min() < Some(1000) {
+        return None;
+    }
     let mean = [0, 1].map(|class| sum[class] / count[class] as f64);
     for &(time, class) in sorted.iter().take_while(|(time, _)| *time <= limit) {
         squares[class] += (time as f64 - mean[class]).powi(2);
     }
     let error = |class: usize| squares[class] / (count[class] - 1) as f64 / count[class] as f64;
-    Outcome {
+    Some(Outcome {
         count,
         mean,
         t: (mean[0] - mean[1]) / (error(0) + error(1)).sqrt(),
         kept,
-    }
+    })
 }

@@ -268,7 +268,7 @@ impl<'a> Turns<'a> {
     ) -> Outcome<Vec<T>> {
         // All but the first meet another revision than they have loaded.
         self.cx.contended();
-        if self.round % 2 == 0 {
+        if self.round.is_multiple_of(2) {
             return self.cx.together(requests).await;
         }
         let (who, steps, count) = (self.who, self.steps, requests.len());

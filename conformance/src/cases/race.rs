@@ -114,7 +114,7 @@ const THREADS: Duration = Duration::from_secs(4);
 /// More steps than any call takes.
 const MAX_STEPS: usize = 64;
 
-/// Runs the races that apply to the store: first by steps, then on two threads.
+/// Runs the races that apply to the store: by steps, on two threads, and by steps again.
 pub(super) async fn run(cx: &Context, races: &[Race]) -> Outcome {
     let handles = [cx.open().await?, cx.open().await?];
     let ring = Ring { cx, handles };
@@ -123,11 +123,15 @@ pub(super) async fn run(cx: &Context, races: &[Race]) -> Outcome {
         return Err(cx.without_clock());
     }
     let share = |all: Duration| all / u32::try_from(races.len()).unwrap_or(1);
+    let mut lengths = Vec::new();
     for race in &races {
-        ring.by_steps(race, share(PLANNED), share(MORE)).await?;
+        lengths.push(ring.by_steps(race, share(PLANNED)).await?);
     }
     for race in &races {
         ring.by_threads(race, share(THREADS)).await?;
+    }
+    for (race, length) in races.iter().zip(lengths) {
+        ring.by_more_steps(race, length, share(MORE)).await?;
     }
     Ok(())
 }
@@ -154,13 +158,13 @@ impl Ring<'_> {
         })
     }
 
-    /// Every actor is held after each of its steps while the others run; then two of them are; then
-    /// it is anybody's turn.
-    async fn by_steps(&self, race: &Race, planned: Duration, more: Duration) -> Outcome {
-        let begun = Instant::now();
+    /// Every actor is held after each of its steps while the others run. Returns after how many
+    /// steps at most.
+    async fn by_steps(&self, race: &Race, limit: Duration) -> Outcome<usize> {
         let count = race.calls.len();
         let mut longest = 1;
         for who in 0..count {
+            let begun = Instant::now();
             for steps in 1..MAX_STEPS {
                 let mut last = false;
                 for turn in 0..count - 1 {
@@ -168,29 +172,34 @@ impl Ring<'_> {
                     last |= self.step(race, &plan).await?[who] <= steps;
                 }
                 longest = longest.max(steps);
-                if last || begun.elapsed() > planned {
+                if last || begun.elapsed() * count as u32 > limit {
                     break;
                 }
             }
-        }
-        for (who, steps) in (0..count).flat_map(|who| (1..longest).map(move |at| (who, at))) {
-            for next in 1..longest {
-                if begun.elapsed() > more {
-                    break;
-                }
-                self.step(race, &Plan::HoldBoth { who, steps, next })
-                    .await?;
-            }
-        }
-        for _ in 0..64 {
-            if begun.elapsed() > more {
-                break;
-            }
-            let plan = Plan::Anybody(self.cx.random().next());
-            self.step(race, &plan).await?;
         }
         // In every order of their steps, also where a call has only one.
         self.cx.contended();
+        Ok(longest)
+    }
+
+    /// Two actors are held after any of their steps; then it is anybody's turn.
+    async fn by_more_steps(&self, race: &Race, longest: usize, limit: Duration) -> Outcome {
+        let begun = Instant::now();
+        let after = 1..longest;
+        let held = (0..race.calls.len())
+            .flat_map(|who| after.clone().map(move |steps| (who, steps)))
+            .flat_map(|(who, steps)| {
+                after
+                    .clone()
+                    .map(move |next| Plan::HoldBoth { who, steps, next })
+            });
+        let anybody = (0..64).map(|_| Plan::Anybody(self.cx.random().next()));
+        for plan in held.chain(anybody) {
+            if begun.elapsed() > limit {
+                break;
+            }
+            self.step(race, &plan).await?;
+        }
         Ok(())
     }
 
@@ -334,6 +343,8 @@ struct Scene {
     now: Timestamp,
     later: Timestamp,
     alone: bool,
+    /// Whether there is something to sweep, sooner or later.
+    expires: bool,
 }
 
 impl Scene {
@@ -405,6 +416,9 @@ impl Scene {
             now,
             later,
             alone,
+            expires: start
+                .iter()
+                .any(|start| matches!(start, Start::Expired | Start::Soon)),
         }))
     }
 
@@ -502,7 +516,7 @@ impl Scene {
 
     /// Leaves nothing behind that the sweep of another race would count.
     async fn clear(&self, store: &Store) -> Outcome {
-        if self.calls.iter().any(|(call, _)| call.is_sweep()) {
+        if self.expires {
             for token in &self.tokens {
                 store.delete(token, None).await?;
             }
@@ -594,7 +608,7 @@ impl Judge<'_> {
             let mut todo: Vec<_> = (0..calls)
                 .filter(|&call| self.is_about(call, token))
                 .collect();
-            let start = self.scene.start[token].clone();
+            let start = self.scene.start[token].as_ref();
             self.search(token, start, &mut todo, vec![0; calls], &mut counts);
             let add =
                 |sum: &Counts, part: &Counts| sum.iter().zip(part).map(|(a, b)| a + b).collect();
@@ -642,13 +656,13 @@ impl Judge<'_> {
     fn search(
         &self,
         token: usize,
-        state: Option<Record>,
+        state: Option<&Record>,
         todo: &mut Vec<usize>,
         counts: Counts,
         found: &mut BTreeSet<Counts>,
     ) {
         if todo.is_empty() {
-            if self.is_left(token, state.as_ref()) {
+            if self.is_left(token, state) {
                 found.insert(counts);
             }
             return;
@@ -663,10 +677,10 @@ impl Judge<'_> {
             }
             todo.remove(at);
             for now in self.instants(call) {
-                for (next, count) in self.effects(token, call, state.as_ref(), now) {
+                for (next, count) in self.effects(token, call, state, now) {
                     let mut counts = counts.clone();
                     counts[call] += count;
-                    self.search(token, next, todo, counts, found);
+                    self.search(token, next.as_ref(), todo, counts, found);
                 }
             }
             todo.insert(at, call);

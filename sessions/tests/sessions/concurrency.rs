@@ -154,8 +154,10 @@ async fn no_request_waits_for_the_handler_of_another() {
     for number in 0..200 {
         let mut quick = browser.clone();
         let visit = quick.visit(|session| session.insert("quick", &number));
-        // The memory store waits for nothing, and neither does anything above it.
-        assert!(visit.now_or_never().is_some(), "request {number} waits");
+        // The memory store waits for nothing, and neither does anything above it. That tokio lets
+        // other tasks run after so many locks is no wait for one of them.
+        let visit = tokio::task::unconstrained(visit).now_or_never();
+        assert!(visit.is_some(), "request {number} waits");
     }
     slow.finish(&in_flight).await.unwrap();
     let keys = slow.visit(|session| session.keys()).await;

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
-use sessionkit::{CookieOptions, ErrorKind, Failure, Origin, Saved, SessionConfig};
+use sessionkit::{CookieOptions, Entropy, ErrorKind, Failure, Origin, Saved, SessionConfig};
 
 use crate::support::{Fault, TestEntropy, World};
 
@@ -351,6 +351,40 @@ async fn every_flipped_bit_of_the_data_is_corrupt() {
             .tamper(move |record| record.data.truncate(length));
         let error = browser.begin().session().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{length} bytes");
+    }
+}
+
+/// Fails once, after so many fills that succeeded.
+#[derive(Debug)]
+struct FailsAfter(std::sync::atomic::AtomicUsize);
+
+impl Entropy for FailsAfter {
+    fn fill(&self, bytes: &mut [u8]) -> sessionkit::Result<()> {
+        use std::sync::atomic::Ordering::SeqCst;
+        if self.0.fetch_sub(1, SeqCst) == 0 {
+            return Err(ErrorKind::Unavailable.into());
+        }
+        sessionkit::OsEntropy.fill(bytes)
+    }
+}
+
+/// Whatever they are for: the token, the revision, or the nonce of the seal.
+#[tokio::test]
+async fn a_session_is_created_with_all_of_its_random_bytes_or_not_at_all() {
+    for succeed in 0..3 {
+        let world = World::built(|builder, store| {
+            builder
+                .entropy(Arc::new(FailsAfter(succeed.into())))
+                .session("session", SessionConfig::new(Arc::clone(store)))
+        });
+        let mut browser = world.browser();
+        let sessions = browser.begin();
+        let session = sessions.session().await.unwrap();
+        session.insert("user", "alice").unwrap();
+        let failed = browser.finish(&sessions).await;
+        assert!(failed.is_err(), "after {succeed}");
+        assert!(world.store.calls().is_empty(), "after {succeed}");
+        assert!(browser.jar.is_empty(), "after {succeed}");
     }
 }
 

@@ -183,9 +183,11 @@ impl Client {
         CookieStore::new(self.keyring.clone()).with_clock(self.clock.clone())
     }
 
+    /// With room for four full cookies.
     fn manager(&self, store: CookieStore, cookie: CookieOptions) -> SessionManager {
         SessionManager::builder(self.keyring.clone())
             .clock(self.clock.clone())
+            .cookie_budget(4 * 4096)
             .session("session", SessionConfig::new(store).cookie(cookie))
             .build()
             .unwrap()
