@@ -369,8 +369,10 @@ async fn n41_subjects_that_look_alike_are_different_people(cx: &Context) -> Outc
     let store = cx.open().await?;
     let mut people = Vec::new();
     for text in alike() {
-        let subject = Subject::new(&*text)?;
-        let mut record = owned(cx, &subject, &text)?;
+        // Layers and older releases have stored control characters, too.
+        let subject = Subject::from_stored(&*text)?;
+        let mut record = owned(cx, &subject, "")?;
+        record.label = Label::from_stored(&text)?;
         // No two began at the same instant.
         record.created_at = cx.now() - cx.moment() * people.len() as u32;
         let created = store.create(cx.token(), &record).await;
