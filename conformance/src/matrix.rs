@@ -39,6 +39,8 @@ pub enum Method {
     Ping,
     /// `subjects`.
     Subjects,
+    /// `has_made`.
+    HasMade,
     /// `list` of the index.
     List,
     /// `revoke` of the index.
@@ -53,7 +55,7 @@ pub enum Method {
 
 impl Method {
     /// All methods, in the order of the contract.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Open,
         Self::Capabilities,
         Self::Create,
@@ -67,6 +69,7 @@ impl Method {
         Self::TrySweep,
         Self::Ping,
         Self::Subjects,
+        Self::HasMade,
         Self::List,
         Self::Revoke,
         Self::RevokeAll,
@@ -91,6 +94,7 @@ impl Method {
             Self::TrySweep => "try_sweep",
             Self::Ping => "ping",
             Self::Subjects => "subjects",
+            Self::HasMade => "has_made",
             Self::List => "list",
             Self::Revoke => "revoke",
             Self::RevokeAll => "revoke_all",

@@ -266,12 +266,12 @@ macro_rules! __suite_names {
             x04_dropped_calls_leave_nothing_behind
             x05_a_dropped_update_is_not_repeated_unseen
             x40_a_dropped_call_keeps_no_lock_on_its_key
+            x60_a_dropped_call_of_any_kind_is_whole_or_not_made
             i01_two_namespaces_know_nothing_of_each_other
             i02_namespaces_with_similar_names_do_not_leak
             i03_strangers_in_the_backend_are_left_alone
-            x60_a_dropped_call_of_any_kind_is_whole_or_not_made
-            i50_no_call_reaches_into_another_namespace
             i60_long_namespaces_are_apart_to_the_last_byte
+            i50_no_call_reaches_into_another_namespace
             b01_too_large_is_refused_and_changes_nothing
             b02_lengths_in_stored_values_are_not_believed
             b03_a_hostile_namespace_is_refused_or_a_namespace
@@ -349,6 +349,7 @@ macro_rules! __suite_names {
             y08_what_a_client_keeps_cannot_be_taken_back_unseen
             y09_weak_keys_are_refused_and_bad_tokens_look_alike
             y60_a_delete_is_refused_whatever_the_token_is
+            y61_a_store_knows_the_tokens_that_it_has_made
             m01_the_kit_catches_a_store_that_is_broken_on_purpose
             m02_a_store_is_what_it_declares
             m03_a_destroyed_namespace_is_empty

@@ -261,6 +261,10 @@ impl SessionStore for Handle {
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
         Some(self)
     }
+
+    fn has_made(&self, token: &Token) -> bool {
+        self.store.has_made(token)
+    }
 }
 
 #[async_trait]

@@ -23,6 +23,9 @@ pub fn url(input: &[u8]) -> bool {
     let Ok(url) = str::from_utf8(input) else {
         return false;
     };
+    if names_the_secret(url) {
+        return false;
+    }
     let redis = RedisOptions::from_url(url).map(|_| ());
     let is_redis = redis.is_ok();
     check(redis, &[ErrorKind::InvalidConfig]);
@@ -37,6 +40,16 @@ pub fn url(input: &[u8]) -> bool {
         let is_open = opened.is_ok();
         check(opened, &[ErrorKind::InvalidConfig, ErrorKind::Unavailable]);
         is_open || is_redis
+    })
+}
+
+/// Whether the name of a table or a prefix is the word that stands for a password. An error that
+/// refuses such a name shows it.
+fn names_the_secret(url: &str) -> bool {
+    let (_, query) = url.split_once('?').unwrap_or((url, ""));
+    let mut options = form_urlencoded::parse(query.as_bytes());
+    options.any(|(name, value)| {
+        matches!(&*name, "namespace" | "table" | "prefix") && value.contains(SECRET)
     })
 }
 

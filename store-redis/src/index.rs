@@ -76,11 +76,22 @@ impl SubjectIndex for RedisStore {
         let mut entries = self.entries(subject, deadline).await?;
         let mut keys: Vec<_> = entries.keys.iter().copied().collect();
         keys.retain(|key| Some(key) != except);
-        let mut ended = 0;
+        let (mut ended, mut again) = (0, false);
         loop {
             let (mut beginning, mut gone) = (Vec::new(), Vec::new());
             for batch in keys.chunks(BATCH) {
-                let removals = batch.iter().map(|key| self.remove(subject, key, deadline));
+                let removals = batch.iter().map(async |key| {
+                    // Whoever waits only looks, so that it is clear that nothing happened when the
+                    // deadline comes upon it.
+                    match again {
+                        true => match self.find(subject, key, deadline).await? {
+                            Found::Session(_) => self.remove(subject, key, deadline).await,
+                            Found::Other => Ok(Removed::Other),
+                            Found::Nothing => Ok(Removed::Nothing),
+                        },
+                        false => self.remove(subject, key, deadline).await,
+                    }
+                });
                 for (key, removed) in batch.iter().zip(join_all(removals).await) {
                     match removed? {
                         Removed::Session(number) => {
@@ -106,7 +117,7 @@ impl SubjectIndex for RedisStore {
             }
             sleep_until(next).await;
             // Only those: what has begun since the call did is not its business.
-            keys = beginning;
+            (keys, again) = (beginning, true);
             entries = self.entries(subject, deadline).await?;
         }
     }

@@ -124,6 +124,7 @@ scripts! {
     KEEP = INDEX, RECORD, include_str!("scripts/keep.lua");
     PRUNE = INDEX, RECORD, include_str!("scripts/prune.lua");
     REVOKE = RECORD, include_str!("scripts/revoke.lua");
+    STORED = INDEX, RECORD, include_str!("scripts/stored.lua");
     TOUCH = INDEX, RECORD, include_str!("scripts/touch.lua");
     UPDATE = include_str!("scripts/update.lua");
     UPDATE_INDEXED = INDEX, RECORD, include_str!("scripts/update_indexed.lua");

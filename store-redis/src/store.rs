@@ -118,14 +118,19 @@ impl RedisStore {
         self.keep(subject, key, until, Some(number), deadline)
             .await?;
         let created = self.set_new(key, value, until, deadline).await;
-        if let Err(error) = &created
-            && error.kind() != ErrorKind::Ambiguous
-        {
+        let (index_key, session) = (
+            self.index_key(subject),
+            [&key.as_bytes()[..], &number].concat(),
+        );
+        let call = match &created {
+            Ok(()) => script::STORED.call(&[&index_key], &[&session]),
+            // It may still come.
+            Err(error) if error.kind() == ErrorKind::Ambiguous => return created,
             // Nothing is coming; the entry may be that of another session under this key.
-            let mark = [b"?", &key.as_bytes()[..], &number].concat();
-            let call = Call::new("ZREM", &self.index_key(subject)).arg(mark);
-            drop(self.client.run(&call, Effect::Read, deadline).await);
-        }
+            Err(_) => Call::new("ZREM", &index_key).arg([b"?", &session[..]].concat()),
+        };
+        // If that fails, the mark is over soon.
+        drop(self.client.run(&call, Effect::Read, deadline).await);
         created
     }
 

@@ -228,27 +228,83 @@ async fn a_session_that_may_still_be_stored_keeps_the_end_of_all_from_saying_ok(
     assert_eq!(index.revoke_all(&alice(), None).await.unwrap(), 1);
 }
 
-/// A session that was ended a moment after it began is not taken for one that is about to come.
+/// A session that was ended a moment after it began is not taken for one that is about to come,
+/// whatever ended it and whoever owned it then.
 #[tokio::test]
 async fn what_has_ended_holds_nobody_up() {
     for (url, store) in stores("ended").await {
         let (index, alice) = (store.subjects().unwrap(), alice());
-        for way in ["delete", "delete the revision", "revoke", "revoke_all"] {
-            let record = record(Some(alice.clone()));
-            let token = store.create(token(), &record).await.unwrap();
-            let ended = match way {
-                "delete" => store.delete(&token, None).await,
-                "revoke" => index.revoke(&alice, &token.key()).await,
-                "revoke_all" => index.revoke_all(&alice, None).await.map(|ended| ended == 1),
-                _ => store.delete(&token, Some(record.revision)).await,
+        let mut admin = Admin::connect(&url).await.unwrap();
+        for way in [
+            "delete",
+            "delete the revision",
+            "revoke",
+            "revoke_all",
+            "touch into the past",
+            "touch to an expiry that comes",
+            "update into the past",
+            "update to another subject, and delete",
+            "update to no subject, and delete",
+            "damage, and delete",
+        ] {
+            let first = record(Some(alice.clone()));
+            let token = store.create(token(), &first).await.unwrap();
+            let now = SystemClock.now();
+            let next = |subject, expires_at| Record {
+                created_at: first.created_at,
+                expires_at,
+                ..record(subject)
             };
-            assert!(ended.unwrap(), "{way}: {url}");
-            assert!(index.list(&alice, None, 10).await.unwrap().is_empty());
-            assert_eq!(
-                index.revoke_all(&alice, None).await.unwrap(),
-                0,
-                "{way}: {url}"
-            );
+            match way {
+                "delete the revision" => {
+                    let ended = store.delete(&token, Some(first.revision)).await;
+                    assert!(ended.unwrap(), "{url}");
+                }
+                "revoke" => {
+                    let ended = index.revoke(&alice, &token.key()).await;
+                    assert!(ended.unwrap(), "{url}");
+                }
+                "revoke_all" => {
+                    let ended = index.revoke_all(&alice, None).await;
+                    assert_eq!(ended.unwrap(), 1, "{url}");
+                }
+                "touch into the past" => {
+                    let past = now - Duration::from_secs(1);
+                    store.touch(&token, past).await.unwrap();
+                }
+                "touch to an expiry that comes" => {
+                    let soon = now + Duration::from_millis(20);
+                    store.touch(&token, soon).await.unwrap();
+                }
+                "update into the past" => {
+                    let next = next(Some(alice.clone()), now - Duration::from_secs(1));
+                    store.update(&token, first.revision, &next).await.unwrap();
+                }
+                "update to another subject, and delete" => {
+                    let next = next(Some(Subject::new("bob").unwrap()), first.expires_at);
+                    store.update(&token, first.revision, &next).await.unwrap();
+                }
+                "update to no subject, and delete" => {
+                    let next = next(None, first.expires_at);
+                    store.update(&token, first.revision, &next).await.unwrap();
+                }
+                "damage, and delete" => {
+                    let key = [b"ended#", &token.key().as_bytes()[..20]].concat();
+                    let mut damage = ::redis::cmd("SET");
+                    damage.arg(key).arg("?");
+                    admin.take(&damage).await.unwrap();
+                }
+                _ => {}
+            }
+            if way.ends_with("delete") {
+                assert!(store.delete(&token, None).await.unwrap(), "{way}: {url}");
+            }
+            let begun = Instant::now();
+            while !index.list(&alice, None, 10).await.unwrap().is_empty() {
+                assert!(begun.elapsed() < WATCHDOG, "{way}: {url}");
+            }
+            let left = index.revoke_all(&alice, None).await;
+            assert_eq!(left.unwrap(), 0, "{way}: {url}");
         }
     }
 }

@@ -32,11 +32,9 @@ impl RedbStore {
         let store = self.clone();
         let work = tokio::task::spawn_blocking(move || {
             let transaction = store.database.begin_write().map_err(failed)?;
-            let rows = TableDefinition::new(&store.table);
-            let mut rows = transaction.open_table(rows).map_err(failed)?;
-            // Told inside the transaction: calls have the order of their times.
-            let answer = work(&mut rows, store.clock.now())?;
-            drop(rows);
+            let rows = transaction.open_table(TableDefinition::new(&store.table));
+            // The time is told inside the transaction: calls have the order of their times.
+            let answer = work(&mut rows.map_err(failed)?, store.clock.now())?;
             let ambiguous = |error| Error::from(ErrorKind::Ambiguous).with_source(error);
             transaction.commit().map(|()| answer).map_err(ambiguous)
         });

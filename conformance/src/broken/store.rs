@@ -140,10 +140,6 @@ impl BrokenStore {
         if self.has("namespace-as-pattern") && self.namespace.contains(['_', '*', '%']) {
             return self.namespace.replace(['_', '*', '%'], "").into_bytes();
         }
-        if self.has("namespaces-are-cut") {
-            let end = self.namespace.len().min(31);
-            return format!("{}/", &self.namespace[..end]).into_bytes();
-        }
         format!("{}/", self.namespace).into_bytes()
     }
 
@@ -445,8 +441,8 @@ impl SessionStore for BrokenStore {
                     .live(&disk, token)?
                     .filter(|stored| (stored.revision.to_bits() ^ expected.to_bits()) & 1 == 0)
                     .ok_or_else(|| ErrorKind::Conflict.into()),
-                _ => match self.live(&disk, token)? {
-                    Some(stored) if self.mistakes(stored.revision, expected) => Ok(stored),
+                _ => match self.live(&disk, token) {
+                    Ok(Some(stored)) if self.mistakes(stored.revision, expected) => Ok(stored),
                     _ => split.unwrap_or_else(|| self.live_at(&disk, token, expected)),
                 },
             };

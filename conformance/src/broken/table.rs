@@ -707,11 +707,6 @@ pub const BUGS: &[Bug] = &[
         "of a session whose key begins alike, after revoke of the other",
     ),
     server(
-        "namespaces-are-cut",
-        &["I60"],
-        "in a namespace of 32 letters",
-    ),
-    server(
         "expiries-are-text",
         &["T40"],
         "created in and until 2286-11-20",
@@ -951,5 +946,15 @@ pub const BUGS: &[Bug] = &[
         "delete-of-a-cookie-at-a-revision-is-ok",
         &["Y60"],
         "delete of a live token is Unsupported",
+    ),
+    client(
+        "every-token-is-its-own",
+        &["Y61"],
+        "whether the store has made a token of another namespace is false",
+    ),
+    client(
+        "disowns-what-has-expired",
+        &["Y61"],
+        "whether the store has made an expired token is true",
     ),
 ];

@@ -122,7 +122,7 @@ async fn act_beside(cx: &Context, here: &Store, there: &Store, names: &str) -> O
 
 /// Whether it is a sweep in one namespace that removes what has expired in the other. The backend may
 /// do so by itself at any time; then it is gone without that sweep too, or still there after it.
-async fn sweeps_the_other(cx: &Context, here: &Store, there: &Store) -> Outcome<bool> {
+pub(super) async fn sweeps_the_other(cx: &Context, here: &Store, there: &Store) -> Outcome<bool> {
     let stale = Record {
         expires_at: cx.now() - cx.moment(),
         ..cx.record("stale")
@@ -132,6 +132,7 @@ async fn sweeps_the_other(cx: &Context, here: &Store, there: &Store) -> Outcome<
         let alone = cx.ok("sweep", there.sweep(100).await)?;
         there.create(cx.token(), &stale).await?;
         cx.ok("sweep", here.sweep(100).await)?;
+        cx.ok("try_sweep", here.try_sweep(100).await)?;
         let beside = cx.ok("sweep", there.sweep(100).await)?;
         if (alone, beside) != (1, 0) {
             return Ok(false);

@@ -1,4 +1,8 @@
-use std::{fmt::Write, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write,
+    sync::Arc,
+};
 
 use base64::{
     Engine,
@@ -57,11 +61,15 @@ pub(super) fn spellings(secret: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// Whether one of the needles is in the haystack, in one pass for each length that needles have.
 pub(super) fn finds(haystack: &[u8], needles: &[Vec<u8>]) -> bool {
-    needles.iter().any(|needle| {
-        haystack
-            .windows(needle.len())
-            .any(|window| window == needle)
+    let mut by_length: HashMap<usize, HashSet<&[u8]>> = HashMap::new();
+    for needle in needles {
+        by_length.entry(needle.len()).or_default().insert(needle);
+    }
+    by_length.iter().any(|(length, needles)| {
+        let mut windows = haystack.windows(*length);
+        windows.any(|window| needles.contains(window))
     })
 }
 

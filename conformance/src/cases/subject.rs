@@ -120,29 +120,17 @@ async fn revokes_nothing(
     cx.equal(&format!("whether revoke ended {what} is"), &revoked, &false)
 }
 
-/// Revokes everything, again where the index says that it cannot tell yet what there is: a backend
-/// whose index and records are apart may not know for some seconds whether a session that is gone is
-/// only late. Returns how many were ended, unless a call that failed may have ended some.
+/// Revokes everything in one call, and returns how many were ended: on a backend that works, the first
+/// call has to be right.
 async fn revoke_all(
     cx: &Context,
     when: &str,
     store: &Store,
     subject: &Subject,
     except: Option<&StoreKey>,
-) -> Outcome<Option<u64>> {
-    let begun = Instant::now();
-    let mut failed = false;
-    loop {
-        match index(store)?.revoke_all(subject, except).await {
-            Err(error) if GONE.contains(&error.kind()) && begun.elapsed() < patience(cx) => {
-                failed = true;
-            }
-            answer => {
-                let ended = cx.ok(&format!("revoke_all {when}"), answer)?;
-                return Ok((!failed).then_some(ended));
-            }
-        }
-    }
+) -> Outcome<u64> {
+    let ended = index(store)?.revoke_all(subject, except).await;
+    cx.ok(&format!("revoke_all {when}"), ended)
 }
 
 /// Revoking everything ends so many sessions.
@@ -154,9 +142,29 @@ async fn revokes_all(
     except: Option<&StoreKey>,
     count: u64,
 ) -> Outcome {
-    match revoke_all(cx, when, store, subject, except).await? {
-        Some(ended) => cx.equal(&format!("{when}, revoke_all ends"), &ended, &count),
-        None => Ok(()),
+    let ended = revoke_all(cx, when, store, subject, except).await?;
+    cx.equal(&format!("{when}, revoke_all ends"), &ended, &count)
+}
+
+/// Revokes everything on a backend that has just failed, again while it says that it is not there yet.
+/// Returns how many were ended, unless a call that failed may have ended some.
+async fn revoke_all_after_a_fault(
+    cx: &Context,
+    store: &Store,
+    subject: &Subject,
+) -> Outcome<Option<u64>> {
+    let begun = Instant::now();
+    let mut failed = false;
+    loop {
+        match index(store)?.revoke_all(subject, None).await {
+            Err(error) if GONE.contains(&error.kind()) && begun.elapsed() < patience(cx) => {
+                failed = true;
+            }
+            answer => {
+                let ended = cx.ok("revoke_all when the backend works again", answer)?;
+                return Ok((!failed).then_some(ended));
+            }
+        }
     }
 }
 
@@ -229,8 +237,7 @@ async fn n40_an_index_that_cannot_be_asked_is_an_error_never_empty(cx: &Context)
             let when = format!("after the fault {fault:?}");
             lists(cx, &when, &store, &alice, &tokens).await?;
         }
-        let when = "when the backend works again";
-        let again = revoke_all(cx, when, &store, &alice, None).await?;
+        let again = revoke_all_after_a_fault(cx, &store, &alice).await?;
         cx.check(
             again.is_none_or(|again| again == 3 || again < 3 && !untouched),
             "revoke_all ends the 3 sessions that are left, or those of them",
@@ -362,8 +369,10 @@ async fn n41_subjects_that_look_alike_are_different_people(cx: &Context) -> Outc
     let store = cx.open().await?;
     let mut people = Vec::new();
     for text in alike() {
-        let subject = Subject::new(&*text)?;
-        let mut record = owned(cx, &subject, &text)?;
+        // An application cannot make some of them any more; older records may have them.
+        let subject = Subject::from_stored(&*text)?;
+        let mut record = owned(cx, &subject, "")?;
+        record.label = Label::from_stored(&text)?;
         // No two began at the same instant.
         record.created_at = cx.now() - cx.moment() * people.len() as u32;
         let created = store.create(cx.token(), &record).await;
@@ -831,10 +840,14 @@ async fn n46_an_unreadable_record_stands_in_nobodys_way(cx: &Context) -> Outcome
         cx.equal("whether that ended a session is", &revoked, &true)?;
         expected.remove(&first.key());
         if cx.capabilities().sweep == Sweep::Explicit {
+            let stored = cx.stored_names().await;
             let stale = expired(cx, &store, &alice).await?;
             let swept = store.sweep(100).await;
             let swept = cx.ok("sweep beside an unreadable record", swept)?;
-            cx.check((1..=2).contains(&swept), "1 expired record is swept", swept)?;
+            // The unreadable one may count or not.
+            cx.check(swept <= 2, "1 expired record is swept", swept)?;
+            let what = "the expired records that were swept are";
+            cx.swept(what, (swept.min(1), 1), stored.as_ref()).await?;
             cx.absent("after the sweep", &store, &stale).await?;
         }
 
@@ -842,9 +855,9 @@ async fn n46_an_unreadable_record_stands_in_nobodys_way(cx: &Context) -> Outcome
         let when = "beside an unreadable record";
         let revoked = revoke_all(cx, when, &store, &alice, Some(&except.key())).await?;
         cx.check(
-            revoked.is_none_or(|revoked| (4..=5).contains(&revoked)),
+            (4..=5).contains(&revoked),
             "4 sessions are revoked beside an unreadable record",
-            format_args!("{revoked:?}"),
+            revoked,
         )?;
         for (token, _) in &mine[1..] {
             cx.absent("after revoke_all", &store, token).await?;
@@ -903,9 +916,9 @@ async fn revokes_all_but(
     let when = "beside an unreadable record";
     let revoked = revoke_all(cx, when, store, subject, None).await?;
     cx.check(
-        revoked.is_none_or(|revoked| (1..=2).contains(&revoked)),
+        (1..=2).contains(&revoked),
         "the last session is revoked beside an unreadable record",
-        format_args!("{revoked:?}"),
+        revoked,
     )?;
     let left = listed(cx, store, subject).await?;
     let left: Vec<_> = left

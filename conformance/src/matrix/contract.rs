@@ -53,6 +53,11 @@ pub const DESCRIPTIONS: &[Description] = &[
     ),
     describes(
         "SessionStore",
+        "A backend may remove an expired record at any time: by itself, or in a call of any kind, a load included.",
+        "allows a backend something: the kit passes right stores that do it, in loads, in creates and by themselves",
+    ),
+    describes(
+        "SessionStore",
         "Stores are shared as `Arc<dyn SessionStore>`.",
         "speaks of the type: every case holds its store so",
     ),
@@ -70,6 +75,16 @@ pub const DESCRIPTIONS: &[Description] = &[
         "try_sweep",
         "As provided, everybody sweeps.",
         "speaks of the provided method, which the core's tests call",
+    ),
+    describes(
+        "has_made",
+        "A session manager tries the few first tokens of a request for which this is so, and removes no cookie that is somebody else's.",
+        "speaks of the core, whose tests have a manager that is sent foreign cookies",
+    ),
+    describes(
+        "has_made",
+        "As provided, every token is: those of a server-side store were verified before they come here.",
+        "speaks of the provided method, which a server-side store leaves as it is",
     ),
     describes(
         "SubjectIndex",

@@ -23,6 +23,15 @@ use sessionkit_conformance::{
 /// The calls of a case, each by its method and one of the states that it met.
 pub(crate) type Calls = BTreeSet<(Method, State)>;
 
+/// The calls that ask no backend.
+const ANSWERED_BY_THE_HANDLE: [Method; 5] = [
+    Method::Capabilities,
+    Method::Subjects,
+    Method::HasMade,
+    Method::Debug,
+    Method::Drop,
+];
+
 /// Runs a case against the correct store of this name, server-side or client-side.
 pub(crate) fn observe(case: &'static Case, store: &'static str, seed: u64) -> (Verdict, Calls) {
     let notes = Arc::new(Notes::default());
@@ -74,14 +83,14 @@ struct Sealed {
 
 impl Notes {
     /// The states that come from the backend and not from a record. A single lost answer is used up
-    /// by the call that asks.
-    fn fault(&self) -> Option<State> {
+    /// by the first call that asks the backend.
+    fn fault(&self, method: Method) -> Option<State> {
         let mut fault = lock(&self.fault);
         match *fault {
             Some(Fault::Full) => Some(State::Full),
             Some(Fault::Down) => Some(State::Down),
             Some(Fault::Hang) => Some(State::Hanging),
-            Some(once) if format!("{once:?}") == "LoseReply" => {
+            Some(Fault::LoseReply) if !ANSWERED_BY_THE_HANDLE.contains(&method) => {
                 *fault = None;
                 Some(State::LostAnswer)
             }
@@ -90,7 +99,7 @@ impl Notes {
     }
 
     fn note(&self, method: Method, states: impl IntoIterator<Item = State>) {
-        let states = states.into_iter().chain(self.fault());
+        let states = states.into_iter().chain(self.fault(method));
         lock(&self.calls).extend(states.map(|state| (method, state)));
     }
 }
@@ -409,6 +418,12 @@ impl SessionStore for Observed {
     fn subjects(&self) -> Option<&dyn SubjectIndex> {
         self.notes.note(Method::Subjects, self.states_of_all(None));
         self.inner.subjects().map(|_| self as &dyn SubjectIndex)
+    }
+
+    fn has_made(&self, token: &Token) -> bool {
+        self.notes
+            .note(Method::HasMade, self.states_of_token(token));
+        self.inner.has_made(token)
     }
 }
 

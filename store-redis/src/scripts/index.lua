@@ -1,9 +1,11 @@
 -- Shared by the scripts that write to the index of a subject: a sorted set of session keys, each
 -- with the time (in milliseconds) until which it is held. On a cluster, where the record is stored
--- after its entry, the set also has a mark for each session that is beginning: '?', the key and a
--- number that the record has too, with the time after which its record cannot come any more.
+-- after its entry, the set also has a mark for each session that began a moment ago: '?', or '!' once
+-- its creator knows that the record is there, then the key and a number that the record has too, with
+-- the time after which its record cannot come any more. Both keep its entry from whoever looked for
+-- the record before it came; only the first keeps somebody waiting for the record.
 
-local MARK = '?'
+local COMING, THERE = '?', '!'
 
 local function now()
   local time = redis.call('TIME')
@@ -25,7 +27,8 @@ local function marks(index)
   local found = {}
   local latest = string.format('%.0f', now() + 3600000)
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', latest)) do
-    if #member == 37 and string.sub(member, 1, 1) == MARK then
+    local kind = string.sub(member, 1, 1)
+    if #member == 37 and (kind == COMING or kind == THERE) then
       found[string.sub(member, 2, 33)] = true
     end
   end

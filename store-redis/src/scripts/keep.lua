@@ -5,6 +5,6 @@ if ARGV[4] == 'prolong' then drop_over(KEYS[1]) end
 keep(KEYS[1], ARGV[1], tonumber(ARGV[2]))
 if ARGV[3] ~= '' then
   local latest = math.min(now() + ARGV[4], tonumber(ARGV[2]))
-  redis.call('ZADD', KEYS[1], string.format('%.0f', latest), MARK .. ARGV[1] .. ARGV[3])
+  redis.call('ZADD', KEYS[1], string.format('%.0f', latest), COMING .. ARGV[1] .. ARGV[3])
 end
 return DONE

@@ -8,7 +8,7 @@ if prefix ~= '' then
   return DONE
 end
 for _, session in ipairs(ARGV) do
-  if #session == 36 then redis.call('ZREM', KEYS[1], MARK .. session) end
+  if #session == 36 then redis.call('ZREM', KEYS[1], COMING .. session, THERE .. session) end
 end
 local beginning = marks(KEYS[1])
 for _, session in ipairs(ARGV) do

@@ -2,7 +2,9 @@
 
 use super::{
     super::{
-        Method::{Create, Delete, DeleteAt, Load, Ping, Renew, Sweep, Touch, TrySweep, Update},
+        Method::{
+            Create, Delete, DeleteAt, HasMade, Load, Ping, Renew, Sweep, Touch, TrySweep, Update,
+        },
         Sentence,
         State::{
             Absent, Deleted, Down, Expired, Full, Hanging, Live, LostAnswer, OtherNamespace,
@@ -132,7 +134,7 @@ pub(super) const CONTRACT: &[Sentence] = &[
             none(&[Create], &[Full], "the sentence of `Full`"),
             read(&[Create], &[Down], "E01"),
             read(&[Create], &[Hanging], "E04"),
-            // K3: LostAnswer
+            read(&[Create], &[LostAnswer], "E60"),
         ],
     },
     Sentence {
@@ -177,7 +179,7 @@ pub(super) const CONTRACT: &[Sentence] = &[
             read(&[Load], &[Down], "E01"),
             read(&[Load], &[Hanging], "E04"),
             read(&[Load], &[SecondHandle], "F07 B02"),
-            // K3: LostAnswer
+            read(&[Load], &[LostAnswer], "E60"),
         ],
     },
     Sentence {
@@ -331,7 +333,7 @@ pub(super) const CONTRACT: &[Sentence] = &[
                 WHOEVER_ASKS,
             ),
             read(&[Update], &[Full], "E08"),
-            // K3: Renew, Full
+            read(&[Renew], &[Full], "E62"),
         ],
     },
     Sentence {
@@ -349,7 +351,7 @@ pub(super) const CONTRACT: &[Sentence] = &[
             read(&[Update], &[Down], "E01"),
             read(&[Update], &[Hanging], "E04"),
             read(&[Renew], &[Down, Hanging], "E40"),
-            // K3: LostAnswer
+            read(&[Update, Renew], &[LostAnswer], "E60"),
         ],
     },
     Sentence {
@@ -392,7 +394,8 @@ pub(super) const CONTRACT: &[Sentence] = &[
             read(&[Renew], &[Unreadable], "L50"),
             read(&[Renew], &[Down, Hanging], "E40"),
             read(&[Renew], &[SecondHandle], "K50"),
-            // K3: Full, LostAnswer
+            read(&[Renew], &[Full], "E62"),
+            read(&[Renew], &[LostAnswer], "E60"),
         ],
     },
     Sentence {
@@ -438,7 +441,8 @@ pub(super) const CONTRACT: &[Sentence] = &[
             read(&[Touch], &[Hanging], "E04"),
             read(&[Touch], &[SecondHandle], "L51"),
             read(&[Touch], &[OtherNamespace], "I01"),
-            // K3: Full, LostAnswer
+            read(&[Touch], &[Full], "E62"),
+            read(&[Touch], &[LostAnswer], "E60"),
         ],
     },
     Sentence {
@@ -577,7 +581,7 @@ pub(super) const CONTRACT: &[Sentence] = &[
                 &[SecondHandle, OtherNamespace],
                 WHOEVER_ASKS,
             ),
-            // K3: LostAnswer
+            read(&[Delete, DeleteAt], &[LostAnswer], "E60"),
         ],
     },
     Sentence {
@@ -636,10 +640,11 @@ pub(super) const CONTRACT: &[Sentence] = &[
                 &[SecondHandle, OtherNamespace],
                 WHOEVER_ASKS,
             ),
-            read(&[Delete], &[Full], "E08"),
+            read(&[Delete], &[Full], "E08 E62"),
             read(&[Delete, DeleteAt], &[Down], "E01"),
             read(&[Delete, DeleteAt], &[Hanging], "E04"),
-            // K3: DeleteAt, Full; both, LostAnswer
+            read(&[DeleteAt], &[Full], "E62"),
+            read(&[Delete, DeleteAt], &[LostAnswer], "E60"),
         ],
     },
     Sentence {
@@ -658,11 +663,10 @@ pub(super) const CONTRACT: &[Sentence] = &[
             read(&[Sweep], &[Expired], "W01 B04"),
             read(&[Sweep], &[Deleted], "W01 B04"),
             read(&[TrySweep], &[Live, Expired, Deleted, SecondHandle], "W07"),
-            read(&[Sweep], &[Unreadable], "W04"),
+            read(&[Sweep, TrySweep], &[Unreadable], "W04"),
             read(&[Sweep], &[SecondHandle], "W02"),
             read(&[Sweep], &[OtherNamespace], "I01 I02"),
             read(&[TrySweep], &[OtherNamespace], "I50"),
-            // K2: TrySweep, Unreadable
         ],
     },
     Sentence {
@@ -680,9 +684,27 @@ pub(super) const CONTRACT: &[Sentence] = &[
             read(&[Sweep], &[Live, Expired, Deleted], "W01"),
             read(&[Sweep], &[Expired, Deleted], "W01 B04"),
             read(&[TrySweep], &[Live, Expired, Deleted, SecondHandle], "W07"),
-            read(&[Sweep], &[Unreadable], "W04"),
+            read(&[Sweep, TrySweep], &[Unreadable], "W04"),
             read(&[Sweep], &[SecondHandle], "W02"),
-            // K2: TrySweep, Unreadable
+        ],
+    },
+    Sentence {
+        item: "sweep",
+        text: "It counts only what this call removed, not what the backend or another call has removed before.",
+        methods: &[Sweep, TrySweep],
+        rows: &[
+            none(&[Sweep, TrySweep], FAULTS, FAILS),
+            none(&[Sweep, TrySweep], &[OtherNamespace], APART),
+            none(&[Sweep, TrySweep], &[Absent], "nothing was there to count"),
+            none(
+                &[Sweep, TrySweep],
+                &[Unreadable],
+                "nobody knows whether it has expired: it may count or not",
+            ),
+            read(&[Sweep], &[Live, Expired, Deleted], "W01 W41"),
+            read(&[Sweep], &[SecondHandle], "W02"),
+            read(&[TrySweep], &[Live, Expired, Deleted, SecondHandle], "W07"),
+            read(&[Sweep, TrySweep], &[LostAnswer], "E60"),
         ],
     },
     Sentence {
@@ -717,7 +739,8 @@ pub(super) const CONTRACT: &[Sentence] = &[
             none(&[Sweep], &[SecondHandle, OtherNamespace], WHOEVER_ASKS),
             read(&[Sweep], &[Down], "E01"),
             read(&[Sweep], &[Hanging], "E13"),
-            // K2 or K3: Full, LostAnswer
+            read(&[Sweep], &[Full], "E62"),
+            read(&[Sweep], &[LostAnswer], "E60"),
         ],
     },
     Sentence {
@@ -781,7 +804,9 @@ pub(super) const CONTRACT: &[Sentence] = &[
             none(&[TrySweep], RECORD, WORKS),
             none(&[TrySweep], &[SecondHandle, OtherNamespace], WHOEVER_ASKS),
             read(&[TrySweep], &[Hanging], "E13"),
-            // K2 or K3: Full, Down, LostAnswer
+            read(&[TrySweep], &[Full], "E62"),
+            read(&[TrySweep], &[Down], "W40"),
+            read(&[TrySweep], &[LostAnswer], "E60"),
         ],
     },
     Sentence {
@@ -801,6 +826,29 @@ pub(super) const CONTRACT: &[Sentence] = &[
         text: "and the other errors of the backend.",
         methods: &[Ping],
         rows: PING_FAILS,
+    },
+    Sentence {
+        item: "has_made",
+        text: "Whether the token is one that this store has made, its session alive or not: a client-side store checks the seal or signature, and asks nobody.",
+        methods: &[HasMade],
+        rows: &[
+            read(
+                &[HasMade],
+                &[Absent, Live, Expired, SecondHandle, OtherNamespace],
+                "Y61",
+            ),
+            none(
+                &[HasMade],
+                &[Deleted],
+                "a client-side store removes nothing, and a token stays one that it has made",
+            ),
+            none(
+                &[HasMade],
+                &[Unreadable],
+                "a token that cannot be read was not made by the store: it is an absent one",
+            ),
+            none(&[HasMade], FAULTS, "the call asks no backend"),
+        ],
     },
 ];
 

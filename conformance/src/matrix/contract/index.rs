@@ -8,8 +8,8 @@ use super::{
         },
         Sentence,
         State::{
-            Absent, Deleted, Down, Expired, Full, Hanging, Live, OtherNamespace, SecondHandle,
-            Unreadable,
+            Absent, Deleted, Down, Expired, Full, Hanging, Live, LostAnswer, OtherNamespace,
+            SecondHandle, Unreadable,
         },
     },
     APART, FAILS, FAULTS, GONE, NO_SESSION, NOT_READABLE, RECORD, WHOEVER_ASKS, WORKS, none, read,
@@ -47,7 +47,6 @@ pub(super) const CONTRACT: &[Sentence] = &[
                 &[Live, SecondHandle],
                 "the sentence of `Exists`: nothing is written",
             ),
-            read(&[Create], &[Expired], "T13"),
             read(&[Update, Touch, Delete, DeleteAt], &[Live], "N03 X03"),
             read(&[Renew], &[Live], "N03"),
             read(&[List], &[Absent, Live, Expired, Deleted], "N03"),
@@ -61,8 +60,21 @@ pub(super) const CONTRACT: &[Sentence] = &[
                 &[Absent],
                 "there is no record to be found",
             ),
-            // K2: Create Deleted; Sweep TrySweep Live Expired Deleted; Revoke Expired;
-            // Update Renew Touch Delete DeleteAt Sweep TrySweep SecondHandle
+            read(&[Create], &[Expired], "T13 N45"),
+            read(&[Create], &[Deleted], "N45"),
+            read(&[Sweep], &[Live, Expired, Deleted], "W41"),
+            none(
+                &[TrySweep],
+                &[Live, Expired, Deleted],
+                "it removes what is in no list any more; W41 reads that of the sweep that it is",
+            ),
+            read(&[Update, Touch], &[SecondHandle], "N45"),
+            none(
+                &[Renew, Delete, DeleteAt, Sweep, TrySweep],
+                &[SecondHandle],
+                "an index does not know who has written a record: N45 reads it of `update` and `touch`",
+            ),
+            read(&[Revoke], &[Expired], "N44"),
         ],
     },
     Sentence {
@@ -85,6 +97,28 @@ pub(super) const CONTRACT: &[Sentence] = &[
         ],
     },
     Sentence {
+        item: "SubjectIndex",
+        text: "A record that cannot be read stands in nobody's way: the others are listed and ended.",
+        methods: INDEX,
+        rows: &[
+            none(INDEX, RECORD, "every record can be read"),
+            none(INDEX, FAULTS, FAILS),
+            none(INDEX, &[OtherNamespace], APART),
+            none(
+                INDEX,
+                &[SecondHandle],
+                "what cannot be read has no writer that a store could know",
+            ),
+            read(&[List, RevokeAll], &[Unreadable], "N46"),
+            read(&[Revoke], &[Live], "N46"),
+            none(
+                &[Revoke],
+                &[Unreadable],
+                "the call is about the record itself, and not about one of the others",
+            ),
+        ],
+    },
+    Sentence {
         item: "list",
         text: "The live sessions of a subject in ascending order of their keys, at most `limit` of them, starting behind `after`.",
         methods: &[List],
@@ -96,7 +130,7 @@ pub(super) const CONTRACT: &[Sentence] = &[
             read(&[List], &[Deleted], "N02 N03"),
             read(&[List], &[SecondHandle], "N01"),
             read(&[List], &[OtherNamespace], "I01 I02"),
-            // K2: Unreadable
+            read(&[List], &[Unreadable], "N46"),
         ],
     },
     Sentence {
@@ -108,7 +142,13 @@ pub(super) const CONTRACT: &[Sentence] = &[
             none(&[List], &[OtherNamespace], APART),
             none(&[List], &[Absent], NO_SESSION),
             read(&[List], &[Live, Deleted], "N02"),
-            // K2: Expired, Unreadable, SecondHandle
+            read(&[List], &[Expired], "N43"),
+            read(&[List], &[Unreadable], "N46"),
+            none(
+                &[List],
+                &[SecondHandle],
+                "a session is listed alike, whoever has written it",
+            ),
         ],
     },
     Sentence {
@@ -121,7 +161,7 @@ pub(super) const CONTRACT: &[Sentence] = &[
             none(&[List], &[Full], "a full backend answers a `list` as ever"),
             read(&[List], &[Down], "E01"),
             read(&[List], &[Hanging], "E14"),
-            // K3: LostAnswer
+            read(&[List], &[LostAnswer], "E61"),
         ],
     },
     Sentence {
@@ -135,7 +175,11 @@ pub(super) const CONTRACT: &[Sentence] = &[
             read(&[Revoke], &[Live], "N04"),
             read(&[Revoke], &[SecondHandle], "R08"),
             read(&[Revoke], &[OtherNamespace], "I50"),
-            // K2: Unreadable
+            none(
+                &[Revoke],
+                &[Unreadable],
+                "nobody knows whose it is: it may end or stay",
+            ),
         ],
     },
     Sentence {
@@ -152,7 +196,7 @@ pub(super) const CONTRACT: &[Sentence] = &[
             ),
             read(&[Revoke], &[Absent, Live, Deleted], "N04"),
             read(&[Revoke], &[OtherNamespace], "I50"),
-            // K2: Expired
+            read(&[Revoke], &[Expired], "N44"),
         ],
     },
     Sentence {
@@ -164,7 +208,8 @@ pub(super) const CONTRACT: &[Sentence] = &[
             none(&[Revoke], &[SecondHandle, OtherNamespace], WHOEVER_ASKS),
             read(&[Revoke], &[Down], "E01"),
             read(&[Revoke], &[Hanging], "E14"),
-            // K2 or K3: Full, LostAnswer
+            read(&[Revoke], &[Full], "E63"),
+            read(&[Revoke], &[LostAnswer], "E61"),
         ],
     },
     Sentence {
@@ -178,7 +223,7 @@ pub(super) const CONTRACT: &[Sentence] = &[
             read(&[RevokeAll], &[Expired, Deleted], "N04"),
             read(&[RevokeAll], &[SecondHandle], "N05 N07"),
             read(&[RevokeAll], &[OtherNamespace], "I01 I02"),
-            // K2: Unreadable
+            read(&[RevokeAll], &[Unreadable], "N46"),
         ],
     },
     Sentence {
@@ -199,7 +244,7 @@ pub(super) const CONTRACT: &[Sentence] = &[
                 &[Unreadable],
                 "nobody knows whose it was, or whether it was live",
             ),
-            // K2: Absent
+            read(&[RevokeAll], &[Absent], "N45"),
         ],
     },
     Sentence {
@@ -211,7 +256,8 @@ pub(super) const CONTRACT: &[Sentence] = &[
             none(&[RevokeAll], &[SecondHandle, OtherNamespace], WHOEVER_ASKS),
             read(&[RevokeAll], &[Down], "E01"),
             read(&[RevokeAll], &[Hanging], "E14"),
-            // K2 or K3: Full, LostAnswer
+            read(&[RevokeAll], &[Full], "E63"),
+            read(&[RevokeAll], &[LostAnswer], "E61"),
         ],
     },
     Sentence {
@@ -233,5 +279,7 @@ const REPEATED: &[super::super::Row] = &[
     none(&[RevokeAll], RECORD, WORKS),
     none(&[RevokeAll], &[SecondHandle, OtherNamespace], WHOEVER_ASKS),
     read(&[RevokeAll], &[Hanging], "E14"),
-    // K2 or K3: Full, Down, LostAnswer
+    read(&[RevokeAll], &[Full], "E63"),
+    read(&[RevokeAll], &[Down], "N40"),
+    read(&[RevokeAll], &[LostAnswer], "E61"),
 ];

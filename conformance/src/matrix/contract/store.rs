@@ -36,6 +36,11 @@ const WRITES: &[Method] = &[
 
 const TALKS_TO_NOBODY: &str = "the call is answered from what the handle knows";
 
+/// The calls that E60 makes.
+const BY_E60: &[Method] = &[
+    Create, Load, Update, Renew, Touch, Delete, DeleteAt, Sweep, TrySweep,
+];
+
 /// The calls that E01 makes.
 const BY_E01: &[Method] = &[
     Create, Load, Update, Touch, Delete, DeleteAt, Sweep, List, Revoke, RevokeAll,
@@ -136,7 +141,7 @@ pub(super) const CONTRACT: &[Sentence] = &[
             read(&[TrySweep], &[Expired], "W07"),
             read(&[List], &[Expired], "N01 N03"),
             read(&[RevokeAll], &[Expired], "N04"),
-            // K2: Revoke, Expired
+            read(&[Revoke], &[Expired], "N44"),
             read(&[Create, Delete, DeleteAt], &[Deleted], "L11"),
             read(&[Load], &[Deleted], "L04 L12"),
             read(&[Update], &[Deleted], "C05"),
@@ -318,7 +323,7 @@ pub(super) const CONTRACT: &[Sentence] = &[
             read(BY_E01, &[Down], "E01"),
             read(&[Renew], &[Down], "E40"),
             read(&[Ping], &[Down], "E12"),
-            // K2: TrySweep, Down
+            read(&[TrySweep], &[Down], "W40"),
             read(CALLS, &[Hanging], "E04"),
             read(&[Renew], &[Hanging], "E40"),
             read(&[Ping], &[Hanging], "E12"),
@@ -329,7 +334,8 @@ pub(super) const CONTRACT: &[Sentence] = &[
                 &[LostAnswer],
                 "whether a ping that was answered and not heard is repeated is the store's affair",
             ),
-            // K3: CALLS, LostAnswer
+            read(BY_E60, &[LostAnswer], "E60"),
+            read(INDEX, &[LostAnswer], "E61"),
         ],
     },
     Sentence {
@@ -359,12 +365,22 @@ pub(super) const CONTRACT: &[Sentence] = &[
                 "the record goes, which is no error",
             ),
             read(&[Sweep], &[Unreadable], "W04"),
-            // K2: TrySweep, Revoke, RevokeAll, Unreadable
+            read(&[TrySweep], &[Unreadable], "W04"),
+            none(
+                &[Revoke, RevokeAll],
+                &[Unreadable],
+                "nobody knows whose it is: it may end or stay; N46 has the sessions beside it",
+            ),
             read(&[Create, Update], &[Full], "E08"),
-            // K3: Renew, Touch, Delete, DeleteAt, Sweep, TrySweep, Revoke, RevokeAll, Full
+            read(
+                &[Renew, Touch, Delete, DeleteAt, Sweep, TrySweep],
+                &[Full],
+                "E62",
+            ),
+            read(&[Revoke, RevokeAll], &[Full], "E63"),
             read(BY_E01, &[Down], "E01"),
             read(&[Renew], &[Down], "E40"),
-            // K2: TrySweep, Down
+            read(&[TrySweep], &[Down], "W40"),
             read(
                 &[Create, Update, Touch, Delete, DeleteAt],
                 &[Hanging],
@@ -373,7 +389,8 @@ pub(super) const CONTRACT: &[Sentence] = &[
             read(&[Renew], &[Hanging], "E40"),
             read(SWEEPS, &[Hanging], "E13"),
             read(INDEX, &[Hanging], "E14"),
-            // K3: WRITES, LostAnswer
+            read(BY_E60, &[LostAnswer], "E60"),
+            read(INDEX, &[LostAnswer], "E61"),
         ],
     },
     Sentence {
@@ -393,7 +410,8 @@ pub(super) const CONTRACT: &[Sentence] = &[
                 "there is nobody to repeat the call to; a false answer would be seen under *never `Ok(None)`*",
             ),
             none(WRITES, &[SecondHandle, OtherNamespace], WHOEVER_ASKS),
-            // K3: WRITES, LostAnswer
+            read(BY_E60, &[LostAnswer], "E60"),
+            read(INDEX, &[LostAnswer], "E61"),
         ],
     },
     Sentence {
@@ -425,7 +443,7 @@ pub(super) const CONTRACT: &[Sentence] = &[
             read(BY_E01, &[Down], "E01"),
             read(&[Renew], &[Down], "E40"),
             read(&[Ping], &[Down], "E12"),
-            // K2: TrySweep, Down
+            read(&[TrySweep], &[Down], "W40"),
             read(
                 &[Create, Load, Update, Touch, Delete, DeleteAt],
                 &[Hanging],
@@ -545,7 +563,30 @@ pub(super) const CONTRACT: &[Sentence] = &[
                 &[Live],
                 "the call succeeds, and shows no error",
             ),
-            // K2: everything, Unreadable, Hanging, LostAnswer; Debug, all of the faults
+            read(
+                &[
+                    Create, Load, Update, Renew, Touch, DeleteAt, Sweep, TrySweep, List, Revoke,
+                    RevokeAll, Debug,
+                ],
+                &[Unreadable],
+                "S40",
+            ),
+            none(
+                &[Delete],
+                &[Unreadable],
+                "the record goes, which is no error",
+            ),
+            read(CALLS, &[Hanging], "S42"),
+            read(
+                &[
+                    Create, Load, Update, Renew, Touch, Delete, DeleteAt, Sweep, TrySweep, List,
+                    Revoke, RevokeAll,
+                ],
+                &[LostAnswer],
+                "S42",
+            ),
+            read(&[Debug], &[Full, Down, Hanging], "S42"),
+            none(&[Debug], &[LostAnswer], TALKS_TO_NOBODY),
         ],
     },
     Sentence {
