@@ -346,7 +346,7 @@ impl BrokenStore {
             "list-cuts-the-label" => &label[..label.floor_char_boundary(191)],
             _ => return record.label.clone(),
         };
-        Label::new(shorter).expect("a shorter label")
+        Label::from_stored(shorter).expect("a shorter label")
     }
 
     fn is_there_twice(&self, name: &[u8], subject: &Subject) -> bool {
