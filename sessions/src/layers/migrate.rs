@@ -202,10 +202,23 @@ impl<S: SessionStore, T: SessionStore> Migrate<S, T> {
         Err(busy())
     }
 
+    /// Removes what is not live from the new store. Of a record that has come since nobody can tell
+    /// whether it was a session or a void fence.
+    async fn clear_new(&self, token: &Token) -> Result<bool> {
+        if self.new.delete(token, None).await? {
+            return Err(Error::new(
+                ErrorKind::Ambiguous,
+                "a session began or moved while it was being removed",
+            ));
+        }
+        Ok(false)
+    }
+
     /// Ends a session that is in the new store, but no fence: a fence that is there is void.
     async fn end_new(&self, token: &Token, expected: Option<Revision>) -> Result<bool> {
         for _ in 0..ATTEMPTS {
             let (revision, is_fence) = match self.find_new(token).await {
+                Ok(None) if expected.is_none() => return self.clear_new(token).await,
                 Ok(None) => return Ok(false),
                 Ok(Some(Place::Arrived(record))) => (record.revision, false),
                 Ok(Some(Place::Fence(fence))) => (fence.revision, true),

@@ -384,6 +384,25 @@ async fn delete_removes_the_session_from_both() {
 }
 
 #[tokio::test]
+async fn delete_removes_what_has_expired_from_both() {
+    let Plain {
+        old,
+        new,
+        store,
+        clock,
+    } = plain();
+    let (one, two) = (record("one"), record("two"));
+    let in_old = old.create(token(), &one).await.unwrap();
+    let in_new = store.create(token(), &two).await.unwrap();
+    clock.set(one.expires_at.max(two.expires_at));
+    for token in [&in_old, &in_new] {
+        assert!(!store.delete(token, None).await.unwrap());
+    }
+    assert_eq!((old.len(), new.len()), (0, 0));
+    assert_eq!(store.sweep(10).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn an_expired_session_does_not_move() {
     let Plain {
         old,
