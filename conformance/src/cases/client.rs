@@ -36,7 +36,7 @@ pub(super) const CASES: &[Case] = &[
         "[`Unsupported`](crate::ErrorKind::Unsupported) from a client-side store that cannot take back what the client holds."
         "A logout is reported as done, and the copied cookie still works (fastify, CVE-2024-31999)."),
     case!(Client y09_weak_keys_are_refused_and_bad_tokens_look_alike [Client]
-        "they are evidently not random: few different ones, a counter, or readable text."
+        "they are evidently not random: text in any script and encoding, repetition, a counter."
         "A key that can be guessed signs every session; an answer that differs tells an attacker what to try."),
 ];
 

@@ -124,7 +124,7 @@ impl Server {
 }
 
 async fn perform(store: Arc<FsStore>, call: CommitPoint) -> Vec<u8> {
-    let subject = |subject: String| Subject::new(subject).expect("it was one");
+    let subject = |subject: String| Subject::from_stored(subject).expect("it was one");
     let one_token = |done: Result<sessionkit::Token>| result(done.map(|token| Token::from(&token)));
     match call {
         CommitPoint::Open { .. } => unreachable!("there is no store yet"),

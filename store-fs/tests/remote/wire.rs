@@ -172,14 +172,14 @@ impl From<&sessionkit::Record> for Record {
 
 impl From<Record> for sessionkit::Record {
     fn from(record: Record) -> Self {
-        let subject = |subject: String| Subject::new(subject).expect("it was one");
+        let subject = |subject: String| Subject::from_stored(subject).expect("it was one");
         Self {
             data: record.data.into(),
             revision: Revision::from_bits(record.revision),
             created_at: Timestamp::from_millis(record.created_at),
             expires_at: Timestamp::from_millis(record.expires_at),
             subject: record.subject.map(subject),
-            label: Label::new(&record.label).expect("it was one"),
+            label: Label::from_stored(&record.label).expect("it was one"),
         }
     }
 }
@@ -209,7 +209,7 @@ impl From<Listed> for SubjectSession {
             key: StoreKey::from_bytes(listed.key),
             created_at: Timestamp::from_millis(listed.created_at),
             expires_at: Timestamp::from_millis(listed.expires_at),
-            label: Label::new(&listed.label).expect("it was one"),
+            label: Label::from_stored(&listed.label).expect("it was one"),
         }
     }
 }

@@ -12,8 +12,9 @@ pub(crate) fn token() -> Token {
     Token::random(&OsEntropy, &CookieName::new("id").unwrap()).unwrap()
 }
 
+/// As a store gets it, which layers have marked with control characters.
 pub(crate) fn subject(name: &str) -> Option<Subject> {
-    Some(Subject::new(name).unwrap())
+    Some(Subject::from_stored(name).unwrap())
 }
 
 pub(crate) fn record(data: &[u8]) -> Record {
