@@ -8,7 +8,7 @@ use sessionkit::{
 use crate::support::{Counter, KEYRING, assert_kind, at_once, clock, cookie_name, record, token};
 
 /// The cookie of [`token`].
-const COOKIE_OF_TOKEN: &str = "__Host-id=Af2QuHoAAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eH3lSJB6cIpRVwqi0x3ecyIgmiSla0IRaDlhP6pOWAJYH";
+const COOKIE_OF_TOKEN: &str = "__Host-id=ASCoxrwAAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eH_U5VH2pTRvsBeHIA99qnjE8cjfRKo64_3otia8KdCJN";
 
 /// A value that no property has under this key before.
 const KEY: &str = "fuzz";

@@ -108,7 +108,10 @@ pub fn set_cookie(input: &[u8]) -> bool {
 fn response(manager: &SessionManager, value: &[u8]) -> Option<Vec<HeaderValue>> {
     let sessions = manager.begin(&HeaderMap::new());
     let session = at_once(sessions.session()).expect("a new session needs nothing");
-    session.insert("value", value).expect("bytes are a value");
+    if let Err(error) = session.insert("value", value) {
+        refused(&error, ErrorKind::TooLarge);
+        return None;
+    }
     let mut response = HeaderMap::new();
     if let Err(errors) = at_once(sessions.finish(&mut response)) {
         for (_, error) in errors.iter() {

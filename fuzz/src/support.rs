@@ -24,8 +24,8 @@ pub(crate) fn clock() -> Arc<dyn Clock> {
 
 /// The keys that the seeds were written with.
 pub(crate) static KEYRING: LazyLock<Keyring> = LazyLock::new(|| {
-    let key = Key::parse("f1e2d3c4b5a697887766554433221100ffeeddccbbaa99881029384756afbecd");
-    let key = key.expect("64 different enough digits are a key");
+    let key = Key::parse("687449ff54dbd66dccee5569f0dfbedfbdbfb297c284998846a9f248af8ae210");
+    let key = key.expect("64 digits of random bytes are a key");
     Keyring::new([key]).expect("one key makes a keyring")
 });
 
