@@ -17,7 +17,9 @@ fn root() -> &'static Path {
 
 fn files(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{directory:?}: {error}"));
-    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.expect("the directory is read").path())
+        .collect();
     files.sort();
     files
 }
@@ -26,7 +28,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     let files = files(&root().join("seeds").join(target));
     files
         .into_iter()
-        .map(|path| fs::read(path).unwrap())
+        .map(|path| fs::read(path).expect("a seed is a file"))
         .collect()
 }
 
@@ -38,7 +40,11 @@ fn varied(random: &mut Rng, seeds: &[Vec<u8>]) -> Vec<u8> {
         let end = random.usize(at..=input.len().min(at + 16));
         match random.u8(..7) {
             0 if at < input.len() => input[at] ^= 1 << random.u8(..8),
-            1 if at < input.len() => input[at] = *random.choice(&[0, 1, 0x7f, 0x80, 0xff]).unwrap(),
+            1 if at < input.len() => {
+                input[at] = *random
+                    .choice(&[0, 1, 0x7f, 0x80, 0xff])
+                    .expect("there are five")
+            }
             2 => input.truncate(at),
             3 => drop(input.drain(at..end)),
             4 => input.insert(at, random.u8(..)),

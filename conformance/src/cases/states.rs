@@ -392,6 +392,7 @@ async fn k50_every_call_goes_by_the_key_alone(cx: &Context) -> Outcome {
         .await?;
     let call = "delete by another secret at its revision";
     deletes(cx, call, &store, (&third, Some(renewed.revision)), true).await?;
+    cx.settle().await;
     let what = "another secret of a deleted record";
     nothing_there(cx, what, &other, (&first, &renewed), [false, true]).await?;
 
@@ -411,6 +412,7 @@ async fn k50_every_call_goes_by_the_key_alone(cx: &Context) -> Outcome {
     }
     let last = cx.record("last");
     own("create", &first, store.create(first.clone(), &last).await)?;
+    cx.settle().await;
     cx.holds("at last", &other, &third, &last).await
 }
 
